@@ -1,0 +1,47 @@
+# Winnow: one DAG from images to a summary table.
+#
+#   results/downloads/{dataset}/                          archives as their sources serve them
+#   results/datasets/{dataset}/                           images.npy (uint8, memory-mapped), index.parquet, manifest.json
+#   results/backbones/{backbone}/                         weights.safetensors, channels.parquet, manifest.json
+#   results/statistics/{dataset}/{backbone}/              activations.parquet
+#   results/scores/{dataset}/{backbone}/                  {criterion}.parquet
+#   results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet
+#   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
+#                                                         metrics.json, history.parquet, predictions.parquet, model.*
+#   results/experiments/{experiment}/                     summary.parquet, .csv, .md, figures/
+#   results/logs/{rule}/...                               one log a job
+#
+# criterion: unpruned (ratio 0), any (by layer with random weights), random~{seed}, or a name in config.yaml
+# ratio:     share of filters to remove, three decimals; 0.400~16 rounds the kept counts to multiples of 16
+
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/datasets.smk"
+include: "rules/backbones.smk"
+include: "rules/statistics.smk"
+include: "rules/scores.smk"
+include: "rules/masks.smk"
+include: "rules/finetune.smk"
+include: "rules/summary.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        [experiment_outputs(name) for name in CONFIG.targets],
+
+
+for name in CONFIG.experiments:
+
+    rule:
+        name:
+            name
+        input:
+            experiment_outputs(name),

@@ -1,0 +1,202 @@
+# The checked configuration, the grid's cells, and what every rule needs to name its job.
+
+import sys
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from shlex import quote
+
+SCRIPTS = Path(workflow.basedir) / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from snakemake.exceptions import WorkflowError
+
+from winnow import archives, disk, grid
+from winnow import config as configuration
+from winnow.criteria import CRITERIA
+from winnow.files import InputError, canonical_json
+from winnow.identity import code_digest
+from winnow.runtime import run
+
+
+def checked(function, *arguments):
+    """Call a library function; its complaint about bad input becomes the workflow's, without a traceback."""
+    try:
+        return function(*arguments)
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
+
+
+CONFIG = checked(configuration.load, config)
+CELLS = grid.union(experiment.model_dump() for experiment in CONFIG.experiments.values())
+
+# `stage NAME ...` runs scripts/NAME.py under the interpreter that runs Snakemake, or under that of the job's environment
+# where one is deployed.
+PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.executable
+shell.prefix(f'stage() {{{{ {quote(PYTHON)} {quote(str(SCRIPTS))}/"$1".py "${{{{@:2}}}}"; }}}}; ')
+
+
+wildcard_constraints:
+    dataset="[A-Za-z][A-Za-z0-9_-]*",
+    backbone="[A-Za-z][A-Za-z0-9_-]*",
+    experiment="[A-Za-z][A-Za-z0-9_-]*",
+    criterion=r"[a-z][a-z0-9_]*(~\d+)?",
+    scope="global|layer|none",
+    ratio=r"0\.\d{3}(~\d+)?",
+    init="inherited|random",
+    seed=r"\d+",
+
+
+digest_of = cache(code_digest)
+
+
+def spec(program, only_criterion=None, /, **contents):
+    """All that a job's result depends on beside its input files, as one canonical text: it is the re-run trigger."""
+    contents["code"] = digest_of(SCRIPTS / program, only_criterion)
+    return canonical_json(contents)
+
+
+def cell_of(wildcards):
+    """The cell that a path names."""
+    criterion, _ = grid.parse_criterion(wildcards.criterion)
+    ratio, round_to = grid.parse_ratio(wildcards.ratio)
+    return grid.Cell(
+        wildcards.dataset,
+        wildcards.backbone,
+        criterion,
+        wildcards.scope,
+        ratio,
+        round_to,
+        wildcards.init,
+        int(wildcards.seed),
+    )
+
+
+def threads_for(dataset):
+    """All cores for a network that can use them; one for a small one, so that many run side by side."""
+    return 1 if CONFIG.datasets[dataset].image_size <= 64 else workflow.cores
+
+
+def experiment_outputs(name):
+    return [
+        f"results/experiments/{name}/summary.parquet",
+        f"results/experiments/{name}/figures",
+    ]
+
+
+def dataset_spec(name):
+    contents = CONFIG.datasets[name].model_dump(exclude={"recipe"}, exclude_none=True)
+    if contents["source"] == "folder":
+        contents["listing"] = checked(archives.listing_digest, contents["path"])
+    return contents
+
+
+def dataset_archives(name):
+    return archives.archives(CONFIG.datasets[name].model_dump())
+
+
+def archive_of(wildcards):
+    return next(archive for archive in dataset_archives(wildcards.dataset) if archive.name == wildcards.archive)
+
+
+def backbone_weights(wildcards):
+    backbone = CONFIG.backbones[wildcards.backbone]
+    if backbone.pretrain:
+        return [f"results/backbones/{wildcards.backbone}/pretrained.safetensors"]
+    return [backbone.weights_file] if backbone.weights_file else []
+
+
+def pretraining(name):
+    backbone = CONFIG.backbones[name]
+    return {
+        "backbone": backbone.model_dump(include={"architecture", "head", "mean", "std"}),
+        "recipe": CONFIG.recipes[backbone.pretrain.recipe].model_dump(),
+        "seed": backbone.pretrain.seed,
+    }
+
+
+def score_inputs(wildcards):
+    criterion, _ = grid.parse_criterion(wildcards.criterion)
+    statistics = f"results/statistics/{wildcards.dataset}/{wildcards.backbone}/activations.parquet"
+    return {
+        "backbone": f"results/backbones/{wildcards.backbone}/manifest.json",
+        "activations": [statistics] if CRITERIA[criterion].needs == "activations" else [],
+    }
+
+
+def score_spec(wildcards):
+    criterion, seed = grid.parse_criterion(wildcards.criterion)
+    return spec("score.py", criterion, criterion=criterion, seed=seed)
+
+
+def mask_spec(wildcards):
+    ratio, round_to = grid.parse_ratio(wildcards.ratio)
+    min_filters = CONFIG.backbones[wildcards.backbone].min_filters
+    return spec("mask.py", scope=wildcards.scope, ratio=ratio, round_to=round_to, min_filters=min_filters)
+
+
+CELL = "{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}"
+
+
+def cell_inputs(wildcards):
+    mask = cell_of(wildcards).mask
+    return {
+        "dataset": f"results/datasets/{wildcards.dataset}/manifest.json",
+        "backbone": f"results/backbones/{wildcards.backbone}/manifest.json",
+        "mask": [f"results/masks/{mask}"] if mask else [],
+    }
+
+
+def cell_spec(wildcards):
+    cell = cell_of(wildcards)
+    return spec(
+        "finetune.py",
+        cell=asdict(cell),
+        recipe=CONFIG.recipe(cell.dataset, cell.backbone).model_dump(),
+        models="keep" if CELLS.get(cell) else "drop",
+    )
+
+
+def experiment_cells(name):
+    return grid.cells(CONFIG.experiments[name].model_dump())
+
+
+def forecast():
+    """How much disk the jobs of this run will fill."""
+    cells = [cell_of(job.wildcards) for job in workflow.dag.needrun_jobs() if job.rule.name == "finetune"]
+    stores = {job.wildcards.dataset for job in workflow.dag.needrun_jobs() if job.rule.name == "decode"}
+    size = sum(disk.store_bytes(*store_of(name)) for name in stores)
+    for cell in cells:
+        backbone = CONFIG.backbones[cell.backbone]
+        size += disk.cell_bytes(backbone.architecture, backbone.head, cell.ratio, CELLS.get(cell, False))
+    kept = sum(CELLS.get(cell, False) for cell in cells)
+    return (
+        f"Disk: about {disk.readable(size)} for {len(cells)} cells ({kept} keep their model) and {len(stores)} stores."
+    )
+
+
+def store_of(name):
+    dataset = CONFIG.datasets[name]
+    images = archives.listing_count(dataset.path) if dataset.source == "folder" else None
+    return dataset.source, dataset.store_size, images
+
+
+def announce():
+    """Print the summaries of the experiments that were asked for."""
+    asked = [job.rule.name for job in workflow.dag.targetjobs]
+    for name in CONFIG.targets if "all" in asked else asked:
+        if name in CONFIG.experiments:
+            parquet, figures = experiment_outputs(name)
+            shell("stage show --summary {parquet:q} --figures {figures:q}")
+
+
+run.prepare(workflow, forecast, announce)
+
+
+onstart:
+    # The lock is held by the open file, until this process ends.
+    workflow.globals["held_lock"] = checked(run.lock)
+
+
+onsuccess:
+    announce()

@@ -1,0 +1,23 @@
+# Needs a data set's store and a backbone. Makes the activation statistics: one pass over the training images, per class,
+# from which every activation criterion is a query.
+
+
+rule measure:
+    input:
+        images="results/datasets/{dataset}/images.npy",
+        dataset="results/datasets/{dataset}/manifest.json",
+        backbone="results/backbones/{backbone}/manifest.json",
+    output:
+        "results/statistics/{dataset}/{backbone}/activations.parquet",
+    log:
+        "results/logs/measure/{dataset}/{backbone}.log",
+    conda:
+        "../envs/winnow.yaml"
+    threads: lambda wildcards: threads_for(wildcards.dataset)
+    resources:
+        gpu=1,
+    params:
+        spec=lambda wildcards: spec("measure.py", dataset=wildcards.dataset, backbone=wildcards.backbone),
+    shell:
+        "stage measure --spec {params.spec:q} --dataset results/datasets/{wildcards.dataset}"
+        " --backbone results/backbones/{wildcards.backbone} --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"

@@ -1,0 +1,38 @@
+# Needs the metrics of an experiment's cells. Makes its summary table and figures.
+
+
+rule summarize:
+    input:
+        lambda wildcards: [f"results/cells/{cell.path}/metrics.json" for cell in experiment_cells(wildcards.experiment)],
+    output:
+        parquet="results/experiments/{experiment}/summary.parquet",
+        csv="results/experiments/{experiment}/summary.csv",
+        markdown="results/experiments/{experiment}/summary.md",
+    log:
+        "results/logs/summarize/{experiment}.log",
+    conda:
+        "../envs/winnow.yaml"
+    params:
+        spec=lambda wildcards: spec(
+            "summarize.py",
+            experiment=wildcards.experiment,
+            grid=CONFIG.experiments[wildcards.experiment].model_dump(exclude={"models"}),
+        ),
+    shell:
+        "stage summarize --spec {params.spec:q} --results results"
+        " --output results/experiments/{wildcards.experiment} > {log:q} 2>&1"
+
+
+rule plot:
+    input:
+        "results/experiments/{experiment}/summary.parquet",
+    output:
+        directory("results/experiments/{experiment}/figures"),
+    log:
+        "results/logs/plot/{experiment}.log",
+    conda:
+        "../envs/winnow.yaml"
+    params:
+        spec=lambda wildcards: spec("plot.py", experiment=wildcards.experiment),
+    shell:
+        "stage plot --spec {params.spec:q} --summary {input:q} --output {output:q} > {log:q} 2>&1"

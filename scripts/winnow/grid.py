@@ -1,0 +1,112 @@
+"""The grid: an experiment's cells, which of them are one and the same, and where each thing lies.
+
+A cell is (dataset, backbone, criterion, scope, ratio, init, seed). Cells that must come out equal are one cell:
+
+* ratio 0 is the unpruned baseline, whatever the criterion and scope: criterion ``unpruned``, scope ``none``;
+* by layer, every criterion keeps the same number of filters a layer, and random weights forget which ones, so these
+  cells are one whatever the criterion: criterion ``any``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+UNPRUNED = "unpruned"
+NO_SCOPE = "none"
+ANY = "any"
+RANDOM = "random"
+
+
+@dataclasses.dataclass(frozen=True, order=True, slots=True)
+class Cell:
+    """One network to fine-tune and judge. ``ratio`` is the requested share of filters to remove, in [0, 1)."""
+
+    dataset: str
+    backbone: str
+    criterion: str
+    scope: str
+    ratio: float
+    round_to: int | None
+    init: str
+    seed: int
+
+    @property
+    def mask_criterion(self) -> str:
+        """The criterion as a path component: the control ``random`` draws one mask a seed."""
+        return f"{RANDOM}~{self.seed}" if self.criterion == RANDOM else self.criterion
+
+    @property
+    def ratio_text(self) -> str:
+        """The ratio as a path component: three decimals, and ``~16`` where kept counts are rounded to 16."""
+        return f"{self.ratio:.3f}" + (f"~{self.round_to}" if self.round_to else "")
+
+    @property
+    def mask(self) -> str | None:
+        """Path of the cell's mask below ``results/masks/``, None for the unpruned baseline."""
+        if self.criterion == UNPRUNED:
+            return None
+        return f"{self.dataset}/{self.backbone}/{self.mask_criterion}/{self.scope}/{self.ratio_text}.parquet"
+
+    @property
+    def path(self) -> str:
+        """The cell's folder below ``results/cells/``."""
+        mask = f"{self.mask_criterion}/{self.scope}/{self.ratio_text}"
+        return f"{self.dataset}/{self.backbone}/{mask}/{self.init}/{self.seed}"
+
+    @property
+    def baseline(self) -> Cell:
+        """The unpruned network with inherited weights, fine-tuned with the same recipe and seed."""
+        return Cell(self.dataset, self.backbone, UNPRUNED, NO_SCOPE, 0.0, None, "inherited", self.seed)
+
+
+def canonical(cell: Cell) -> Cell:
+    """The one cell that stands for all that must come out equal to ``cell``."""
+    if cell.ratio == 0:
+        return dataclasses.replace(cell, criterion=UNPRUNED, scope=NO_SCOPE, round_to=None)
+    if cell.init == "random" and cell.scope == "layer":
+        return dataclasses.replace(cell, criterion=ANY)
+    return cell
+
+
+def cells(experiment: Mapping[str, Any]) -> list[Cell]:
+    """An experiment's cells, canonical, without repetition, baselines first.
+
+    Parameters
+    ----------
+    experiment
+        The grid's axes as in ``config.yaml``: ``datasets``, ``backbones``, ``criteria``, ``scopes``, ``ratios``,
+        ``inits``, ``seeds`` and, optionally, ``round_to``. The baselines belong to every grid, asked for or not.
+    """
+    axes = ("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "seeds")
+    round_to = experiment.get("round_to")
+    grid = [
+        canonical(Cell(dataset, backbone, criterion, scope, ratio, round_to, init, seed))
+        for dataset, backbone, criterion, scope, ratio, init, seed in itertools.product(*(experiment[a] for a in axes))
+    ]
+    baselines = {cell.baseline: None for cell in grid}
+    return list(baselines | dict.fromkeys(grid))
+
+
+def parse_ratio(text: str) -> tuple[float, int | None]:
+    """Read the path component that :attr:`Cell.ratio_text` writes: ratio and ``round_to``."""
+    ratio, _, round_to = text.partition("~")
+    return float(ratio), int(round_to) if round_to else None
+
+
+def parse_criterion(text: str) -> tuple[str, int | None]:
+    """Read the path component that :attr:`Cell.mask_criterion` writes: criterion and, for ``random``, its seed."""
+    criterion, _, seed = text.partition("~")
+    return criterion, int(seed) if seed else None
+
+
+def union(experiments: Iterable[Mapping[str, Any]]) -> dict[Cell, bool]:
+    """All cells of several experiments, each once: cell → whether one of them keeps its model."""
+    found: dict[Cell, bool] = {}
+    for experiment in experiments:
+        keep = experiment["models"] == "keep"
+        for cell in cells(experiment):
+            found[cell] = found.get(cell, False) or keep
+    return found

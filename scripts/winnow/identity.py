@@ -1,0 +1,127 @@
+"""The identity of a stage's code: a digest that prose, formatting and unrelated modules leave alone.
+
+It covers the stage program and every ``winnow`` module that it imports, directly or through another, anywhere in the
+file. It is taken over the syntax tree without comments, docstrings and positions, so only a change that can change a
+result changes it. :mod:`winnow.runtime` (how a job runs, not what it computes) and the package's own ``__init__`` (its
+version) are left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = "winnow"
+RUNTIME = f"{PACKAGE}.runtime"
+
+
+def code_digest(program: Path, criterion: str | None = None) -> str:
+    """Digest of a stage program and the library modules that it imports.
+
+    Parameters
+    ----------
+    program
+        The stage program; the package ``winnow`` lies beside it.
+    criterion
+        For the stage that computes one criterion: the other functions registered with ``@criterion("...")`` are left
+        out, so that a new criterion does not compute the old ones again.
+
+    Returns
+    -------
+    str
+        32 hex digits.
+    """
+    digest = hashlib.sha256()
+    for name, path in sorted(sources(program).items()):
+        digest.update(f"{name}={_file_digest(path, criterion)}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def sources(program: Path) -> dict[str, Path]:
+    """The program (under its file name) and the modules that its digest covers: dotted name → file."""
+    found = {program.name: program}
+    queue = [program]
+    while queue:
+        for name in imported_modules(queue.pop(), program.parent):
+            if name not in found:
+                found[name] = _module_file(name, program.parent)
+                queue.append(found[name])
+    return found
+
+
+def imported_modules(path: Path, root: Path) -> set[str]:
+    """The ``winnow`` modules that one file names in its imports, less the runtime and the package itself."""
+    return {
+        name
+        for name in _named_modules(path)
+        if name.startswith(f"{PACKAGE}.")
+        and name != RUNTIME
+        and not name.startswith(f"{RUNTIME}.")
+        and _module_file(name, root).is_file()
+    }
+
+
+def _module_file(name: str, root: Path) -> Path:
+    path = root.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _named_modules(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+            # "from winnow import masks" names a module, "from winnow.masks import mask" a function: both are tried.
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def _file_digest(path: Path, criterion: str | None) -> str:
+    tree = ast.parse(path.read_bytes(), str(path))
+    if criterion is not None:
+        tree.body = [node for node in tree.body if _registered_criterion(node) in (None, criterion)]
+    return hashlib.sha256("\n".join(_lines(tree)).encode()).hexdigest()
+
+
+def _registered_criterion(node: ast.stmt) -> str | None:
+    """The name under which a function is registered as a criterion, or None for anything else."""
+    if isinstance(node, ast.FunctionDef):
+        for decorator in node.decorator_list:
+            if (
+                isinstance(decorator, ast.Call)
+                and isinstance(decorator.func, ast.Name)
+                and decorator.func.id == "criterion"
+                and decorator.args
+                and isinstance(decorator.args[0], ast.Constant)
+            ):
+                return decorator.args[0].value
+    return None
+
+
+def _lines(node: ast.AST, depth: int = 0) -> Iterator[str]:
+    """The tree as text, the same under every Python version: empty fields, which versions add, are not written."""
+    yield f"{depth} {type(node).__name__}"
+    for name, value in ast.iter_fields(node):
+        if name == "body" and isinstance(value, list) and _is_docstring(value):
+            value = value[1:]
+        if value is None or value == [] or name in ("type_comment", "kind"):
+            continue
+        yield f"{depth} .{name}"
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, ast.AST):
+                yield from _lines(item, depth + 1)
+            else:
+                yield f"{depth} {item!r}"
+
+
+def _is_docstring(body: list[ast.stmt]) -> bool:
+    return (
+        bool(body)
+        and isinstance(body[0], ast.Expr)
+        and isinstance(body[0].value, ast.Constant)
+        and isinstance(body[0].value.value, str)
+    )

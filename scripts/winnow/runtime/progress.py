@@ -1,0 +1,192 @@
+"""What a run shows on the terminal: cells done and time left, and the end of a failed job's log.
+
+Snakemake's own account of every job goes to its log file below ``.snakemake/log/``; the terminal keeps its summary,
+its warnings and its errors.
+"""
+
+from __future__ import annotations
+
+import atexit
+import collections
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from snakemake.common import NOTHING_TO_BE_DONE_MSG
+from snakemake_interface_logger_plugins.common import LogEvent
+from tqdm import tqdm
+
+CELL_RULE = "finetune"
+LOG_LINES = 15
+SECONDS_BETWEEN_LINES = 15.0
+
+_HIDDEN = frozenset(
+    [
+        LogEvent.JOB_INFO,
+        LogEvent.JOB_STARTED,
+        LogEvent.JOB_FINISHED,
+        LogEvent.JOB_ERROR,
+        LogEvent.PROGRESS,
+        LogEvent.RESOURCES_INFO,
+        LogEvent.SHELLCMD,
+    ]
+)
+
+
+def attach(workflow: Any, forecast: Callable[[], str], announce: Callable[[], None]) -> None:
+    """Show the progress of ``workflow``'s run on the terminal, in the place of Snakemake's account of every job.
+
+    After a dry run, what ``forecast`` says is its last line; ``announce`` is called where there is nothing to do.
+    """
+    settings = workflow.output_settings
+    if settings.quiet or settings.verbose or settings.printshellcmds or settings.log_handler_settings:
+        return  # The user asked for another display.
+    logger = logging.getLogger("snakemake.logging")
+    streams = [handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"]
+    if not streams:
+        return
+    display = Display(streams[0].stream)
+    logger.addHandler(_Handler(display, workflow, forecast, announce))
+
+    def visible(record: logging.LogRecord) -> bool:
+        if workflow.dryrun:
+            return True
+        if getattr(record, "event", None) in _HIDDEN or _is_chatter(record):
+            return False
+        display.clear()
+        return True
+
+    streams[0].addFilter(visible)
+
+
+def _is_chatter(record: logging.LogRecord) -> bool:
+    return record.levelno <= logging.INFO and str(record.msg).startswith(
+        ("Select jobs to execute", "Execute ", "Using shell", "Conda environments: ignored", "Complete log")
+    )
+
+
+class Display:
+    """Counts of cells and the time left, as a bar on a terminal and as a line now and then elsewhere."""
+
+    def __init__(self, stream: Any = None, clock: Callable[[], float] = time.monotonic):
+        self.stream = stream or sys.stderr
+        self.clock = clock
+        self.totals: collections.Counter[str] = collections.Counter()
+        self.done: collections.Counter[str] = collections.Counter()
+        self.failed = 0
+        self.jobs: dict[int, tuple[str, str]] = {}
+        self.bar: tqdm | None = None
+        self.start: float | None = None
+        self.said = 0.0
+
+    def clear(self) -> None:
+        if self.bar is not None:
+            self.bar.clear()
+
+    def planned(self, stats: dict[str, int]) -> None:
+        if not self.totals:
+            self.totals.update({rule: int(count) for rule, count in stats.items() if rule != "total"})
+
+    def started(self, jobid: int, rule: str, name: str) -> None:
+        self.jobs[jobid] = (rule, name)
+        if rule == CELL_RULE:
+            if self.start is None:
+                self.start = self.said = self.clock()
+                if self.stream.isatty():
+                    self.bar = tqdm(
+                        total=self.totals[CELL_RULE], desc="cells", unit="cell", file=self.stream, leave=True
+                    )
+        elif self.totals[rule] == 1:
+            self.write(f"{rule} {name}".rstrip())
+
+    def finished(self, jobid: int) -> None:
+        rule, _ = self.jobs.pop(jobid)
+        self.done[rule] += 1
+        if rule == CELL_RULE:
+            self._advance()
+
+    def broke(self, jobid: int, logs: list[str]) -> None:
+        rule, name = self.jobs.pop(jobid)
+        self.failed += rule == CELL_RULE
+        lines = [f"FAILED {rule} {name}".rstrip()]
+        for log in logs:
+            try:
+                with open(log, encoding="utf-8", errors="replace") as file:
+                    end = [line.split("\r")[-1].rstrip() for line in collections.deque(file, LOG_LINES)]
+            except OSError as error:
+                lines.append(f"  no log: {error.strerror}: {log}")
+                continue
+            lines += [f"  {log} ends:" if end else f"  {log} is empty", *(f"    {line}" for line in end)]
+        self.write("\n".join(lines))
+        if rule == CELL_RULE:
+            self._advance()
+
+    def write(self, text: str) -> None:
+        if self.bar is not None:
+            tqdm.write(text, file=self.stream)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def _advance(self) -> None:
+        cells, done = self.totals[CELL_RULE], self.done[CELL_RULE]
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"{self.failed} failed" if self.failed else "", refresh=False)
+            self.bar.update()
+            if done + self.failed == cells:
+                self.bar.close()
+                self.bar = None
+            return
+        now = self.clock()
+        if done + self.failed == cells or now - self.said >= SECONDS_BETWEEN_LINES:
+            self.said = now
+            elapsed = now - (self.start or now)
+            left = elapsed / (done + self.failed) * (cells - done - self.failed)
+            text = f"cells {done}/{cells}"
+            if self.failed:
+                text += f", {self.failed} failed"
+            text += f", {duration(elapsed)} so far"
+            if left:
+                text += f", about {duration(left)} left"
+            self.write(text)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+class _Handler(logging.Handler):
+    """Turns Snakemake's log events into calls on a display."""
+
+    def __init__(self, display: Display, workflow: Any, forecast: Callable[[], str], announce: Callable[[], None]):
+        super().__init__()
+        self.announce = announce
+        self.display = display
+        self.workflow = workflow
+        self.forecast = forecast
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.workflow.dryrun:
+            # A long list of jobs follows: the forecast comes after it.
+            if getattr(record, "event", None) == LogEvent.RUN_INFO and self.forecast:
+                atexit.register(print, self.forecast(), file=self.display.stream)
+                self.forecast = None
+            return
+        event = getattr(record, "event", None)
+        if record.msg == NOTHING_TO_BE_DONE_MSG:
+            self.announce()
+        elif event == LogEvent.RUN_INFO:
+            self.display.planned(record.stats)
+        elif event == LogEvent.JOB_INFO:
+            name = "/".join(str(value) for value in record.wildcards.values())
+            self.display.started(record.jobid, record.rule_name, name)
+        elif event == LogEvent.JOB_FINISHED:
+            self.display.finished(record.job_id)
+        elif event == LogEvent.JOB_ERROR:
+            self.display.broke(record.jobid, list(record.log))

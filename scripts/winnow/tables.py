@@ -1,0 +1,190 @@
+"""Every table's schema, in one place, and the only two functions that write and read tables.
+
+Units: counts are images or positions (height × width cells of one channel's map), never batches; ``seconds`` are
+wall-clock seconds; probabilities and accuracies lie in [0, 1]; ``learning_rate`` is the one of the epoch's last step.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from winnow.files import InputError, atomic_path, canonical_json
+
+_NAME = pa.string()
+
+SCHEMAS: dict[str, pa.Schema] = {
+    # One row an image of the store, in the store's order. label: position in the manifest's list of classes.
+    # width, height: pixels of the original. crc32: of the image's bytes in the store.
+    "index": pa.schema(
+        [
+            ("image", pa.int32()),
+            ("file", pa.string()),
+            ("label", pa.int16()),
+            ("split", _NAME),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("crc32", pa.uint32()),
+        ]
+    ),
+    # One row a slice of a tensor that goes when the unit goes: indices first, first + stride, ... (length of them).
+    "channels": pa.schema(
+        [
+            ("unit", pa.int32()),
+            ("layer", _NAME),
+            ("filter", pa.int32()),
+            ("tensor", _NAME),
+            ("dimension", pa.int8()),
+            ("first", pa.int32()),
+            ("length", pa.int32()),
+            ("stride", pa.int32()),
+        ]
+    ),
+    # Sufficient statistics of a(n, i, j) >= 0 after the ReLU, one row a layer × filter × class.
+    # images: images of the class; positions: positions of one image's map; the rest over images × positions.
+    "activations": pa.schema(
+        [
+            ("layer", _NAME),
+            ("filter", pa.int32()),
+            ("class", pa.int16()),
+            ("images", pa.int64()),
+            ("positions", pa.int64()),
+            ("sum", pa.float64()),
+            ("sum_sq", pa.float64()),
+            ("zeros", pa.int64()),
+            ("max", pa.float64()),
+        ]
+    ),
+    # value: the criterion's own value; score: the same, turned so that higher means keep.
+    "scores": pa.schema([("layer", _NAME), ("filter", pa.int32()), ("value", pa.float64()), ("score", pa.float64())]),
+    # rank: position in the scope's order of removal, 0 goes first.
+    "mask": pa.schema([("layer", _NAME), ("filter", pa.int32()), ("keep", pa.bool_()), ("rank", pa.int32())]),
+    # One row a test image. image: row of the store's index.
+    "predictions": pa.schema(
+        [
+            ("image", pa.int32()),
+            ("label", pa.int16()),
+            ("predicted", pa.int16()),
+            ("probability", pa.float32()),
+            ("correct", pa.bool_()),
+        ]
+    ),
+    # One row an epoch, counted from 1; val_* are null where the epoch was not evaluated.
+    "history": pa.schema(
+        [
+            ("epoch", pa.int32()),
+            ("train_loss", pa.float64()),
+            ("val_loss", pa.float64()),
+            ("val_accuracy", pa.float64()),
+            ("learning_rate", pa.float64()),
+            ("seconds", pa.float64()),
+            ("images_per_second", pa.float64()),
+        ]
+    ),
+    # One row a cell less its seed. drop: baseline accuracy minus accuracy, paired by seed. *_low, *_high: 95 %
+    # interval over seeds. macs: multiply-accumulates of one image. failed_seeds: null-free, "" or "3, 5".
+    "summary": pa.schema(
+        [
+            ("dataset", _NAME),
+            ("backbone", _NAME),
+            ("criterion", _NAME),
+            ("scope", _NAME),
+            ("ratio", pa.float64()),
+            ("round_to", pa.int32()),
+            ("init", _NAME),
+            ("seeds", pa.int32()),
+            ("accuracy", pa.float64()),
+            ("accuracy_std", pa.float64()),
+            ("accuracy_low", pa.float64()),
+            ("accuracy_high", pa.float64()),
+            ("class_accuracy", pa.float64()),
+            ("val_accuracy", pa.float64()),
+            ("drop", pa.float64()),
+            ("drop_low", pa.float64()),
+            ("drop_high", pa.float64()),
+            ("achieved_ratio", pa.float64()),
+            ("params", pa.int64()),
+            ("macs", pa.int64()),
+            ("bytes", pa.int64()),
+            ("latency_ms", pa.float64()),
+            ("seconds", pa.float64()),
+            ("failed_seeds", pa.string()),
+        ]
+    ),
+}
+
+_METADATA_KEY = b"winnow"
+
+
+def write_table(path: str | os.PathLike, rows: Any, schema: str, provenance: dict[str, Any]) -> None:
+    """Write a table atomically as Parquet, its provenance in the file's metadata.
+
+    Parameters
+    ----------
+    path
+        The file to make.
+    rows
+        A ``pandas.DataFrame``, a ``pyarrow.Table`` or a mapping of column name to values.
+    schema
+        A name in :data:`SCHEMAS`. Columns are cast to it and put in its order; a missing one raises ``KeyError``.
+    provenance
+        What made the table: a JSON value, read back by :func:`read_provenance`.
+    """
+    wanted = SCHEMAS[schema]
+    if isinstance(rows, pa.Table):
+        table = rows.select(wanted.names).cast(wanted)
+    elif isinstance(rows, dict):
+        table = pa.table({name: rows[name] for name in wanted.names}, schema=wanted)
+    else:
+        table = pa.Table.from_pandas(rows[wanted.names], schema=wanted, preserve_index=False)
+    table = table.replace_schema_metadata({_METADATA_KEY: canonical_json(provenance).encode()})
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(path: str | os.PathLike, schema: str) -> pa.Table:
+    """Read a table and check it against its schema.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, unreadable (truncated, not Parquet) or has other columns or types; the message names
+        the file and the difference.
+    """
+    table = _read(path)
+    wanted = SCHEMAS[schema]
+    if not table.schema.equals(wanted, check_metadata=False):
+        found = {field.name: str(field.type) for field in table.schema}
+        expected = {field.name: str(field.type) for field in wanted}
+        raise InputError(f"{path} is not a table of {schema}: it has the columns {found}, expected are {expected}")
+    return table
+
+
+def read_provenance(path: str | os.PathLike) -> dict[str, Any]:
+    """The provenance that :func:`write_table` stored in the file's metadata.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, unreadable or was not written by :func:`write_table`.
+    """
+    try:
+        return json.loads(pq.read_schema(path).metadata[_METADATA_KEY])
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} carries no provenance ({error}): delete it and run again to make it anew") from None
+
+
+def _read(path: str | os.PathLike) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} cannot be read ({reason}): delete it and run again to make it anew") from None

@@ -1,0 +1,136 @@
+"""The configuration: what it accepts, and that every error names the key, what was given and what is allowed."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from winnow import config
+from winnow.files import InputError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def raw():
+    return {
+        "targets": ["small"],
+        "datasets": {
+            "digits": {"source": "digits", "classes": [5, 6], "store_size": 16, "image_size": 16, "recipe": "quick"},
+            "mine": {"source": "folder", "path": "/images", "store_size": 64, "image_size": 56},
+        },
+        "backbones": {
+            "net": {"architecture": "vgg_digits", "head": "gap", "pretrain": {"dataset": "digits", "recipe": "quick"}}
+        },
+        "recipes": {"quick": {"epochs": 2, "batch_size": 8, "learning_rate": 0.1}},
+        "experiments": {
+            "small": {
+                "datasets": ["digits"],
+                "backbones": ["net"],
+                "criteria": ["apoz", "random"],
+                "scopes": ["layer"],
+                "ratios": [0.2, 0.5],
+                "seeds": [0],
+            }
+        },
+    }
+
+
+def change(raw, path, value):
+    """A copy of ``raw`` with the value at a dotted path replaced."""
+    changed = copy.deepcopy(raw)
+    *parents, last = path.split(".")
+    node = changed
+    for parent in parents:
+        node = node[parent]
+    node[last] = value
+    return changed
+
+
+def test_accepts_a_sound_configuration(raw):
+    checked = config.load(raw)
+    assert checked.experiments["small"].inits == ("inherited",)
+    assert checked.recipe("digits", "net").epochs == 2
+
+
+def test_the_projects_own_configuration_is_sound():
+    checked = config.load(yaml.safe_load((ROOT / "config.yaml").read_text()))
+    assert set(checked.targets) == {"global", "by_layer", "random_init"}
+    assert "demo" in checked.experiments
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (
+            "experiments.small.criteria",
+            ["apozz"],
+            ["experiments.small.criteria", "'apozz'", "did you mean 'apoz'", "average_weight"],
+        ),
+        ("experiments.small.criteria", ["any"], ["experiments.small.criteria", "unknown criterion 'any'"]),
+        ("experiments.small.ratios", [1.0], ["experiments.small.ratios", "1", "[0, 1)"]),
+        ("experiments.small.ratios", [-0.1], ["experiments.small.ratios", "-0.1", "[0, 1)"]),
+        ("experiments.small.ratios", [0.1234], ["experiments.small.ratios", "0.1234", "three decimals"]),
+        ("experiments.small.ratios", [0.2, 0.2], ["experiments.small.ratios", "0.2 stands twice"]),
+        ("experiments.small.seeds", [], ["experiments.small.seeds", "the grid has no cell"]),
+        ("experiments.small.seeds", [-1], ["experiments.small.seeds[0]", "-1"]),
+        ("experiments.small.scopes", ["all"], ["experiments.small.scopes[0]", "'all'", "'global' or 'layer'"]),
+        ("experiments.small.round_to", 7, ["experiments.small.round_to", "7", "8 or 16"]),
+        ("experiments.small.datasets", ["digit"], ["experiments.small.datasets", "'digit'", "did you mean 'digits'"]),
+        ("experiments.small.backbones", ["x"], ["experiments.small.backbones", "'x'", "allowed: net"]),
+        ("experiments.small.datasets", ["mine"], ["datasets.mine.recipe", "missing", "'net'", "allowed: quick"]),
+        ("datasets.digits.recipe", "slow", ["datasets.digits.recipe", "'slow'", "allowed: quick"]),
+        ("datasets.digits.recipe", {"other": "quick"}, ["datasets.digits.recipe", "'other'", "allowed: net"]),
+        ("datasets.digits.source", "digit", ["datasets.digits", "'digit'", "allowed: cats_vs_dogs"]),
+        ("datasets.digits.image_size", 17, ["datasets.digits", "image_size 17", "store_size 16"]),
+        ("datasets.digits.store_size", "big", ["datasets.digits.store_size", "'big'", "integer"]),
+        ("datasets.digits.path", "/x", ["datasets.digits", "path is for the source folder"]),
+        ("datasets.mine.path", None, ["datasets.mine", "needs a path"]),
+        ("datasets.mine.split", {"val": 0.5, "test": 0.5}, ["datasets.mine.split", "nothing to train on"]),
+        ("datasets.digits.colour", "red", ["datasets.digits.colour", "unknown key", "image_size"]),
+        ("recipes.quick.epoch", 3, ["recipes.quick.epoch", "did you mean 'epochs'"]),
+        ("recipes.quick.epochs", 0, ["recipes.quick.epochs", "greater than 0", "0"]),
+        ("recipes.quick.warmup_epochs", 2, ["recipes.quick", "warmup_epochs 2", "2 epochs"]),
+        ("recipes.quick.augmentation", {"scale": [0.9, 0.1]}, ["recipes.quick.augmentation", "[0.9, 0.1]"]),
+        ("recipes.quick.augmentation", {"flap": True}, ["recipes.quick.augmentation.flap", "did you mean 'flip'"]),
+        ("backbones.net.architecture", "vgg17", ["backbones.net.architecture", "'vgg17'", "vgg16"]),
+        ("backbones.net.weights", "random", ["backbones.net", "exactly one of", "['weights', 'pretrain']"]),
+        ("backbones.net.pretrain", None, ["backbones.net", "exactly one of", "none"]),
+        ("backbones.net.pretrain", {"dataset": "d", "recipe": "quick"}, ["backbones.net.pretrain.dataset", "'d'"]),
+        ("targets", ["large"], ["targets", "'large'", "allowed: small"]),
+        ("targets", [], ["targets", "empty"]),
+        ("experiment", {}, ["experiment", "did you mean 'experiments'"]),
+    ],
+)
+def test_an_error_names_the_key_what_was_given_and_what_is_allowed(raw, path, value, says):
+    with pytest.raises(InputError) as error:
+        config.load(change(raw, path, value))
+    for words in says:
+        assert words in str(error.value)
+    assert len(str(error.value).splitlines()) == 2, str(error.value)
+
+
+def test_an_experiment_does_not_take_the_name_of_a_rule(raw):
+    raw["experiments"]["finetune"] = raw["experiments"]["small"]
+    with pytest.raises(InputError, match=r"experiments\.finetune: the name is taken"):
+        config.load(raw)
+
+
+def test_reserved_names_are_those_of_the_rules():
+    rules = {
+        line.split()[1].rstrip(":")
+        for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]
+        for line in path.read_text().splitlines()
+        if line.startswith("rule ")
+    }
+    assert rules == config.RESERVED_TARGETS
+
+
+def test_several_faults_are_said_at_once(raw):
+    raw["recipes"]["quick"]["epochs"] = 0
+    raw["backbones"]["net"]["architecture"] = "resnet"
+    with pytest.raises(InputError) as error:
+        config.load(raw)
+    assert "recipes.quick.epochs" in str(error.value)
+    assert "backbones.net.architecture" in str(error.value)

@@ -1,0 +1,96 @@
+"""The grid: which cells are one, that paths and cells are two names of one thing, that baselines are always there."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from winnow import grid
+from winnow.grid import Cell
+
+CELLS = st.builds(
+    Cell,
+    dataset=st.sampled_from(["digits", "flowers102"]),
+    backbone=st.sampled_from(["vgg16", "vgg16_bn"]),
+    criterion=st.sampled_from(["apoz", "average_weight", "random"]),
+    scope=st.sampled_from(["global", "layer"]),
+    ratio=st.integers(0, 999).map(lambda thousandths: thousandths / 1000),
+    round_to=st.sampled_from([None, 8, 16]),
+    init=st.sampled_from(["inherited", "random"]),
+    seed=st.integers(0, 20),
+)
+
+
+@given(CELLS)
+def test_canonical_is_idempotent_and_keeps_what_the_result_depends_on(cell):
+    once = grid.canonical(cell)
+    assert grid.canonical(once) == once
+    assert (once.dataset, once.backbone, once.ratio, once.init, once.seed) == (
+        cell.dataset,
+        cell.backbone,
+        cell.ratio,
+        cell.init,
+        cell.seed,
+    )
+
+
+@given(CELLS, st.sampled_from(["apoz", "random"]), st.sampled_from(["global", "layer"]))
+def test_ratio_0_is_one_baseline_whatever_the_criterion_and_scope(cell, criterion, scope):
+    cell = dataclasses.replace(cell, ratio=0.0)
+    other = dataclasses.replace(cell, criterion=criterion, scope=scope, round_to=None)
+    assert grid.canonical(cell) == grid.canonical(other)
+    assert grid.canonical(cell).mask is None
+
+
+@given(CELLS, st.sampled_from(["apoz", "random", "average_weight"]))
+def test_by_layer_random_weights_are_one_cell_whatever_the_criterion(cell, criterion):
+    cell = dataclasses.replace(cell, scope="layer", init="random")
+    assert grid.canonical(cell) == grid.canonical(dataclasses.replace(cell, criterion=criterion))
+
+
+@given(CELLS, CELLS)
+def test_two_cells_have_one_path_only_if_they_are_one_cell(first, second):
+    assert (first.path == second.path) == (first == second)
+
+
+@given(CELLS)
+def test_the_path_says_the_cell(cell):
+    dataset, backbone, criterion, scope, ratio, init, seed = cell.path.split("/")
+    name, drawn = grid.parse_criterion(criterion)
+    assert drawn == (cell.seed if cell.criterion == "random" else None)
+    assert Cell(dataset, backbone, name, scope, *grid.parse_ratio(ratio), init, int(seed)) == cell
+
+
+def test_an_experiment_has_its_baselines_asked_for_or_not():
+    axes = {
+        "datasets": ["a"],
+        "backbones": ["b"],
+        "criteria": ["apoz", "random"],
+        "scopes": ["global", "layer"],
+        "ratios": [0.5],
+        "inits": ["random"],
+        "seeds": [0, 1],
+    }
+    cells = grid.cells(axes)
+    baselines = [cell for cell in cells if cell.criterion == "unpruned"]
+    assert [cell.init for cell in baselines] == ["inherited", "inherited"]
+    # global: 2 criteria x 2 seeds; by layer: one whatever the criterion, x 2 seeds; and the baselines.
+    assert len(cells) == len(set(cells)) == 4 + 2 + 2
+
+
+@pytest.mark.parametrize("kept", [("keep", "drop"), ("drop", "keep")])
+def test_a_shared_cell_keeps_its_model_if_one_experiment_asks_for_it(kept):
+    axes = {
+        "datasets": ["a"],
+        "backbones": ["b"],
+        "criteria": ["apoz"],
+        "scopes": ["global"],
+        "inits": ["inherited"],
+        "seeds": [0],
+    }
+    experiments = [axes | {"ratios": [0.1, 0.2], "models": kept[0]}, axes | {"ratios": [0.2, 0.3], "models": kept[1]}]
+    kept_at = {cell.ratio: keep for cell, keep in grid.union(experiments).items()}
+    assert kept_at[0.2]
+    assert kept_at[0.1] == (kept[0] == "keep")
+    assert kept_at[0.3] == (kept[1] == "keep")

@@ -1,0 +1,114 @@
+"""The code digest: what changes it, what does not, and that it misses no module that a program loads."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from winnow.identity import code_digest, sources
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+PROGRAMS = sorted(path.name for path in SCRIPTS.glob("*.py"))
+
+
+@pytest.fixture
+def program(tmp_path):
+    """A program that uses ``winnow.helper``, which uses ``winnow.deep``; and a module that nobody uses."""
+    package = tmp_path / "winnow"
+    (package / "runtime").mkdir(parents=True)
+    (package / "__init__.py").write_text("__version__ = '1'\n")
+    (package / "runtime" / "__init__.py").write_text("")
+    (package / "runtime" / "devices.py").write_text("x = 1\n")
+    (package / "helper.py").write_text("def f(x):\n    from winnow.deep import g\n    return g(x)\n")
+    (package / "deep.py").write_text('"""Prose."""\n\ndef g(x):\n    """More."""\n    return x + 1\n')
+    (package / "unused.py").write_text("y = 1\n")
+    (package / "criteria.py").write_text(
+        textwrap.dedent("""
+        def criterion(name): return lambda f: f
+        @criterion("a")
+        def a(): return shared() + 1
+        @criterion("b")
+        def b(): return shared() + 2
+        def shared(): return 0
+        """)
+    )
+    path = tmp_path / "stage.py"
+    path.write_text("from winnow import criteria, helper\nfrom winnow.runtime import devices\nprint(helper.f(1))\n")
+    return path
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("stage.py", "print(helper.f(1))", "print(helper.f(2))"),
+        ("winnow/helper.py", "return g(x)", "return g(x) * 2"),
+        ("winnow/deep.py", "x + 1", "x + 2"),
+        ("winnow/deep.py", "x + 1", "x - 1"),
+        ("winnow/deep.py", "def g(x)", "def g(x=0)"),
+        ("winnow/criteria.py", "return shared() + 1", "return shared() + 5"),
+        ("winnow/criteria.py", "return 0", "return 9"),
+    ],
+)
+def test_an_edit_of_code_that_the_program_uses_changes_it(program, file, old, new):
+    before = code_digest(program)
+    edit(program.parent / file, old, new)
+    assert code_digest(program) != before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("winnow/deep.py", "Prose", "Other prose"),
+        ("winnow/deep.py", '    """More."""\n', ""),
+        ("winnow/deep.py", "return x + 1", "# why\n    return (x  +\n        1)"),
+        ("winnow/unused.py", "y = 1", "y = 2"),
+        ("winnow/runtime/devices.py", "x = 1", "x = 2"),
+        ("winnow/__init__.py", "'1'", "'2'"),
+        ("winnow/__init__.py", "'1'", "'1'"),
+    ],
+)
+def test_prose_runtime_and_foreign_modules_leave_it_alone(program, file, old, new):
+    before = code_digest(program)
+    edit(program.parent / file, old, new)
+    assert code_digest(program) == before
+
+
+def test_a_criterions_digest_covers_it_and_what_the_criteria_share(program):
+    criteria = program.parent / "winnow" / "criteria.py"
+    before = {name: code_digest(program, name) for name in "ab"}
+    edit(criteria, "shared() + 2", "shared() + 3")
+    assert code_digest(program, "a") == before["a"]
+    assert code_digest(program, "b") != before["b"]
+    edit(criteria, "return 0", "return 1")
+    assert code_digest(program, "a") != before["a"]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_walk_finds_every_module_that_the_program_loads(name):
+    code = f"""
+        import runpy, sys
+        sys.path.insert(0, {str(SCRIPTS)!r})
+        runpy.run_path({str(SCRIPTS / name)!r}, run_name="stage")
+        print("\\n".join(module for module in sys.modules if module.startswith("winnow.")))
+    """
+    loaded = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], check=True, capture_output=True, text=True
+    ).stdout.split()
+    loaded = {module for module in loaded if not module.startswith("winnow.runtime")}
+    found = set(sources(SCRIPTS / name)) - {name}
+    assert loaded <= found
+
+
+def test_the_packages_own_file_has_nothing_but_its_version():
+    import ast
+
+    tree = ast.parse((SCRIPTS / "winnow" / "__init__.py").read_text())
+    assert [type(node).__name__ for node in tree.body] == ["Expr", "Assign"]

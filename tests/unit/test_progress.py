@@ -1,0 +1,73 @@
+"""What a run shows: counts, time left, and the end of a failed job's log."""
+
+import io
+
+import pytest
+
+from winnow.runtime.progress import LOG_LINES, Display, duration
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def display():
+    clock = Clock()
+    result = Display(io.StringIO(), clock)
+    result.planned({"decode": 1, "finetune": 4, "mask": 3, "total": 8})
+    return result
+
+
+def said(display):
+    return display.stream.getvalue()
+
+
+def test_a_stage_with_one_job_is_named_and_one_with_many_is_not(display):
+    display.started(1, "decode", "digits")
+    display.started(2, "mask", "digits/net/apoz")
+    assert said(display) == "decode digits\n"
+
+
+def test_cells_are_counted_and_the_time_left_is_told(display):
+    for job in range(4):
+        display.started(job, "finetune", f"cell{job}")
+    display.clock.now += 20
+    display.finished(0)
+    assert said(display) == "cells 1/4, 20 s so far, about 60 s left\n"
+
+
+def test_lines_come_now_and_then_and_at_the_end(display):
+    for job in range(4):
+        display.started(job, "finetune", f"cell{job}")
+        display.clock.now += 5
+        display.finished(job)
+    assert said(display).splitlines() == ["cells 3/4, 15 s so far, about 5 s left", "cells 4/4, 20 s so far"]
+
+
+def test_a_failed_cell_names_itself_and_shows_its_logs_end(display, tmp_path):
+    log = tmp_path / "cell.log"
+    log.write_text("first\n" + "line\n" * LOG_LINES + "epoch 1\repoch 2: loss is nan\n")
+    display.started(1, "finetune", "digits/net/apoz")
+    display.clock.now += 30
+    display.broke(1, [str(log)])
+    lines = said(display).splitlines()
+    assert lines[0] == "FAILED finetune digits/net/apoz"
+    assert lines[1] == f"  {log} ends:"
+    assert lines[1 + LOG_LINES] == "    epoch 2: loss is nan"
+    assert "first" not in said(display)
+    assert lines[-1] == "cells 0/4, 1 failed, 30 s so far, about 2 min left"
+
+
+def test_a_missing_log_is_said(display, tmp_path):
+    display.started(1, "mask", "m")
+    display.broke(1, [str(tmp_path / "none.log")])
+    assert "no log" in said(display)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5, "5 s"), (89, "89 s"), (120, "2 min"), (7200, "2.0 h")])
+def test_durations_read_as_a_person_says_them(seconds, text):
+    assert duration(seconds) == text

@@ -1,0 +1,151 @@
+"""A copy of the workflow in a folder of its own, with a small grid, run for real."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+SOURCES = ("Snakefile", "rules", "scripts", "profiles", "envs")
+
+# Two data sets with a recipe each, three cells on each of them: as small as the contract's rows allow.
+SMALL_GRID: dict[str, Any] = {
+    "targets": ["small"],
+    "datasets": {
+        "digits": {
+            "source": "digits",
+            "classes": [5, 6, 7],
+            "train_per_class": 8,
+            "val_per_class": 4,
+            "store_size": 16,
+            "image_size": 16,
+            "recipe": "quick",
+        },
+        "others": {
+            "source": "digits",
+            "classes": [0, 1],
+            "train_per_class": 8,
+            "val_per_class": 4,
+            "store_size": 16,
+            "image_size": 16,
+            "recipe": "brief",
+        },
+    },
+    "backbones": {
+        "net": {
+            "architecture": "vgg_digits",
+            "head": "gap",
+            "weights": "random",
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.5, 0.5, 0.5],
+        }
+    },
+    "recipes": {
+        "quick": {"epochs": 2, "batch_size": 8, "learning_rate": 0.05},
+        "brief": {"epochs": 1, "batch_size": 4, "learning_rate": 0.02},
+        "unused": {"epochs": 9, "batch_size": 4, "learning_rate": 0.02},
+    },
+    "experiments": {
+        "small": {
+            "datasets": ["digits", "others"],
+            "backbones": ["net"],
+            "criteria": ["apoz", "average_weight"],
+            "scopes": ["layer"],
+            "ratios": [0.5],
+            "seeds": [0],
+        }
+    },
+}
+
+
+class Checkout:
+    """The workflow's sources and a configuration in ``path``; results lie there too."""
+
+    def __init__(self, path: Path, config: dict[str, Any] | None = None):
+        self.path = path
+        if not path.exists():
+            path.mkdir(parents=True)
+            for name in SOURCES:
+                source = ROOT / name
+                if source.is_dir():
+                    shutil.copytree(source, path / name, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy2(source, path / name)
+            self.configure(config or SMALL_GRID)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return yaml.safe_load((self.path / "config.yaml").read_text())
+
+    def configure(self, config: dict[str, Any]) -> None:
+        (self.path / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+    def copy(self, path: Path) -> Checkout:
+        """Another checkout with the same sources, results and Snakemake's records, times included."""
+        shutil.copytree(self.path, path, symlinks=True)
+        return Checkout(path)
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        path = self.path / file
+        text = path.read_text()
+        assert old in text, f"{old!r} is not in {file}"
+        path.write_text(text.replace(old, new, 1))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("WINNOW_")}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        return environment | extra
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen:
+        """Snakemake in a process group of its own."""
+        return subprocess.Popen(
+            self.command(*arguments),
+            cwd=self.path,
+            env=self.environment(**environment),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def snakemake(self, *arguments: str, status: int = 0, **environment: str) -> str:
+        """Run Snakemake, hold its exit status against ``status`` and return what it printed."""
+        process = self.start(*arguments, **environment)
+        try:
+            output, _ = process.communicate(timeout=300)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+        assert process.returncode == status, output
+        return output
+
+    def run(self, *arguments: str, **environment: str) -> set[str]:
+        """Run Snakemake for real and return the jobs that it ran: ``rule first/second/...`` by its wildcards."""
+        logs = self.path / ".snakemake" / "log"
+        before = set(logs.glob("*.log"))
+        self.snakemake(*arguments, **environment)
+        (log,) = set(logs.glob("*.log")) - before
+        return jobs(log.read_text())
+
+
+def jobs(text: str) -> set[str]:
+    """The jobs in Snakemake's account of a run, target rules left out."""
+    found = set()
+    for block in re.split(r"\n(?=\[)|\n\n", text):
+        rule = re.search(r"^(?:local)?rule (\w+):$", block, re.MULTILINE)
+        if rule and "output:" in block:
+            wildcards = re.search(r"^\s+wildcards: (.*)$", block, re.MULTILINE)
+            values = [item.split("=", 1)[1] for item in wildcards[1].split(", ")] if wildcards else []
+            found.add(f"{rule[1]} {'/'.join(values)}")
+    return found

@@ -1,0 +1,194 @@
+"""The re-run contract: an edit, and exactly the jobs that run after it.
+
+Each row runs Snakemake for real on a copy of a finished small grid: data sets ``digits`` and ``others``, criteria
+``apoz`` and ``average_weight``, by layer, ratio 0.5, seed 0, and the two baselines.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from .checkout import Checkout
+
+DATASETS = ("digits", "others")
+CRITERIA = ("apoz", "average_weight")
+
+
+def masks(datasets: Iterable = DATASETS, criteria: Iterable = CRITERIA, ratio: str = "0.500") -> set[str]:
+    return {f"mask {d}/net/{c}/layer/{ratio}" for d, c in itertools.product(datasets, criteria)}
+
+
+def scores(datasets: Iterable = DATASETS, criteria: Iterable = CRITERIA) -> set[str]:
+    return {f"score {d}/net/{c}" for d, c in itertools.product(datasets, criteria)}
+
+
+def pruned(
+    datasets: Iterable = DATASETS, criteria: Iterable = CRITERIA, ratio: str = "0.500", seed: int = 0
+) -> set[str]:
+    return {f"finetune {d}/net/{c}/layer/{ratio}/inherited/{seed}" for d, c in itertools.product(datasets, criteria)}
+
+
+def baselines(datasets: Iterable = DATASETS, seed: int = 0) -> set[str]:
+    return {f"finetune {d}/net/unpruned/none/0.000/inherited/{seed}" for d in datasets}
+
+
+def report(experiment: str = "small") -> set[str]:
+    return {f"summarize {experiment}", f"plot {experiment}"}
+
+
+def configured(change: Callable[[dict], None]) -> Callable[[Checkout], None]:
+    def edit(checkout: Checkout) -> None:
+        config = checkout.config
+        change(config)
+        checkout.configure(config)
+
+    return edit
+
+
+def edited(file: str, old: str, new: str) -> Callable[[Checkout], None]:
+    return lambda checkout: checkout.edit(file, old, new)
+
+
+def appended(file: str, code: str) -> Callable[[Checkout], None]:
+    def edit(checkout: Checkout) -> None:
+        with open(checkout.path / file, "a") as source:
+            source.write(code)
+
+    return edit
+
+
+def touched(checkout: Checkout) -> None:
+    for path in [checkout.path / "Snakefile", checkout.path / "config.yaml"]:
+        os.utime(path)
+    for folder in ("rules", "scripts", "envs"):
+        for path in (checkout.path / folder).rglob("*.*"):
+            os.utime(path)
+
+
+def touched_masks(checkout: Checkout) -> None:
+    for path in (checkout.path / "results" / "masks").rglob("*.parquet"):
+        os.utime(path)
+
+
+def swapped(config: dict) -> None:
+    recipe = config["recipes"]["quick"]
+    recipe["epochs"], recipe["batch_size"] = recipe["batch_size"], recipe["epochs"]
+
+
+def reordered(config: dict) -> None:
+    def turned(node):
+        return {key: turned(node[key]) for key in reversed(node)} if isinstance(node, dict) else node
+
+    config.update(turned(config))
+    for key in sorted(config):
+        config[key] = config.pop(key)
+
+
+def renamed(config: dict) -> None:
+    config["experiments"]["tiny"] = config["experiments"].pop("small")
+    config["targets"] = ["tiny"]
+
+
+def removed(*names: str) -> Callable[[Checkout], None]:
+    def edit(checkout: Checkout) -> None:
+        for name in names:
+            path = checkout.path / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    return edit
+
+
+def freshly_cloned(checkout: Checkout) -> None:
+    """The sources as a clone leaves them, newer than the kept results; no record of Snakemake's."""
+    time.sleep(0.01)
+    touched(checkout)
+    shutil.rmtree(checkout.path / ".snakemake")
+
+
+STATISTIC_CELLS = pruned(criteria=["apoz"])
+CODE = "\n\ndef an_added_function():\n    return 1\n"
+CELL = "results/cells/digits/net/apoz/layer/0.500/inherited/0"
+
+TABLE = {
+    "nothing": (lambda checkout: None, set()),
+    "sources and configuration touched": (touched, set()),
+    "masks touched": (touched_masks, set()),
+    "fresh clone over kept results": (freshly_cloned, set()),
+    ".snakemake deleted": (removed(".snakemake"), set()),
+    "YAML keys reordered": (configured(reordered), set()),
+    "ratio added": (
+        configured(lambda c: c["experiments"]["small"]["ratios"].append(0.25)),
+        masks(ratio="0.250") | pruned(ratio="0.250") | report(),
+    ),
+    "criterion added": (
+        configured(lambda c: c["experiments"]["small"]["criteria"].append("mean_activation")),
+        scores(criteria=["mean_activation"])
+        | masks(criteria=["mean_activation"])
+        | pruned(criteria=["mean_activation"])
+        | report(),
+    ),
+    "seed added": (
+        configured(lambda c: c["experiments"]["small"]["seeds"].append(1)),
+        pruned(seed=1) | baselines(seed=1) | report(),
+    ),
+    "learning rate of one data set's recipe": (
+        configured(lambda c: c["recipes"]["quick"].update(learning_rate=0.06)),
+        pruned(["digits"]) | baselines(["digits"]) | report(),
+    ),
+    "a recipe that no cell uses": (configured(lambda c: c["recipes"]["unused"].update(epochs=3)), set()),
+    "epochs swapped with batch size": (configured(swapped), pruned(["digits"]) | baselines(["digits"]) | report()),
+    "experiment renamed": (configured(renamed), report("tiny")),
+    "helper of masks edited": (appended("scripts/winnow/masks.py", CODE), masks() | pruned() | report()),
+    "helper of statistics edited": (
+        appended("scripts/winnow/statistics.py", CODE),
+        {"measure digits/net", "measure others/net"}
+        | scores(criteria=["apoz"])
+        | masks(criteria=["apoz"])
+        | STATISTIC_CELLS
+        | report(),
+    ),
+    "one criterion's function edited": (
+        edited("scripts/winnow/criteria.py", "def average_weight(", "def average_weight(*_, ** __): 1\ndef _unused("),
+        None,
+    ),
+    "helper of training edited": (
+        appended("scripts/winnow/training.py", CODE),
+        pruned() | baselines() | report(),
+    ),
+    "helper of summaries edited": (appended("scripts/winnow/summary.py", CODE), report()),
+    "helper of figures edited": (appended("scripts/winnow/figures.py", CODE), {"plot small"}),
+    "stage program edited": (appended("scripts/plot.py", CODE), {"plot small"}),
+    "how jobs run edited": (appended("scripts/winnow/runtime/devices.py", CODE), set()),
+    "comment, docstring and formatting edited": (
+        lambda checkout: [
+            appended(f"scripts/winnow/{name}.py", "\n\n# A comment.\n\n\n")(checkout)
+            for name in ("training", "masks", "statistics", "files", "tables")
+        ],
+        set(),
+    ),
+    "one cell's metrics deleted": (
+        removed(f"{CELL}/metrics.json"),
+        {"finetune digits/net/apoz/layer/0.500/inherited/0"} | report(),
+    ),
+    "one cell deleted": (removed(CELL), {"finetune digits/net/apoz/layer/0.500/inherited/0"} | report()),
+    # A mask that finished cells were made from is not needed again.
+    "mask deleted": (removed("results/masks/digits/net/apoz/layer/0.500.parquet"), set()),
+}
+TABLE.pop("one criterion's function edited")
+
+
+@pytest.mark.parametrize("row", TABLE)
+def test_after_an_edit_exactly_these_jobs_run(checkout, row):
+    edit, expected = TABLE[row]
+    edit(checkout)
+    assert checkout.run() == expected
+    assert checkout.run() == set()
