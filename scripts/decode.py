@@ -1,0 +1,55 @@
+"""Decode a data set once. Needs its archives or its folder; makes its store: images.npy, index.parquet, manifest.json."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tqdm import tqdm
+
+from winnow import archives, cli, datasets, downloads
+from winnow.files import InputError
+from winnow.store import write_store
+
+
+def main(arguments: argparse.Namespace) -> None:
+    spec = arguments.spec
+    dataset = spec["dataset"]
+    for archive, path in zip(archives.archives(dataset), arguments.archives, strict=True):
+        if not path.exists():
+            raise InputError(f"{path} does not exist")
+        downloads.verify(path, archive.digest)
+    source = datasets.SOURCES[dataset["source"]](dataset, arguments.archives)
+    skipped: list[dict[str, str]] = []
+    manifest = {
+        "dataset": spec["name"],
+        "source": dataset["source"],
+        "classes": source.classes,
+        "store_size": dataset["store_size"],
+        "image_size": dataset["image_size"],
+        "train_on": dataset.get("train_on", "train"),
+        "skipped": skipped,
+        "spec": spec,
+    }
+    images = datasets.decoded(source.candidates, dataset["store_size"], arguments.threads, skipped)
+    manifest = write_store(
+        arguments.output,
+        tqdm(images, unit="image", mininterval=5),
+        lambda entries: datasets.assign(dataset, source.classes, entries),
+        manifest,
+    )
+    for bad in skipped:
+        print(f"skipped {bad['file']}: {bad['reason']}")
+    print(f"{len(source.classes)} classes, images: {manifest['counts']}, {len(skipped)} skipped")
+
+
+def parser() -> argparse.ArgumentParser:
+    result = cli.parser(__doc__)
+    result.add_argument("--archives", type=Path, nargs="*", default=[], metavar="FILE")
+    result.add_argument("--output", type=Path, required=True, metavar="DIR")
+    result.add_argument("--threads", type=int, default=1, metavar="N", help="threads that decode (default: 1)")
+    return result
+
+
+if __name__ == "__main__":
+    cli.run(parser(), main)

@@ -1,0 +1,63 @@
+"""Measure what every filter does on the training images. Needs a data set's store and a backbone; makes the table of
+activations: one pass, float32, evaluation transform, per class."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from winnow.runtime import workers
+
+if __name__ == "__main__":
+    workers.delegate(__file__)
+
+import torch
+from tqdm import tqdm
+
+from winnow import backbones, cli, statistics, tables
+from winnow.augmentation import evaluation_view, normalise
+from winnow.runtime import devices
+from winnow.store import Store
+
+# Bytes of the largest activation map of a batch: large enough to fill a device, small enough for any.
+BATCH_BYTES = 2**28
+
+
+def main(arguments: argparse.Namespace) -> None:
+    store = Store.open(arguments.dataset)
+    backbone = backbones.load(arguments.backbone)
+    manifest = backbone.manifest
+    # Full float32 on every device: masks must not depend on the precision that happens to be fast there.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    lease = devices.lease(arguments.gpu)
+    network = backbone.network().to(lease.device)
+    rows = store.rows("train")
+    size = store.image_size
+    batch = max(1, min(256, BATCH_BYTES // (4 * 64 * size * size)))
+
+    def batches():
+        for start in range(0, rows.size, batch):
+            part = rows[start : start + batch]
+            images = torch.from_numpy(store.read(part)).to(lease.device)
+            labels = torch.from_numpy(store.labels[part]).to(lease.device)
+            yield normalise(evaluation_view(images, size), manifest["mean"], manifest["std"]), labels
+
+    with tqdm(total=rows.size, unit="image", mininterval=5) as bar:
+        table = statistics.measure(network, manifest["layers"], batches(), len(store.classes), bar.update)
+    tables.write_table(arguments.output, table, "activations", {"spec": arguments.spec})
+    print(f"{backbone.units} filters over {rows.size} images of {len(store.classes)} classes on {lease.name}")
+
+
+def parser() -> argparse.ArgumentParser:
+    result = cli.parser(__doc__)
+    result.add_argument("--dataset", type=Path, required=True, metavar="DIR")
+    result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
+    result.add_argument("--output", type=Path, required=True, metavar="FILE")
+    result.add_argument(
+        "--gpu", type=int, default=0, metavar="N", help="1 to lease a GPU, if there is one (default: 0)"
+    )
+    return result
+
+
+if __name__ == "__main__":
+    cli.run(parser(), main)

@@ -1,0 +1,53 @@
+"""Train a backbone from scratch on a data set of its own. Needs the data set's store; makes a state dict."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from winnow.runtime import workers
+
+if __name__ == "__main__":
+    workers.delegate(__file__)
+
+from safetensors.torch import save_file
+
+from winnow import backbones, cli, surgery, training
+from winnow.files import atomic_path, canonical_json
+from winnow.images import load_images
+from winnow.runtime import devices
+from winnow.store import Store
+
+
+def main(arguments: argparse.Namespace) -> None:
+    spec = arguments.spec
+    backbone, recipe, seed = spec["backbone"], spec["recipe"], spec["seed"]
+    lease = devices.lease(arguments.gpu)
+    training.threads()
+    store = Store.open(arguments.dataset)
+    network = backbones.initialised(backbone["architecture"], backbone["head"], len(store.classes), seed)
+    network = network.to(lease.device)
+    images = load_images(store, backbone["mean"], backbone["std"], lease.device)
+    _, macs = surgery.cost(network, store.image_size)
+    precision = training.precision_for(recipe["precision"], lease.device, macs)
+    trained = training.train(network, images, store.rows("train"), store.rows("val"), recipe, seed, precision)
+    network.load_state_dict(trained.state)
+    judged = training.evaluate(network, images, store.rows("test"), precision)
+    print(f"test accuracy {judged.accuracy:.4f} with the weights of epoch {trained.epoch}")
+    state = {name: tensor.cpu().contiguous() for name, tensor in trained.state.items()}
+    with atomic_path(arguments.output) as temporary:
+        save_file(state, temporary, {"winnow": canonical_json({"accuracy": judged.accuracy, "spec": spec})})
+
+
+def parser() -> argparse.ArgumentParser:
+    result = cli.parser(__doc__)
+    result.add_argument("--dataset", type=Path, required=True, metavar="DIR")
+    result.add_argument("--output", type=Path, required=True, metavar="FILE")
+    result.add_argument(
+        "--gpu", type=int, default=0, metavar="N", help="1 to lease a GPU, if there is one (default: 0)"
+    )
+    return result
+
+
+if __name__ == "__main__":
+    cli.run(parser(), main)

@@ -1,0 +1,53 @@
+"""Summarise an experiment: from its cells' metrics.json to summary.parquet, summary.csv and summary.md.
+
+One row per cell less its seed: accuracy with its 95 % interval over seeds, drop against the unpruned baseline paired by
+seed, sizes. A seed whose training diverged is listed and left out of the means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from winnow import cli, grid, summary, tables
+from winnow.files import atomic_path
+
+
+def main(arguments: argparse.Namespace) -> None:
+    spec = arguments.spec
+    rows, missing = [], []
+    for cell in grid.cells(spec["grid"]):
+        path = arguments.results / "cells" / cell.path / "metrics.json"
+        if arguments.partial and not path.exists():
+            missing.append(cell.path)
+            print(f"missing: {cell.path}", file=sys.stderr)
+            rows.append((cell, None))
+            continue
+        metrics = summary.read_metrics(path)
+        if metrics["status"] == "diverged":
+            print(f"diverged: {cell.path}: {metrics.get('reason')}", file=sys.stderr)
+        rows.append((cell, metrics))
+
+    frame = summary.summarise(rows)
+    tables.write_table(arguments.output / "summary.parquet", frame, "summary", {"spec": spec, "missing": missing})
+    with atomic_path(arguments.output / "summary.csv") as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")
+    with atomic_path(arguments.output / "summary.md") as temporary:
+        temporary.write_text(summary.markdown(frame, spec["experiment"], len(missing)), encoding="utf-8")
+    failed = len(rows) - int(frame["seeds"].sum())
+    print(f"{spec['experiment']}: {len(rows)} cells, {failed} failed, {len(frame)} rows", file=sys.stderr)
+
+
+def parser() -> argparse.ArgumentParser:
+    result = cli.parser(__doc__)
+    result.add_argument("--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/")
+    result.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the three files go")
+    result.add_argument(
+        "--partial", action="store_true", help="summarise what is there: a cell without metrics counts as failed"
+    )
+    return result
+
+
+if __name__ == "__main__":
+    cli.run(parser(), main)

@@ -1,0 +1,205 @@
+"""The big networks: their architectures, their weights in one form, and the pruned networks cut from them.
+
+Networks are built on the meta device, where they cost no memory and no initialisation, and get their tensors
+afterwards: from a backbone's file, sliced from it, or drawn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from torchvision.models import vgg as torchvision_vgg
+
+from winnow import surgery
+from winnow.files import InputError, read_json
+from winnow.tables import read_table
+
+HEADS = ("classifier", "gap")
+ARCHITECTURES: dict[str, Callable[[str, int], nn.Module]] = {}
+
+
+def architecture(name: str) -> Callable:
+    """Register a function of (head, classes) as the architecture ``name``."""
+
+    def register(function: Callable[[str, int], nn.Module]) -> Callable[[str, int], nn.Module]:
+        ARCHITECTURES[name] = function
+        return function
+
+    return register
+
+
+def _vgg(layout: list, batch_norm: bool, head: str, classes: int) -> nn.Module:
+    """torchvision's VGG, or the same features under a global average pool and one linear layer."""
+    features = torchvision_vgg.make_layers(layout, batch_norm)
+    network = torchvision_vgg.VGG(features, num_classes=classes, init_weights=False)
+    width = next(size for size in reversed(layout) if size != "M")
+    if head == "gap":
+        network.avgpool = nn.AdaptiveAvgPool2d(1)
+        network.classifier = nn.Sequential(nn.Linear(width, classes))
+    else:
+        network.classifier[0] = nn.Linear(width * 49, 4096)
+    return network
+
+
+for _depth, _letter in ((11, "A"), (13, "B"), (16, "D"), (19, "E")):
+    for _batch_norm in (False, True):
+        ARCHITECTURES[f"vgg{_depth}{'_bn' * _batch_norm}"] = functools.partial(
+            _vgg, torchvision_vgg.cfgs[_letter], _batch_norm
+        )
+
+
+@architecture("vgg_digits")
+def vgg_digits(head: str, classes: int) -> nn.Module:
+    """The demo's small sibling of VGG, for images of 16×16 pixels."""
+    return _vgg([32, 32, "M", 64, 64, "M", 128, 128, "M"], False, head, classes)
+
+
+def build(architecture: str, head: str, classes: int) -> nn.Module:
+    """The architecture's network on the meta device: shapes, no values.
+
+    Raises
+    ------
+    InputError
+        If the architecture or the head is unknown.
+    """
+    if architecture not in ARCHITECTURES:
+        raise InputError(f"unknown architecture {architecture!r}; allowed: {', '.join(ARCHITECTURES)}")
+    if head not in HEADS:
+        raise InputError(f"unknown head {head!r}; allowed: {', '.join(HEADS)}")
+    with torch.device("meta"):
+        return ARCHITECTURES[architecture](head, classes)
+
+
+def last_linear(network: nn.Module) -> str:
+    """Name of the linear layer that gives the logits."""
+    return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A backbone as the workflow stores it.
+
+    Attributes
+    ----------
+    manifest : dict
+        Its architecture, head, normalisation and prunable layers.
+    state : dict of str to Tensor
+        All weights, float32.
+    channels : pyarrow.Table
+        Which slices of which tensors go with a unit.
+    """
+
+    manifest: dict[str, Any]
+    state: dict[str, torch.Tensor]
+    channels: pa.Table
+
+    @property
+    def units(self) -> int:
+        return sum(layer["filters"] for layer in self.manifest["layers"])
+
+    def network(self) -> nn.Module:
+        """The unpruned network with its own last layer, in eval mode."""
+        manifest = self.manifest
+        network = build(manifest["architecture"], manifest["head"], manifest["classes"])
+        network.load_state_dict(self.state, assign=True)
+        return network.eval()
+
+
+def load(directory: Path) -> Backbone:
+    """Read a backbone's folder.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, truncated or not what the manifest says; the message names it.
+    """
+    manifest = read_json(directory / "manifest.json")
+    weights = directory / "weights.safetensors"
+    try:
+        if weights.stat().st_size != manifest["weights_bytes"]:
+            raise InputError(f"{weights} has another size than its manifest says: delete it and run again")
+        state = load_file(weights)
+    except FileNotFoundError:
+        raise InputError(f"{weights} does not exist") from None
+    except SafetensorError as error:
+        raise InputError(f"{weights} cannot be read ({error}): delete it and run again to make it anew") from None
+    return Backbone(manifest, state, read_table(directory / "channels.parquet", "channels"))
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw a network's weights as torchvision does for the VGG family.
+
+    Convolutions: He-normal over their outgoing connections, std = √(2 / (filters · kh · kw)) [He et al. 2015]; linear
+    layers: normal with std 0.01; batch norm: scale 1; biases 0.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d):
+            fan_out = part.weight.shape[0] * math.prod(part.weight.shape[2:])
+            nn.init.normal_(part.weight, 0.0, math.sqrt(2 / fan_out), generator=generator)
+        elif isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, 0.0, 0.01, generator=generator)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.ones_(part.weight)
+            part.reset_running_stats()
+        else:
+            continue
+        if part.bias is not None:
+            nn.init.zeros_(part.bias)
+
+
+def initialised(architecture: str, head: str, classes: int, seed: int) -> nn.Module:
+    """The architecture's network with drawn weights."""
+    network = build(architecture, head, classes).to_empty(device="cpu")
+    initialise(network, torch.Generator().manual_seed(seed))
+    return network
+
+
+def pruned(backbone: Backbone, keep: np.ndarray | None, classes: int, init: str, seed: int) -> nn.Module:
+    """A cell's network: the backbone less the removed units, with a new last layer.
+
+    Parameters
+    ----------
+    backbone
+        Where widths and, for ``init`` "inherited", weights come from. It is not changed.
+    keep : (units,) bool or None
+        Which units stay; None for all.
+    classes
+        Outputs of the new last layer.
+    init
+        ``inherited``: the surviving filters keep their weights. ``random``: everything is drawn anew at these widths.
+    seed
+        Of the new last layer, and of everything else that is drawn.
+    """
+    manifest = backbone.manifest
+    state = backbone.state if keep is None else surgery.slice_state(backbone.state, backbone.channels, keep)
+    network = build(manifest["architecture"], manifest["head"], classes)
+    head = last_linear(network)
+    body = {name: tensor for name, tensor in state.items() if not name.startswith(f"{head}.")}
+    shapes = {name: tensor.shape for name, tensor in body.items()}
+    # The new last layer has its classes from the build and its inputs from the sliced old one.
+    inputs = state[f"{head}.weight"].shape[1]
+    surgery.resize(network, shapes | {f"{head}.weight": (classes, inputs), f"{head}.bias": (classes,)})
+
+    generator = torch.Generator().manual_seed(seed)
+    if init == "random":
+        network.to_empty(device="cpu")
+        initialise(network, generator)
+        return network
+    layer = network.get_submodule(head).to_empty(device="cpu")
+    initialise(layer, generator)
+    new = {f"{head}.{name}": tensor for name, tensor in layer.state_dict().items()}
+    # The slices are views of the file's tensors where nothing was cut: training must not write into those.
+    own = {name: tensor.clone() if keep is None else tensor for name, tensor in body.items()}
+    network.load_state_dict(own | new, assign=True)
+    return network.requires_grad_()

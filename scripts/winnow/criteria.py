@@ -1,0 +1,109 @@
+"""The criteria: how much a filter matters. One function and one name each.
+
+A criterion gets what its ``needs`` names, one layer at a time, and returns one value a filter:
+
+* ``weights``: the convolution's weights, float32 of shape (filters, C_in, kh, kw);
+* ``activations``: that layer's sufficient statistics over all classes, a mapping of column to (filters,) arrays with
+  the columns ``images``, ``positions``, ``sum``, ``sum_sq``, ``zeros``, ``max`` of the table of activations;
+* ``nothing``: the number of filters and a ``numpy.random.Generator`` seeded by the cell's seed.
+
+A score is always "higher means keep": the value itself, or one minus it where a low value is kept first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Criterion:
+    """A criterion's function, what it needs and which end of its values is kept first."""
+
+    function: Callable[..., np.ndarray]
+    needs: str
+    keep: str
+
+    def score(self, values: np.ndarray) -> np.ndarray:
+        """Values turned so that higher means keep."""
+        return values if self.keep == "high" else 1.0 - values
+
+
+CRITERIA: dict[str, Criterion] = {}
+
+
+def criterion(name: str, *, needs: str, keep: str = "high") -> Callable:
+    """Register a function as the criterion ``name``.
+
+    The name is a literal: the digest of one criterion's code leaves the other criteria's functions out by it, which is
+    also why criteria share helpers and never call each other.
+    """
+
+    def register(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+        CRITERIA[name] = Criterion(function, needs, keep)
+        return function
+
+    return register
+
+
+@criterion("average_weight", needs="weights")
+def average_weight(weights: np.ndarray) -> np.ndarray:
+    """Mean of |w| over the filter's C_in·kh·kw weights, the bias left out.
+
+    After Li et al., *Pruning Filters for Efficient ConvNets* (2016), who sum; averaged so that layers compare.
+    """
+    return np.abs(weights.astype(np.float64)).mean(axis=(1, 2, 3))
+
+
+@criterion("mean_activation", needs="activations")
+def mean_activation(activations: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Mean of the filter's output after the ReLU, over images and positions.
+
+    After Molchanov et al., *Pruning Convolutional Neural Networks for Resource Efficient Inference* (2016).
+    """
+    return activations["sum"] / (activations["images"] * activations["positions"])
+
+
+@criterion("apoz", needs="activations", keep="low")
+def apoz(activations: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Average percentage of zeros: the share of outputs after the ReLU that are zero, over images and positions.
+
+    After Hu et al., *Network Trimming* (2016).
+    """
+    return activations["zeros"] / (activations["images"] * activations["positions"])
+
+
+@criterion("random", needs="nothing")
+def random(filters: int, generator: np.random.Generator) -> np.ndarray:
+    """Uniform in [0, 1): the control that any criterion has to beat."""
+    return generator.random(filters)
+
+
+@criterion("any", needs="nothing")
+def any_filter(filters: int, generator: np.random.Generator) -> np.ndarray:
+    """All alike, so that the first filters stay: for by-layer cells with random weights, where only counts matter."""
+    return np.zeros(filters)
+
+
+def over_classes(activations: Any, layer: str) -> dict[str, np.ndarray]:
+    """One layer's statistics over all classes, from the table of activations (a ``pyarrow.Table``).
+
+    Returns
+    -------
+    dict
+        Column → (filters,) array; ``images``, ``sum``, ``sum_sq`` and ``zeros`` added up, of ``max`` the largest.
+    """
+    rows = activations.filter(np.asarray(activations["layer"].to_numpy(zero_copy_only=False)) == layer)
+    columns = {name: rows[name].to_numpy() for name in rows.column_names if name != "layer"}
+    filters = columns["filter"].max() + 1
+    result = {
+        name: np.bincount(columns["filter"], weights=columns[name], minlength=filters)
+        for name in ("images", "sum", "sum_sq", "zeros")
+    }
+    for name in ("positions", "max"):
+        result[name] = np.zeros(filters)
+        np.maximum.at(result[name], columns["filter"], columns[name])
+    return result

@@ -1,0 +1,31 @@
+"""A store's images where a network can see them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from winnow.store import Store
+from winnow.training import Images
+
+# Share of a device's free memory that resident images may take; the rest is for the network and its activations.
+RESIDENT_SHARE = 0.5
+
+
+def load_images(store: Store, mean: Sequence[float], std: Sequence[float], device: str) -> Images:
+    """All images of a store, each held against its checksum, with their labels.
+
+    On a GPU they become resident if they fit; on the CPU, and where they do not, they stay memory-mapped, so that jobs
+    side by side share one copy.
+    """
+    store.verify(np.arange(store.images.shape[0]))
+    with warnings.catch_warnings():
+        # The map is read-only, and so is every use of it.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        pixels = torch.from_numpy(np.asarray(store.images))
+    if device == "cuda" and pixels.numel() < RESIDENT_SHARE * torch.cuda.mem_get_info()[0]:
+        pixels = pixels.to(device)
+    return Images(pixels, torch.from_numpy(store.labels).to(device), store.image_size, list(mean), list(std))

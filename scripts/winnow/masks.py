@@ -1,0 +1,116 @@
+"""The ratio contract: of N units in the scope exactly floor(r·N + ½) are removed, never more, never fewer.
+
+Ties break by (score, layer order, filter index). Every layer keeps at least ``min_filters`` units; what a full layer
+cannot give is taken from the next-lowest elsewhere in the scope.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+
+import numpy as np
+
+from winnow.files import InputError
+
+SCOPES = ("global", "layer")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mask:
+    """Which units stay.
+
+    Attributes
+    ----------
+    keep : (units,) bool
+    rank : (units,) int
+        Position in the scope's order of removal; 0 goes first. By layer, every layer counts from 0.
+    requested, achieved : float
+        Share of units to remove, asked for and done. They differ by rounding to a whole number of units, and by
+        ``round_to``.
+    """
+
+    keep: np.ndarray
+    rank: np.ndarray
+    requested: float
+    achieved: float
+
+
+def removals(ratio: float, units: int) -> int:
+    """floor(ratio · units + ½), exact for the three decimals that a ratio has."""
+    exact = Fraction(round(ratio * 1000), 1000)
+    return int(exact * units + Fraction(1, 2))
+
+
+def mask(
+    layers: np.ndarray,
+    scores: np.ndarray,
+    scope: str,
+    ratio: float,
+    min_filters: int = 1,
+    round_to: int | None = None,
+) -> Mask:
+    """Decide which units stay.
+
+    Parameters
+    ----------
+    layers : (units,) str or int
+        The layer of each unit; layers in network order, each layer's units together and in filter order.
+    scores : (units,) float
+        Higher means keep.
+    scope
+        ``global``: one ranking over all units. ``layer``: one a layer, each of which loses its own share.
+    ratio
+        Share of units to remove, in [0, 1).
+    min_filters
+        Units that every layer keeps, at least; a layer that has no more keeps them all.
+    round_to
+        Round every layer's number of kept units to the nearest multiple, at least one multiple where the layer has it.
+        The ranking still decides which units those are.
+
+    Raises
+    ------
+    InputError
+        If a score is not finite, or no mask within the floor reaches the ratio; the message names the largest that one
+        does.
+    """
+    if not np.isfinite(scores).all():
+        raise InputError(f"{np.count_nonzero(~np.isfinite(scores))} of {scores.size} scores are not finite numbers")
+    _, first, layer = np.unique(layers, return_index=True, return_inverse=True)
+    layer = np.argsort(np.argsort(first))[layer]  # numbered in network order, not by name
+    sizes = np.bincount(layer)
+
+    # Stable sorts on (scope, score) keep the given order within ties, which is (layer order, filter index).
+    group = layer if scope == "layer" else np.zeros_like(layer)
+    order = np.lexsort((scores, group))
+    rank = np.empty(scores.size, dtype=np.int64)
+    rank[order] = np.arange(scores.size) - np.concatenate([[0], np.cumsum(np.bincount(group))])[group[order]]
+
+    # Within its layer, a unit may go only if at least min_filters of its layer rank after it.
+    place = np.empty(scores.size, dtype=np.int64)
+    by_layer = np.lexsort((rank, layer))
+    place[by_layer] = np.arange(scores.size) - np.concatenate([[0], np.cumsum(sizes)])[layer[by_layer]]
+    removable = place < np.maximum(sizes - min_filters, 0)[layer]
+
+    keep = np.ones(scores.size, dtype=bool)
+    for members in [np.flatnonzero(group == number) for number in range(group.max() + 1)]:
+        wanted, able = removals(ratio, members.size), np.count_nonzero(removable[members])
+        if wanted > able:
+            where = f"layer {layers[members[0]]}" if scope == "layer" else "the network"
+            raise InputError(
+                f"ratio {ratio:g} removes {wanted} of the {members.size} filters of {where}, but with min_filters "
+                f"{min_filters} only {able} can go: the largest reachable ratio is {_reachable(able, members.size):g}"
+            )
+        candidates = members[removable[members]]
+        keep[candidates[np.argsort(rank[candidates], kind="stable")[:wanted]]] = False
+
+    if round_to is not None:
+        kept = np.bincount(layer, weights=keep, minlength=sizes.size).astype(np.int64)
+        rounded = np.minimum(np.maximum((kept + round_to // 2) // round_to, 1) * round_to, sizes)
+        keep = place >= (sizes - rounded)[layer]
+    return Mask(keep, rank, ratio, float(np.count_nonzero(~keep) / keep.size))
+
+
+def _reachable(able: int, units: int) -> float:
+    """The largest ratio of three decimals that removes at most ``able`` of ``units``."""
+    return next(thousandths / 1000 for thousandths in range(999, -1, -1) if removals(thousandths / 1000, units) <= able)

@@ -1,0 +1,137 @@
+"""Leases: which of the node's GPUs a job runs on.
+
+Snakemake counts GPUs but assigns none. A job leases one: of those that it may see, the one with the fewest holders. A
+lease is a locked file in a folder of the node, held for the process's life; the kernel releases it however the process
+ends, so a killed holder leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclasses.dataclass(frozen=True)
+class Lease:
+    """The right to use a device.
+
+    Attributes
+    ----------
+    id : str or None
+        The GPU as ``CUDA_VISIBLE_DEVICES`` names it; None for the CPU.
+    """
+
+    id: str | None
+    holder: IO[str] | None = dataclasses.field(default=None, repr=False, compare=False)
+
+    @property
+    def device(self) -> str:
+        """The device's name for torch, which sees no GPU but the leased one."""
+        if self.id is None:
+            return "cpu"
+        import torch
+
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    @property
+    def name(self) -> str:
+        """What the device is, for people."""
+        if self.device == "cuda":
+            import torch
+
+            return torch.cuda.get_device_name()
+        return _processor()
+
+
+# A process keeps the one GPU that it leased: CUDA does not let go of a device, and neither does a warm worker.
+_held: Lease | None = None
+
+
+def lease(gpu: int) -> Lease:
+    """Lease a device and let this process see no other.
+
+    Has to be called before CUDA is initialised.
+
+    Parameters
+    ----------
+    gpu
+        GPUs that the job was granted; with 0, or where there is none, the lease is of the CPU.
+    """
+    global _held
+    if gpu < 1:
+        if _held is None:
+            os.environ[VISIBLE] = ""
+        return Lease(None)
+    if _held is None:
+        found = candidates()
+        if not found:
+            os.environ[VISIBLE] = ""
+            return Lease(None)
+        _held = _place(found)
+        os.environ[VISIBLE] = _held.id
+    return _held
+
+
+def candidates() -> list[str]:
+    """The GPUs that this process may use: those that it inherited, else those of the node; never more."""
+    inherited = os.environ.get(VISIBLE)
+    if inherited is not None:
+        return [device.strip() for device in inherited.split(",") if device.strip() not in ("", "-1", "NoDevFiles")]
+    numbers = sorted(int(path.name[6:]) for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit())
+    return [str(number) for number in numbers]
+
+
+def folder() -> Path:
+    """Where the node's leases lie: local to the node, one folder a user."""
+    return Path(os.environ.get("WINNOW_LEASES", f"{tempfile.gettempdir()}/winnow-leases-{os.getuid()}"))
+
+
+def holders(device: str) -> int:
+    """How many live processes hold a lease of ``device``; what dead ones left is removed."""
+    alive = 0
+    for path in (folder() / device).glob("*.lock"):
+        with open(path) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                alive += 1
+            else:
+                path.unlink(missing_ok=True)
+    return alive
+
+
+def _place(found: list[str]) -> Lease:
+    """Lease the device with the fewest holders, the first of several."""
+    with _placing():
+        device = min(found, key=holders)
+        place = folder() / device
+        place.mkdir(exist_ok=True)
+        file = open(place / f"{os.getpid()}.lock", "w")  # noqa: SIM115 - it stays open for the process's life
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return Lease(device, file)
+
+
+@contextmanager
+def _placing() -> Iterator[None]:
+    """One process at a time counts holders and becomes one."""
+    folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(folder() / "placing.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,181 @@
+"""A data set's store: its images decoded once, as a memory-mapped array, with their index and a manifest."""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from winnow.files import InputError, atomic_path, file_digest, read_json, write_json
+from winnow.tables import read_table, write_table
+
+SPLITS = ("train", "val", "test")
+HEADER_BYTES = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+    """An open store.
+
+    Attributes
+    ----------
+    directory : Path
+    images : (N, S, S, 3) uint8, memory-mapped
+    labels : (N,) int64
+        Positions in ``classes``.
+    splits : (N,) str
+    manifest : dict
+    """
+
+    directory: Path
+    images: np.ndarray
+    labels: np.ndarray
+    splits: np.ndarray
+    checksums: np.ndarray
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, directory: Path) -> Store:
+        """Open a store and check that its files fit each other.
+
+        Raises
+        ------
+        InputError
+            If a file is missing, cut short or does not fit the manifest; the message names it.
+        """
+        manifest = read_json(directory / "manifest.json")
+        index = read_table(directory / "index.parquet", "index")
+        path = directory / "images.npy"
+        shape = (sum(manifest["counts"].values()), manifest["store_size"], manifest["store_size"], 3)
+        try:
+            images = np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read ({error}): delete it and run again to make it anew") from None
+        if images.shape != shape or images.dtype != np.uint8 or index.num_rows != shape[0]:
+            raise InputError(
+                f"{path} holds {images.dtype} of shape {images.shape} and its index {index.num_rows} rows, but its "
+                f"manifest says uint8 of shape {shape}: delete the folder {directory} and run again to make it anew"
+            )
+        return cls(
+            directory,
+            images,
+            index["label"].to_numpy().astype(np.int64),
+            index["split"].to_numpy(zero_copy_only=False),
+            index["crc32"].to_numpy(),
+            manifest,
+        )
+
+    @property
+    def classes(self) -> list[str]:
+        return self.manifest["classes"]
+
+    @property
+    def image_size(self) -> int:
+        return self.manifest["image_size"]
+
+    def rows(self, split: str) -> np.ndarray:
+        """Rows of a split's images, in the store's order."""
+        return np.flatnonzero(self.splits == split)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Copies of images, (len(rows), S, S, 3) uint8, each held against its checksum."""
+        self.verify(rows)
+        return self.images[rows]
+
+    def verify(self, rows: np.ndarray) -> None:
+        """Hold images against their checksums, without copying them.
+
+        Raises
+        ------
+        InputError
+            If an image is not the one that was written.
+        """
+        for row in rows:
+            if zlib.crc32(self.images[row]) != self.checksums[row]:
+                raise InputError(
+                    f"{self.directory / 'images.npy'}: image {row} is not what was written: "
+                    f"delete the folder {self.directory} and run again to make it anew"
+                )
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """What the index says of one image: its file, label, split and original size in pixels."""
+
+    file: str
+    label: int
+    split: str | None
+    width: int
+    height: int
+
+
+def write_store(
+    directory: Path,
+    images: Iterable[tuple[Entry, np.ndarray]],
+    assign: Callable[[list[Entry]], list[str | None]],
+    manifest: dict[str, Any],
+) -> dict[str, Any]:
+    """Write a store from a stream of images, holding one at a time.
+
+    Parameters
+    ----------
+    directory
+        Gets ``images.npy``, ``index.parquet`` and, last, ``manifest.json``.
+    images
+        Pairs of an entry and its (S, S, 3) uint8 pixels.
+    assign
+        Called once all are read: the split of each entry, None for one that is not to be stored.
+    manifest
+        ``classes``, ``store_size``, ``spec`` and what else is known; it may still change while ``images`` is read.
+
+    Returns
+    -------
+    dict
+        The manifest as written: with counts, and the size and digest of ``images.npy``.
+    """
+    size = manifest["store_size"]
+    entries: list[Entry] = []
+    checksums: list[int] = []
+    path = directory / "images.npy"
+    with atomic_path(path) as temporary:
+        with open(temporary, "wb+") as file:
+            # A header's padding leaves room for any count, so it can be written again once the count is known.
+            start = _write_header(file, (0, size, size, 3))
+            for entry, pixels in images:
+                entries.append(entry)
+                checksums.append(zlib.crc32(pixels))
+                file.write(pixels)
+            splits = assign(entries)
+            kept = [row for row, split in enumerate(splits) if split is not None]
+            length = size * size * 3
+            for position, row in enumerate(kept):
+                if position != row:
+                    file.seek(start + row * length)
+                    pixels = file.read(length)
+                    file.seek(start + position * length)
+                    file.write(pixels)
+            file.truncate(start + len(kept) * length)
+            file.seek(0)
+            _write_header(file, (len(kept), size, size, 3))
+        manifest |= {"images_sha256": file_digest(temporary), "images_bytes": temporary.stat().st_size}
+    columns: dict[str, Any] = {
+        name: [getattr(entries[row], name) for row in kept] for name in ("file", "label", "width")
+    }
+    columns |= {"height": [entries[row].height for row in kept], "split": [splits[row] for row in kept]}
+    columns |= {"image": np.arange(len(kept)), "crc32": [checksums[row] for row in kept]}
+    write_table(directory / "index.parquet", columns, "index", {"spec": manifest["spec"]})
+    manifest["counts"] = {split: columns["split"].count(split) for split in SPLITS}
+    write_json(directory / "manifest.json", manifest)
+    return manifest
+
+
+def _write_header(file: Any, shape: tuple[int, ...]) -> int:
+    """Write an .npy header of fixed length and return it."""
+    header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    file.write(b"\x93NUMPY\x01\x00" + (HEADER_BYTES - 10).to_bytes(2, "little"))
+    file.write(header.ljust(HEADER_BYTES - 11) + b"\n")
+    return HEADER_BYTES

@@ -1,0 +1,487 @@
+"""The summary: numbers against formulas written out, what happens to failed seeds, and the files that people read."""
+
+import dataclasses
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import show
+import summarize
+from winnow import grid, summary, tables
+from winnow.files import InputError
+from winnow.grid import Cell
+
+GRID = {
+    "datasets": ["digits"],
+    "backbones": ["vgg_digits"],
+    "criteria": ["apoz", "mean_activation", "random"],
+    "scopes": ["global", "layer"],
+    "ratios": [0.4, 0.8],
+    "inits": ["inherited", "random"],
+    "seeds": [0, 1, 2],
+    "round_to": None,
+}
+DIVERGED = {"status": "diverged", "reason": "loss is nan in epoch 3 at learning rate 0.5", "accuracy": None}
+
+
+def metrics(accuracy, **changes):
+    return {
+        "status": "finished",
+        "reason": None,
+        "accuracy": accuracy,
+        "class_accuracy": accuracy - 0.01,
+        "val_accuracy": accuracy + 0.01,
+        "params": 84_100_000,
+        "macs": 5_620_000_000,
+        "bytes": 336_400_000,
+        "achieved_ratio": 0.4,
+        "seconds": {"total": 2.0, "train": 1.5},
+    } | changes
+
+
+def cell(criterion="apoz", seed=0, ratio=0.4, scope="layer", **changes):
+    return (
+        Cell("digits", "vgg_digits", criterion, scope, ratio, None, "inherited", seed)
+        if not changes
+        else (dataclasses.replace(cell(criterion, seed, ratio, scope), **changes))
+    )
+
+
+def with_baseline(accuracies, baselines):
+    """Rows of one pruned cell and its baseline; None stands for a diverged seed."""
+    rows = []
+    for pruned, values in ((True, accuracies), (False, baselines)):
+        for seed, value in values.items():
+            one = cell(seed=seed) if pruned else cell(seed=seed).baseline
+            rows.append((one, DIVERGED if value is None else metrics(value)))
+    return rows
+
+
+def pruned_row(rows):
+    frame = summary.summarise(rows)
+    return frame[frame["criterion"] != "unpruned"].iloc[0]
+
+
+def fake_results(root, experiment=None, accuracy=None):
+    """A tree of metrics.json for a grid; ``accuracy`` maps a cell to a number or to metrics."""
+
+    def default(one):
+        loss = {"unpruned": 0, "apoz": 0.05, "mean_activation": 0.1, "random": 0.5, "any": 0.1}[one.criterion]
+        return 0.95 - loss * one.ratio - 0.002 * one.seed - 0.05 * (one.init == "random")
+
+    for one in grid.cells(experiment or GRID):
+        value = (accuracy or default)(one)
+        path = root / "cells" / one.path / "metrics.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(value if isinstance(value, dict) else metrics(value)))
+
+
+def run_summarize(root, output, *flags, experiment=None):
+    spec = {"code": "c0de", "experiment": "demo", "grid": experiment or GRID}
+    arguments = ["--spec", json.dumps(spec), "--results", str(root), "--output", str(output), *flags]
+    summarize.main(summarize.parser().parse_args(arguments))
+    return summary.read(output / "summary.parquet")
+
+
+class TestNumbers:
+    def test_mean_spread_and_interval_are_those_of_the_formulas(self):
+        accuracies, baselines = {0: 0.91, 1: 0.93, 2: 0.89, 3: 0.94}, {0: 0.95, 1: 0.96, 2: 0.955, 3: 0.948}
+        row = pruned_row(with_baseline(accuracies, baselines))
+        values = np.array(list(accuracies.values()))
+        drops = np.array(list(baselines.values())) - values
+        # Printed tables give t(0.975, 3) = 3.182446.
+        half = 3.182446305 * values.std(ddof=1) / 2
+        assert row["accuracy"] == pytest.approx(values.mean(), abs=1e-12)
+        assert row["accuracy_std"] == pytest.approx(np.sqrt(((values - values.mean()) ** 2).sum() / 3), abs=1e-12)
+        assert row["accuracy_low"] == pytest.approx(values.mean() - half, abs=1e-9)
+        assert row["accuracy_high"] == pytest.approx(values.mean() + half, abs=1e-9)
+        paired = scipy.stats.ttest_rel(list(baselines.values()), values).confidence_interval(0.95)
+        assert row["drop"] == pytest.approx(drops.mean(), abs=1e-12)
+        assert row["drop_low"] == pytest.approx(paired.low, abs=1e-12)
+        assert row["drop_high"] == pytest.approx(paired.high, abs=1e-12)
+        assert row["seeds"] == 4
+        assert row["failed_seeds"] == ""
+
+    def test_pairing_takes_out_what_seeds_share(self):
+        """Accuracies that swing with the seed, with the baseline swinging alike: the drop is sharp all the same."""
+        swing = {0: 0.0, 1: 0.1, 2: -0.1}
+        row = pruned_row(with_baseline({s: 0.8 + d for s, d in swing.items()}, {s: 0.85 + d for s, d in swing.items()}))
+        assert row["drop"] == pytest.approx(0.05, abs=1e-12)
+        assert row["drop_high"] - row["drop_low"] < 1e-9
+        assert row["accuracy_high"] - row["accuracy_low"] > 0.2
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.data())
+    def test_drop_is_the_mean_over_the_seeds_that_both_have(self, data):
+        outcome = st.one_of(st.none(), st.floats(0, 1))
+        seeds = data.draw(st.lists(st.integers(0, 50), min_size=1, max_size=6, unique=True))
+        accuracies = {seed: data.draw(outcome) for seed in seeds}
+        baselines = {seed: data.draw(outcome) for seed in seeds}
+        row = pruned_row(with_baseline(accuracies, baselines))
+
+        done = [accuracies[seed] for seed in seeds if accuracies[seed] is not None]
+        drops = [
+            baselines[seed] - accuracies[seed] for seed in seeds if None not in (accuracies[seed], baselines[seed])
+        ]
+        assert row["seeds"] == len(done)
+        assert row["failed_seeds"] == ", ".join(str(seed) for seed in sorted(seeds) if accuracies[seed] is None)
+        for column, values in ("accuracy", done), ("drop", drops):
+            if not values:
+                assert pd.isna(row[column])
+            else:
+                assert row[column] == pytest.approx(sum(values) / len(values), abs=1e-12)
+            assert pd.isna(row[f"{column}_low"]) == pd.isna(row[f"{column}_high"]) == (len(values) < 2)
+            if len(values) > 1:
+                low, high = scipy.stats.t.interval(
+                    0.95, len(values) - 1, np.mean(values), max(scipy.stats.sem(values), 1e-300)
+                )
+                assert row[f"{column}_low"] == pytest.approx(low, abs=1e-9)
+                assert row[f"{column}_high"] == pytest.approx(high, abs=1e-9)
+
+    def test_one_seed_has_a_mean_but_no_interval(self):
+        row = pruned_row(with_baseline({7: 0.9}, {7: 0.95}))
+        assert row["accuracy"] == 0.9
+        assert row["drop"] == pytest.approx(0.05)
+        nulls = ["accuracy_std", "accuracy_low", "accuracy_high", "drop_low", "drop_high"]
+        assert row[nulls].isna().all()
+
+    def test_the_baseline_is_that_of_the_same_data_set_and_backbone(self):
+        rows = []
+        for dataset, backbone, accuracy in ("a", "v", 0.9), ("a", "w", 0.8), ("b", "v", 0.7):
+            own = cell(dataset=dataset, backbone=backbone)
+            rows += [(own, metrics(0.6)), (own.baseline, metrics(accuracy))]
+        frame = summary.summarise(rows).query("criterion == 'apoz'").set_index(["dataset", "backbone"])
+        assert frame["drop"].to_dict() == pytest.approx({("a", "v"): 0.3, ("a", "w"): 0.2, ("b", "v"): 0.1})
+
+    def test_random_weights_are_compared_with_inherited_ones(self):
+        whole = dataclasses.replace(cell().baseline, init="random")
+        pruned = cell("any", init="random")
+        frame = summary.summarise([(cell().baseline, metrics(0.9)), (whole, metrics(0.7)), (pruned, metrics(0.6))])
+        assert frame["drop"].tolist() == pytest.approx([0.0, 0.2, 0.3])
+
+    def test_sizes_that_differ_by_seed_are_averaged_and_rounded(self):
+        rows = [
+            (cell("random", seed=s), metrics(0.5, params=p, macs=p, bytes=p)) for s, p in ((0, 10), (1, 11), (2, 11))
+        ]
+        row = pruned_row(rows)
+        assert (row["params"], row["macs"], row["bytes"]) == (11, 11, 11)
+        assert row["seconds"] == 2.0
+        assert pd.isna(row["latency_ms"])
+
+    def test_without_validation_images_there_is_no_validation_accuracy(self):
+        row = pruned_row([(cell(seed=s), metrics(0.5, val_accuracy=None)) for s in range(3)])
+        assert pd.isna(row["val_accuracy"])
+        assert row["accuracy"] == 0.5
+
+
+class TestRows:
+    def test_one_row_a_cell_less_its_seed_baseline_first(self):
+        cells = grid.cells(GRID | {"ratios": [0, 0.4, 0.8], "round_to": 8})
+        frame = summary.summarise([(one, metrics(0.5)) for one in cells])
+        assert len(frame) == len({dataclasses.replace(one, seed=0) for one in cells})
+        assert (frame["seeds"] == 3).all()
+        assert frame.loc[0, ["criterion", "init"]].tolist() == ["unpruned", "inherited"]
+        assert frame.loc[1, ["criterion", "init"]].tolist() == ["unpruned", "random"]
+        rest = frame[2:]
+        assert list(zip(rest["scope"], rest["ratio"], strict=True)) == sorted(
+            zip(rest["scope"], rest["ratio"], strict=True)
+        )
+        assert frame["round_to"].isna().tolist() == [True, True] + [False] * len(rest)
+
+    def test_the_order_in_which_cells_come_does_not_matter(self):
+        rows = [(one, metrics(0.1 * one.seed + 0.07 * one.ratio)) for one in grid.cells(GRID)]
+        shuffled = random.Random(0).sample(rows, len(rows))
+        pd.testing.assert_frame_equal(summary.summarise(rows), summary.summarise(shuffled), check_exact=True)
+
+    def test_failed_and_absent_seeds_are_named_and_left_out(self):
+        rows = [(cell(seed=0), metrics(0.9)), (cell(seed=10), DIVERGED), (cell(seed=2), None)]
+        row = pruned_row(rows)
+        assert row["failed_seeds"] == "2, 10"
+        assert (row["seeds"], row["accuracy"]) == (1, 0.9)
+
+    def test_a_row_of_which_all_failed_has_no_numbers(self, tmp_path):
+        frame = summary.summarise([(cell(seed=s), DIVERGED) for s in (1, 0)] + [(cell().baseline, metrics(0.9))])
+        row = frame[frame["criterion"] == "apoz"].iloc[0]
+        numbers = [
+            name for name in frame.columns if name not in cell().__slots__ and name not in ("seeds", "failed_seeds")
+        ]
+        assert row[numbers].isna().all()
+        assert (row["seeds"], row["failed_seeds"]) == (0, "0, 1")
+        tables.write_table(tmp_path / "t.parquet", frame, "summary", {})
+        stored = tables.read_table(tmp_path / "t.parquet", "summary").to_pylist()[1]
+        assert all(stored[name] is None for name in numbers)
+
+    def test_the_table_survives_its_file(self, tmp_path):
+        frame = summary.summarise([(one, metrics(0.5)) for one in grid.cells(GRID)])
+        tables.write_table(tmp_path / "t.parquet", frame, "summary", {})
+        assert tables.read_table(tmp_path / "t.parquet", "summary").schema.equals(
+            tables.SCHEMAS["summary"], check_metadata=False
+        )
+        pd.testing.assert_frame_equal(summary.read(tmp_path / "t.parquet"), frame)
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        ("count", "text"),
+        [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1.00 k"),
+            (45_600, "45.6 k"),
+            (999_400, "999 k"),
+            (999_600, "1.00 M"),
+            (84_100_000, "84.1 M"),
+            (134_260_544, "134 M"),
+            (5_620_000_000, "5.62 G"),
+        ],
+    )
+    def test_quantity(self, count, text):
+        assert summary.quantity(count) == text
+
+    @pytest.mark.parametrize(
+        ("drop", "text"),
+        [(0.008, "loses 0.8 points"), (-0.0031, "gains 0.3 points"), (-0.0001, "loses 0.0 points")],
+    )
+    def test_points(self, drop, text):
+        assert summary.points(drop) == text
+
+    def headline(self, accuracies, ratios=(0.3, 0.5), inits=("inherited",), baseline=0.95):
+        rows = [(cell().baseline, DIVERGED if baseline is None else metrics(baseline))]
+        for ratio in ratios:
+            for init in inits:
+                rows += [
+                    (cell(criterion, ratio=ratio, init=init), metrics(accuracy - ratio / 10))
+                    for criterion, accuracy in accuracies.items()
+                ]
+        return summary.headline(summary.summarise(rows), "digits", "vgg_digits", "layer")
+
+    def test_headline_names_the_best_criterion_and_the_control(self):
+        accuracies = {"apoz": 0.90, "mean_activation": 0.91, "random": 0.93}
+        sentence, remark = self.headline(accuracies)
+        assert sentence == "Digits, by layer: mean activation loses 7.0 points at ratio 0.3"
+        assert remark == "the random control loses 5.0 points there"
+
+    def test_headline_takes_the_ratio_nearest_to_the_claims(self):
+        assert self.headline({"apoz": 0.9}, (0.1, 0.35, 0.9))[0].endswith("at ratio 0.35")
+
+    def test_headline_without_control_baseline_or_inherited_weights(self):
+        assert self.headline({"apoz": 0.9})[1] == ""
+        assert self.headline({"random": 0.9})[0].startswith("Digits, by layer: random control loses")
+        assert "apoz reaches 87.0 %" in self.headline({"apoz": 0.9}, baseline=None)[0]
+        assert self.headline({"any": 0.9}, inits=["random"])[0].startswith(
+            "Digits, by layer, random weights: any criterion loses"
+        )
+
+    def test_cells_of_the_printed_table(self):
+        frame = summary.summarise(with_baseline({0: 0.92, 1: 0.93, 2: 0.94}, {0: 0.95, 1: 0.95, 2: 0.95}))
+        whole, pruned = summary.formatted(frame).to_dict("records")
+        assert whole["drop, points"] == "–"
+        # t(0.975, 2) = 4.302653: half of the interval is 4.302653 · 1 / √3 = 2.48 points.
+        assert pruned["accuracy %"] == "93.0 ± 2.5"
+        assert pruned["drop, points"] == "2.0 [-0.5, 4.5]"
+        assert (pruned["params"], pruned["MACs"], pruned["removed"]) == ("84.1 M", "5.62 G", "40.0 %")
+        assert pruned["seeds"] == "3"
+
+    def test_cells_of_failed_and_single_seeds(self):
+        frame = summary.summarise(with_baseline({0: 0.92, 1: None}, {0: None, 1: 0.95}))
+        whole, pruned = summary.formatted(frame).to_dict("records")
+        assert (whole["accuracy %"], whole["seeds"], whole["failed seeds"]) == ("95.0", "1 of 2", "0")
+        assert (pruned["accuracy %"], pruned["drop, points"], pruned["failed seeds"]) == ("92.0", "–", "1")
+
+
+class TestProgram:
+    def test_makes_table_csv_and_page(self, tmp_path):
+        fake_results(tmp_path)
+        frame = run_summarize(tmp_path, tmp_path / "out")
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+            "summary.csv",
+            "summary.md",
+            "summary.parquet",
+        ]
+        provenance = tables.read_provenance(tmp_path / "out" / "summary.parquet")
+        assert provenance["spec"]["grid"] == GRID
+        assert provenance["missing"] == []
+
+        csv = pd.read_csv(tmp_path / "out" / "summary.csv", keep_default_na=False)
+        assert list(csv.columns) == tables.SCHEMAS["summary"].names
+        assert len(csv) == len(frame)
+        assert csv["scope"].iloc[0] == "none"
+        assert csv["accuracy"].astype(float).tolist() == frame["accuracy"].tolist()
+        assert csv["params"].astype(int).tolist() == frame["params"].tolist()
+
+    def test_page_has_a_table_a_scope_and_init_led_by_the_baseline(self, tmp_path):
+        fake_results(tmp_path)
+        run_summarize(tmp_path, tmp_path / "out")
+        page = (tmp_path / "out" / "summary.md").read_text()
+        assert page.startswith("# Summary of demo\n")
+        sections = page.split("\n### ")[1:]
+        assert [section.splitlines()[0] for section in sections] == [
+            "Globally, inherited weights",
+            "Globally, random weights",
+            "By layer, inherited weights",
+            "By layer, random weights",
+        ]
+        for section in sections:
+            lines = [line for line in section.splitlines() if line.startswith("|")]
+            assert len({line.count("|") for line in lines}) == 1
+            assert "unpruned" in lines[2]
+        first = [[field.strip() for field in line.split("|")[1:-1]] for line in sections[0].splitlines()[2:] if line]
+        assert first[0][:4] == ["ratio", "criterion", "accuracy %", "drop, points"]
+        # 0.95 − 0.05 · 0.4 − 0.002 · seed: 92.8 % on average; t(0.975, 2) · 0.2 / √3 = 0.5; the drop is always 2.
+        assert first[3][:4] == ["0.4", "apoz", "**92.8 ± 0.5**", "2.0 [2.0, 2.0]"]
+        assert first[5][1:3] == ["random", "74.8 ± 0.5"]
+        assert "failed" not in sections[0]
+        assert "Criterion any" in page
+
+    def test_neither_control_nor_baseline_is_bold(self, tmp_path):
+        best = {"unpruned": 0.99, "random": 0.97, "apoz": 0.95, "any": 0.95, "mean_activation": 0.94}
+        fake_results(tmp_path, GRID | {"ratios": [0, 0.4]}, accuracy=lambda one: best[one.criterion])
+        run_summarize(tmp_path, tmp_path / "out", experiment=GRID | {"ratios": [0, 0.4]})
+        bold = [line for line in (tmp_path / "out" / "summary.md").read_text().splitlines() if "| **" in line]
+        assert [line.split("|")[2].strip() for line in bold] == ["apoz"] * 3
+
+    def test_two_runs_give_the_same_bytes_but_for_times(self, tmp_path):
+        for run, seconds in ("a", 1.0), ("b", 2.0):
+            fake_results(
+                tmp_path / run, accuracy=lambda one, t=seconds: metrics(0.9 - one.ratio / 7, seconds={"total": t})
+            )
+        frames = [run_summarize(tmp_path / run, tmp_path / run / "out") for run in "ab"]
+        pages = [(tmp_path / run / "out" / "summary.md").read_bytes() for run in "ab"]
+        assert pages[0] == pages[1]
+        pd.testing.assert_frame_equal(*[frame.drop(columns="seconds") for frame in frames], check_exact=True)
+        run_summarize(tmp_path / "a", tmp_path / "again")
+        for name in "summary.parquet", "summary.csv":
+            assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "a" / "out" / name).read_bytes()
+
+    def test_diverged_cells_are_named(self, tmp_path, capsys):
+        fake_results(tmp_path, accuracy=lambda one: DIVERGED if (one.criterion, one.seed) == ("apoz", 1) else 0.9)
+        frame = run_summarize(tmp_path, tmp_path / "out")
+        assert (frame[frame["criterion"] == "apoz"]["failed_seeds"] == "1").all()
+        assert (frame[frame["criterion"] != "apoz"]["failed_seeds"] == "").all()
+        errors = capsys.readouterr().err
+        assert "diverged: digits/vgg_digits/apoz/global/0.400/inherited/1: loss is nan in epoch 3" in errors
+        assert "2 of 3" in (tmp_path / "out" / "summary.md").read_text()
+
+    def test_a_missing_cell_is_an_error_unless_partial(self, tmp_path, capsys):
+        fake_results(tmp_path)
+        gone = "digits/vgg_digits/random~2/layer/0.800/inherited/2"
+        (tmp_path / "cells" / gone / "metrics.json").unlink()
+        with pytest.raises(InputError, match=rf"{gone}/metrics\.json does not exist"):
+            run_summarize(tmp_path, tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+        frame = run_summarize(tmp_path, tmp_path / "out", "--partial")
+        assert f"missing: {gone}" in capsys.readouterr().err
+        assert frame.query("criterion == 'random' and scope == 'layer' and ratio == 0.8")["failed_seeds"].tolist() == [
+            "2"
+        ]
+        assert "Not complete: 1 cells have no result" in (tmp_path / "out" / "summary.md").read_text()
+        assert tables.read_provenance(tmp_path / "out" / "summary.parquet")["missing"] == [gone]
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"),
+        [
+            ('{"status": "fini', "not valid JSON"),
+            ("[]", "a JSON object is needed, got list"),
+            ('{"status": "running"}', "status is 'running'; allowed: finished, diverged"),
+            (json.dumps(metrics(0.5) | {"accuracy": None}), "accuracy is None"),
+            (json.dumps(metrics(float("nan"))), "accuracy is nan"),
+            (json.dumps(metrics(0.5, params=True)), "params is True"),
+            (json.dumps(metrics(0.5, val_accuracy="high")), "val_accuracy is 'high'"),
+            (json.dumps(metrics(0.5, seconds={})), "seconds.total is missing"),
+        ],
+    )
+    @pytest.mark.parametrize("flags", [[], ["--partial"]])
+    def test_corrupted_metrics_are_an_error_that_names_the_file(self, tmp_path, text, complaint, flags):
+        small = GRID | {
+            "criteria": ["apoz"],
+            "scopes": ["layer"],
+            "ratios": [0.4],
+            "inits": ["inherited"],
+            "seeds": [0],
+        }
+        fake_results(tmp_path, small)
+        path = tmp_path / "cells" / cell().path / "metrics.json"
+        path.write_text(text)
+        with pytest.raises(InputError) as error:
+            run_summarize(tmp_path, tmp_path / "out", *flags, experiment=small)
+        assert str(path) in str(error.value)
+        assert complaint in str(error.value)
+
+    def test_runs_alone_and_loads_no_torch(self, tmp_path):
+        code = (
+            "import sys, summarize, show, plot; print([m for m in sys.modules if m.split('.')[0].startswith('torch')])"
+        )
+        scripts = Path(summarize.__file__).parent
+        done = subprocess.run([sys.executable, "-c", code], cwd=scripts, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "[]"
+        done = subprocess.run(
+            [sys.executable, scripts / "show.py", "--summary", tmp_path / "none.parquet"],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        assert done.stderr == f"error: {tmp_path}/none.parquet does not exist\n"
+
+
+class TestShow:
+    def shown(self, capsys, root, figures=None):
+        arguments = ["--summary", str(root / "out" / "summary.parquet")]
+        show.main(show.parser().parse_args(arguments + (["--figures", str(figures)] if figures else [])))
+        return capsys.readouterr().out
+
+    @pytest.fixture(autouse=True)
+    def plain_stdout(self, monkeypatch):
+        # What pytest puts in place of the terminal cannot be reconfigured under every way of capturing.
+        monkeypatch.setattr(sys.stdout, "reconfigure", lambda **_: None, raising=False)
+
+    def test_aligned_baseline_first_and_sorted(self, tmp_path, capsys):
+        fake_results(tmp_path, accuracy=lambda one: DIVERGED if (one.criterion, one.seed) == ("apoz", 1) else 0.9)
+        run_summarize(tmp_path, tmp_path / "out")
+        (tmp_path / "figures").mkdir()
+        for name in "digits-vgg_digits-layer.svg", "digits-vgg_digits-layer.json":
+            (tmp_path / "figures" / name).touch()
+        capsys.readouterr()
+        text = self.shown(capsys, tmp_path, tmp_path / "figures")
+        lines = text.splitlines()
+        assert [line for line in lines if len(line) > 100 and "pytest" not in line] == []
+        start = lines.index("digits, vgg_digits")
+        table = lines[start + 3 : lines.index("failed: global 0.4 apoz inherited, seed 1")]
+        keys = [tuple(line.split()[:2]) for line in table]
+        assert table[0].split()[:3] == ["none", "0", "unpruned"]
+        assert keys[1:] == sorted(keys[1:])
+        column = lines[start + 1].index("drop, points")
+        assert all(line[column - 1] == " " and line[column] != " " for line in table)
+        made = [Path(line).name for line in lines[-4:]]
+        assert made == ["summary.csv", "summary.md", "summary.parquet", "digits-vgg_digits-layer.svg"]
+        assert "Digits, globally: " in text
+
+    def test_columns_that_say_nothing_are_left_out(self, tmp_path, capsys):
+        small = GRID | {"inits": ["inherited"]}
+        fake_results(tmp_path, small)
+        run_summarize(tmp_path, tmp_path / "out", experiment=small)
+        capsys.readouterr()
+        text = self.shown(capsys, tmp_path)
+        assert "inherited" not in text
+        assert text.splitlines()[1] == "digits, vgg_digits, seeds: 3"
+        assert "seeds" not in text.splitlines()[2]
+
+    def test_an_old_terminal_gets_its_table(self, tmp_path):
+        small = GRID | {"inits": ["inherited"], "scopes": ["layer"]}
+        fake_results(tmp_path, small)
+        run_summarize(tmp_path, tmp_path / "out", experiment=small)
+        done = subprocess.run(
+            [sys.executable, show.__file__, "--summary", tmp_path / "out" / "summary.parquet"],
+            env={"PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            check=True,
+        )
+        assert b"92.8 ? 0.5" in done.stdout
