@@ -7,6 +7,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from winnow.runtime import workers
+
+if __name__ == "__main__":
+    workers.delegate(__file__)
+
 from winnow import cli, figures, summary
 
 

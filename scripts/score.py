@@ -6,6 +6,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from winnow.runtime import workers
+
+if __name__ == "__main__":
+    workers.delegate(__file__)
+
 import numpy as np
 from safetensors.numpy import load_file
 

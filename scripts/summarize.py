@@ -10,6 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
+from winnow.runtime import workers
+
+if __name__ == "__main__":
+    workers.delegate(__file__)
+
 from winnow import cli, grid, summary, tables
 from winnow.files import atomic_path
 

@@ -61,8 +61,8 @@ for _depth, _letter in ((11, "A"), (13, "B"), (16, "D"), (19, "E")):
 
 @architecture("vgg_digits")
 def vgg_digits(head: str, classes: int) -> nn.Module:
-    """The demo's small sibling of VGG, for images of 16×16 pixels."""
-    return _vgg([32, 32, "M", 64, 64, "M", 128, 128, "M"], False, head, classes)
+    """The demo's small sibling of VGG, for images of 8×8 pixels."""
+    return _vgg([16, 16, "M", 32, 32, "M", 64, 64], False, head, classes)
 
 
 def build(architecture: str, head: str, classes: int) -> nn.Module:

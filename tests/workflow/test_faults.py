@@ -112,8 +112,8 @@ def test_a_read_only_folder_of_images_and_a_path_with_spaces_and_unicode(tmp_pat
         "source": "folder",
         "path": str(images),
         "split": {"val": 0.2, "test": 0.3},
-        "store_size": 16,
-        "image_size": 16,
+        "store_size": 8,
+        "image_size": 8,
         "recipe": "quick",
     }
     checkout = Checkout(tmp_path / "a checkout, “quoted” it's" / "$HOME", config)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from winnow.files import InputError
+from winnow.runtime import workers
 
 LOCK = Path(".snakemake/winnow.lock")
 
@@ -19,12 +20,15 @@ def prepare(workflow: Any, forecast: Callable[[], str], announce: Callable[[], N
     ``forecast`` says, after a dry run, what the run would take; ``announce`` prints what a run that had nothing to do
     would have made.
 
-    Only the main process does so; the Snakemakes that executors start for single jobs inherit its environment.
+    The Snakemake that runs a job on its own node is the one that the job's worker belongs to: on a cluster that is the
+    one inside the allocation. Only the main process has a terminal.
     """
+    if not workflow.subprocess_exec:
+        os.environ[workers.OWNER] = str(os.getpid())
+        os.environ.setdefault(workers.SWITCH, "on")
     if workflow.is_main_process:
         from winnow.runtime import progress
 
-        os.environ["WINNOW_OWNER_PID"] = str(os.getpid())
         progress.attach(workflow, forecast, announce)
 
 
