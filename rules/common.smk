@@ -36,6 +36,17 @@ PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.exe
 shell.prefix(f'stage() {{{{ {quote(PYTHON)} {quote(str(SCRIPTS))}/"$1".py "${{{{@:2}}}}"; }}}}; ')
 
 
+# On a cluster these run where Snakemake runs: they take seconds, less than a submitted job's start, and two of them need
+# the network, which compute nodes often lack.
+localrules:
+    download,
+    import_backbone,
+    score,
+    mask,
+    summarize,
+    plot,
+
+
 wildcard_constraints:
     dataset="[A-Za-z][A-Za-z0-9_-]*",
     backbone="[A-Za-z][A-Za-z0-9_-]*",

@@ -276,7 +276,19 @@ class Config(_Model):
 
 # Rules and targets whose names an experiment must not take.
 RESERVED_TARGETS = frozenset(
-    ["all", "download", "decode", "pretrain", "import_backbone", "measure", "score", "mask", "finetune", "summarize", "plot"]
+    [
+        "all",
+        "download",
+        "decode",
+        "pretrain",
+        "import_backbone",
+        "measure",
+        "score",
+        "mask",
+        "finetune",
+        "summarize",
+        "plot",
+    ]
 )
 
 

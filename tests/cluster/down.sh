@@ -2,7 +2,7 @@
 # End the SLURM that up.sh started with DIRECTORY, by the process numbers that its daemons recorded, and remove its files.
 set -euo pipefail
 directory=$(realpath "${1:?usage: down.sh DIRECTORY}")
-[ -e "$directory/ours" ] || { echo "error: up.sh did not make $directory" >&2; exit 1; }
+[ -e "$directory/owner" ] || { echo "error: up.sh did not make $directory" >&2; exit 1; }
 
 for daemon in slurmd slurmctld munged; do
     pid=$(cat "$directory/run/$daemon.pid" 2>/dev/null) || continue

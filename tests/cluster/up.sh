@@ -11,15 +11,19 @@ set -euo pipefail
 directory=${1:?usage: up.sh DIRECTORY}
 node=$(hostname -s)
 
+# What a killed test left is cleared away; anybody else's configuration stays.
+if left=$(sed -n 's|^StateSaveLocation=\(.*\)/state$|\1|p' /etc/slurm/slurm.conf 2>/dev/null) &&
+    [ -s "$left/owner" ] && ! kill -0 "$(cat "$left/owner")" 2>/dev/null; then
+    "$(dirname "$0")/down.sh" "$left"
+fi
 if [ -e /etc/slurm/slurm.conf ] || [ -e /etc/slurm/gres.conf ]; then
-    echo "error: /etc/slurm is configured already; if a killed test left it, name its folder: down.sh DIRECTORY" >&2
-    grep -h StateSaveLocation= /etc/slurm/slurm.conf >&2 || true
+    echo "error: /etc/slurm holds somebody's configuration: none is written over it" >&2
     exit 1
 fi
 
 mkdir -p "$directory"/{state,spool,log,run} /etc/slurm
 directory=$(realpath "$directory")
-touch "$directory/ours"
+echo $PPID > "$directory/owner"
 
 # A munge daemon of its own, so that the machine's stays as it is.
 head -c 1024 /dev/urandom > "$directory/munge.key"

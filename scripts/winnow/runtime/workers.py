@@ -314,4 +314,3 @@ def _restore(state: dict[str, Any]) -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-

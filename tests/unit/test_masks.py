@@ -1,0 +1,172 @@
+"""The ratio contract, against brute force and as properties."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from winnow.files import InputError
+from winnow.masks import mask, removals
+
+# Few distinct values, so that ties are the rule.
+SCORES = st.sampled_from([0.0, 0.25, 0.5, 1.0, -1.0])
+
+
+@st.composite
+def networks(draw):
+    """(layers, scores): one to five layers of one to twelve filters, named so that their names sort otherwise."""
+    sizes = draw(st.lists(st.integers(1, 12), min_size=1, max_size=5))
+    layers = np.repeat([f"features.{(7 * number) % 11}" for number in range(len(sizes))], sizes)
+    scores = draw(st.lists(SCORES, min_size=len(layers), max_size=len(layers)))
+    return layers, np.array(scores)
+
+
+RATIOS = st.integers(0, 999).map(lambda thousandths: thousandths / 1000)
+SCOPES = st.sampled_from(["global", "layer"])
+ROUND_TO = st.sampled_from([8, 16])
+
+
+def brute_force(layers, scores, scope, ratio, min_filters):
+    """Remove one filter after another, always the lowest that its layer can spare; None if that is not possible."""
+    order = {layer: position for position, layer in enumerate(dict.fromkeys(layers))}
+    keep = [True] * len(layers)
+    for members in (
+        [range(len(layers))]
+        if scope == "global"
+        else [[i for i, layer in enumerate(layers) if layer == name] for name in order]
+    ):
+        wanted = math.floor(Fraction(round(ratio * 1000), 1000) * len(members) + Fraction(1, 2))
+        for _ in range(wanted):
+            spare = [
+                i
+                for i in members
+                if keep[i] and sum(k and layers[j] == layers[i] for j, k in enumerate(keep)) > min_filters
+            ]
+            if not spare:
+                return None
+            keep[min(spare, key=lambda i: (scores[i], order[layers[i]], i))] = False
+    return keep
+
+
+@given(networks(), SCOPES, RATIOS, st.integers(1, 4))
+@settings(max_examples=300)
+def test_equals_removing_one_filter_after_another(network, scope, ratio, min_filters):
+    layers, scores = network
+    expected = brute_force(layers, scores, scope, ratio, min_filters)
+    if expected is None:
+        with pytest.raises(InputError, match="the largest reachable ratio is"):
+            mask(layers, scores, scope, ratio, min_filters)
+    else:
+        assert mask(layers, scores, scope, ratio, min_filters).keep.tolist() == expected
+
+
+@given(networks(), SCOPES, RATIOS)
+def test_the_count_is_exact_the_floor_is_kept_and_both_ratios_are_told(network, scope, ratio):
+    layers, scores = network
+    try:
+        result = mask(layers, scores, scope, ratio)
+    except InputError:
+        assume(False)
+    groups = [layers == layers] if scope == "global" else [layers == name for name in np.unique(layers)]
+    for group in groups:
+        assert np.count_nonzero(~result.keep[group]) == removals(ratio, np.count_nonzero(group))
+    assert all(result.keep[layers == name].any() for name in np.unique(layers))
+    assert result.requested == ratio
+    assert result.achieved == np.count_nonzero(~result.keep) / result.keep.size
+
+
+@given(networks(), SCOPES, RATIOS, RATIOS)
+def test_a_higher_ratio_keeps_a_subset(network, scope, first, second):
+    layers, scores = network
+    try:
+        less, more = (mask(layers, scores, scope, ratio).keep for ratio in sorted((first, second)))
+    except InputError:
+        assume(False)
+    assert not (more & ~less).any()
+
+
+@given(networks(), SCOPES)
+def test_ranks_are_the_order_of_score_layer_and_index(network, scope):
+    layers, scores = network
+    rank = mask(layers, scores, scope, 0.0).rank
+    order = {layer: position for position, layer in enumerate(dict.fromkeys(layers))}
+    for group in [np.arange(len(layers))] if scope == "global" else [np.flatnonzero(layers == name) for name in order]:
+        expected = sorted(group, key=lambda i: (scores[i], order[layers[i]], i))
+        assert [rank[i] for i in expected] == list(range(len(group)))
+
+
+@given(networks(), SCOPES, RATIOS, ROUND_TO)
+def test_rounding_gives_multiples_and_keeps_the_best(network, scope, ratio, round_to):
+    layers, scores = network
+    layers, scores = np.repeat(layers, 5), np.tile(scores, 5)
+    try:
+        exact = mask(layers, scores, scope, ratio)
+    except InputError:
+        assume(False)
+    rounded = mask(layers, scores, scope, ratio, round_to=round_to)
+    for name in np.unique(layers):
+        members = np.flatnonzero(layers == name)
+        kept, before = np.count_nonzero(rounded.keep[members]), np.count_nonzero(exact.keep[members])
+        assert kept % round_to == 0 or kept == members.size
+        assert abs(kept - before) <= round_to / 2 or kept in (round_to, members.size)
+        best = members[np.argsort(-rounded.rank[members], kind="stable")][:kept]
+        assert set(members[rounded.keep[members]]) == set(best)
+    assert rounded.achieved == np.count_nonzero(~rounded.keep) / rounded.keep.size
+
+
+def test_constant_scores_go_by_layer_order_and_index():
+    layers = np.repeat(["features.10", "features.2"], [3, 3])  # in network order, which is not that of the names
+    assert mask(layers, np.zeros(6), "global", 0.5).keep.tolist() == [False, False, True, False, True, True]
+
+
+def test_a_layer_wholly_below_the_others_keeps_its_floor():
+    layers = np.repeat(["a", "b"], [4, 6])
+    scores = np.concatenate([np.zeros(4), np.arange(1.0, 7.0)])
+    keep = mask(layers, scores, "global", 0.5, min_filters=2).keep
+    assert keep.tolist() == [False, False, True, True, False, False, False, True, True, True]
+
+
+@pytest.mark.parametrize(("ratio", "units", "count"), [(0.1, 4224, 422), (0.4, 4224, 1690), (0.5, 3, 2), (0.35, 10, 4)])
+def test_half_rounds_up_and_decimals_are_exact(ratio, units, count):
+    assert removals(ratio, units) == count
+
+
+@given(st.integers(0, 999), st.integers(1, 10_000))
+def test_removals_equal_the_formula_in_integers(thousandths, units):
+    assert removals(thousandths / 1000, units) == (2 * thousandths * units + 1000) // 2000
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_scores_that_are_not_finite_are_an_error(bad):
+    with pytest.raises(InputError, match="1 of 3 scores are not finite"):
+        mask(np.array(["a"] * 3), np.array([0.0, bad, 1.0]), "global", 0.3)
+
+
+def test_an_unreachable_ratio_names_itself_and_the_largest_that_is():
+    with pytest.raises(InputError, match=r"ratio 0\.9 removes 9 of the 10 .* only 6 can go: .* ratio is 0\.649"):
+        mask(np.repeat(["a", "b"], 5), np.arange(10.0), "global", 0.9, min_filters=2)
+    mask(np.repeat(["a", "b"], 5), np.arange(10.0), "global", 0.649, min_filters=2)
+    with pytest.raises(InputError, match="layer b"):
+        mask(np.array(["a"] * 8 + ["b"] * 2), np.arange(10.0), "layer", 0.8, min_filters=1)
+
+
+def test_counts_on_plain_he_initialised_vgg16_are_exact():
+    from winnow import backbones, channels, criteria
+
+    layers = channels.layers_of(backbones.build("vgg16", "gap", 10))
+    generator = np.random.default_rng(0)
+    names, scores, width = [], [], 3
+    for layer in layers:
+        std = math.sqrt(2 / (layer.filters * 9))
+        weights = generator.normal(0, std, (layer.filters, width, 3, 3))
+        scores.append(criteria.average_weight(weights))
+        names += [layer.layer] * layer.filters
+        width = layer.filters
+    scores = np.concatenate(scores)
+    for ratio, count in ((0.1, 422), (0.4, 1690)):
+        result = mask(np.array(names), scores, "global", ratio)
+        assert np.count_nonzero(~result.keep) == count
+        assert all(result.keep[np.array(names) == layer.layer].any() for layer in layers)

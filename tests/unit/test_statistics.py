@@ -1,0 +1,139 @@
+"""The statistics pass against brute force, for any batch size, class subset and last partial batch."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from winnow import backbones, channels, statistics
+
+
+@pytest.fixture(scope="module")
+def small():
+    # In float64, what a convolution gives does not depend on the batch that it is in; how well float32 adds up is
+    # looked at below.
+    network = backbones.initialised("vgg_digits", "gap", 3, 0).eval().double()
+    layers = [vars(layer) for layer in channels.layers_of(network)]
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(11, 3, 8, 8, generator=generator, dtype=torch.float64)
+    labels = torch.tensor([0, 2, 2, 0, 1, 1, 1, 0, 2, 0, 1])
+    return network, layers, images, labels
+
+
+def outputs(network, layers, images):
+    """Each layer's output after its ReLU, by running the features one by one."""
+    wanted = {layer["activation"] for layer in layers}
+    found, x = [], images
+    with torch.no_grad():
+        for name, module in network.features.named_children():
+            x = module(x)
+            if f"features.{name}" in wanted:
+                found.append(x.clone())
+    return found
+
+
+def brute_force(network, layers, images, labels, classes):
+    rows = []
+    for layer, a in zip(layers, outputs(network, layers, images), strict=True):
+        a = a.double()
+        for k in range(layer["filters"]):
+            for c in range(classes):
+                x = a[labels == c, k]
+                largest = x.max().item() if x.numel() else 0.0
+                sums = x.sum().item(), (x * x).sum().item(), int((x == 0).sum()), largest
+                rows.append((layer["layer"], k, c, x.shape[0], a.shape[2] * a.shape[3], *sums))
+    return rows
+
+
+def check(table, rows):
+    found = table.to_pylist()
+    assert len(found) == len(rows)
+    exact = ("layer", "filter", "class", "images", "positions", "zeros")
+    for got, row in zip(found, rows, strict=True):
+        expected = dict(zip(table.column_names, row, strict=True))
+        assert {name: got[name] for name in exact} == {name: expected[name] for name in exact}
+        for name in ("sum", "sum_sq", "max"):
+            assert got[name] == pytest.approx(expected[name], rel=1e-6, abs=1e-12)
+
+
+def batched(images, labels, size):
+    return [(images[i : i + size], labels[i : i + size]) for i in range(0, len(labels), size)]
+
+
+@given(st.integers(1, 12))
+@settings(max_examples=12, deadline=None)
+def test_equals_brute_force_at_any_batch_size(small, size):
+    network, layers, images, labels = small
+    table = statistics.measure(network, layers, batched(images, labels, size), 3)
+    check(table, brute_force(network, layers, images, labels, 3))
+
+
+@pytest.mark.parametrize("classes", [[0], [1, 2], [2]])
+def test_any_subset_of_classes_is_a_query_and_a_class_without_images_has_rows(small, classes):
+    network, layers, images, labels = small
+    chosen = torch.isin(labels, torch.tensor(classes))
+    part = statistics.measure(network, layers, batched(images[chosen], labels[chosen], 4), 3)
+    whole = statistics.measure(network, layers, batched(images, labels, 4), 3)
+    for got, full in zip(part.to_pylist(), whole.to_pylist(), strict=True):
+        if got["class"] in classes:
+            assert (got["images"], got["zeros"], got["max"]) == (full["images"], full["zeros"], full["max"])
+            assert got["sum"] == pytest.approx(full["sum"], rel=1e-6)
+        else:
+            assert (got["images"], got["zeros"], got["sum"]) == (0, 0, 0.0)
+
+
+@pytest.mark.parametrize("architecture", ["vgg11", "vgg11_bn"])
+def test_real_architectures_with_and_without_batch_norm(architecture):
+    network = backbones.initialised(architecture, "gap", 2, 0).eval().double()
+    layers = [vars(layer) for layer in channels.layers_of(network)]
+    images, labels = torch.randn(3, 3, 32, 32, dtype=torch.float64), torch.tensor([0, 1, 1])
+    table = statistics.measure(network, layers, batched(images, labels, 2), 2)
+    check(table, brute_force(network, layers, images, labels, 2))
+
+
+@pytest.mark.parametrize("block", [1, 100, 2**18])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_blocks_and_memory_layout_do_not_change_the_sums(monkeypatch, block, layout):
+    monkeypatch.setitem(statistics.BLOCK_ELEMENTS, "cpu", block)
+    maps = torch.relu(torch.randn(3, 5, 7, 6)).contiguous(memory_format=layout)
+    x = maps.double()
+    expected = torch.stack([x.sum((2, 3)), (x * x).sum((2, 3)), (x > 0).double().sum((2, 3)), x.amax((2, 3))])
+    torch.testing.assert_close(statistics.reduce_maps(maps), expected, rtol=1e-6, atol=0)
+
+
+def test_the_classifier_does_not_run_and_no_hook_stays(small):
+    network, layers, images, labels = small
+    calls = []
+    handle = network.classifier.register_forward_hook(lambda *_: calls.append(1))
+    statistics.measure(network, layers, batched(images, labels, 4), 3)
+    handle.remove()
+    assert calls == []
+    assert all(not module._forward_hooks for module in network.modules())
+
+
+def test_filters_that_never_fire_change_no_logit_when_removed(small):
+    from winnow.backbones import Backbone, pruned
+
+    network, layers, images, labels = small
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    dead = [3, 17, 40]  # of the first and third layers, by unit
+    for unit in dead:
+        layer = layers[0] if unit < 16 else layers[1] if unit < 32 else layers[2]
+        index = unit if unit < 16 else unit - 16 if unit < 32 else unit - 32
+        state[f"{layer['layer']}.bias"][index] = -1e3
+    manifest = {"architecture": "vgg_digits", "head": "gap", "classes": 3, "layers": layers}
+    backbone = Backbone(manifest, state, channels.derive(network))
+    table = statistics.measure(backbone.network(), layers, batched(images, labels, 11), 3)
+    apoz = table.to_pandas().groupby(["layer", "filter"], sort=False)[["zeros", "images"]].sum()
+    positions = table.to_pandas().groupby(["layer", "filter"], sort=False)["positions"].first()
+    never = (apoz["zeros"] == apoz["images"] * positions).to_numpy()
+    assert set(dead) <= set(np.flatnonzero(never))
+    keep = ~never
+    whole, cut = (pruned(backbone, part, 3, "inherited", 5).double().eval() for part in (None, keep))
+    # The new last layer is drawn for its own shape: give both the same on what is left.
+    weight = whole.classifier[0].weight.detach()
+    cut.classifier[0].weight.data = weight[:, torch.from_numpy(keep[-64:])].clone()
+    cut.classifier[0].bias.data = whole.classifier[0].bias.detach().clone()
+    with torch.no_grad():
+        torch.testing.assert_close(cut(images), whole(images), rtol=1e-10, atol=1e-12)
