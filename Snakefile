@@ -35,7 +35,7 @@ include: "rules/summary.smk"
 rule all:
     default_target: True
     input:
-        [experiment_outputs(name) for name in CONFIG.targets],
+        [experiment_files(name) for name in CONFIG.targets],
 
 
 for name in CONFIG.experiments:
@@ -44,4 +44,4 @@ for name in CONFIG.experiments:
         name:
             name
         input:
-            experiment_outputs(name),
+            experiment_files(name),

@@ -11,7 +11,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
 
-from winnow import archives, disk, grid
+from winnow import archives, disk, grid, provenance
 from winnow import config as configuration
 from winnow.criteria import CRITERIA
 from winnow.files import InputError, canonical_json
@@ -89,10 +89,17 @@ def threads_for(dataset):
 
 
 def experiment_outputs(name):
+    """An experiment's summary and figures."""
     return [
         f"results/experiments/{name}/summary.parquet",
         f"results/experiments/{name}/figures",
     ]
+
+
+def experiment_files(name):
+    """All that an experiment's target asks for: its cells too, so that a deleted one is made again."""
+    cells = [f"results/cells/{cell.path}" for cell in experiment_cells(name)]
+    return experiment_outputs(name) + expand("{cell}/{file}", cell=cells, file=CELL_FILES)
 
 
 def dataset_spec(name):
@@ -146,6 +153,7 @@ def mask_spec(wildcards):
     return spec("mask.py", scope=wildcards.scope, ratio=ratio, round_to=round_to, min_filters=min_filters)
 
 
+CELL_FILES = ["metrics.json", "history.parquet", "predictions.parquet"]
 CELL = "{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}"
 
 
@@ -175,6 +183,8 @@ def experiment_cells(name):
 def forecast():
     """How much disk the jobs of this run will fill."""
     cells = [cell_of(job.wildcards) for job in workflow.dag.needrun_jobs() if job.rule.name == "finetune"]
+    if not any(job.rule.name in ("finetune", "decode") for job in workflow.dag.needrun_jobs()):
+        return ""
     stores = {job.wildcards.dataset for job in workflow.dag.needrun_jobs() if job.rule.name == "decode"}
     size = sum(disk.store_bytes(*store_of(name)) for name in stores)
     for cell in cells:
@@ -192,6 +202,17 @@ def store_of(name):
     return dataset.source, dataset.store_size, images
 
 
+def unrecorded():
+    """Results of another configuration or code that Snakemake takes for finished, since its record of them is gone."""
+    return [
+        output
+        for job in workflow.dag.jobs
+        if not workflow.dag.needrun(job) and job.output and not workflow.persistence.has_metadata(job)
+        for output in [str(job.output[-1])]
+        if provenance.spec_of(output) not in (None, job.params.spec)
+    ]
+
+
 def announce():
     """Print the summaries of the experiments that were asked for."""
     asked = [job.rule.name for job in workflow.dag.targetjobs]
@@ -201,7 +222,7 @@ def announce():
             shell("stage show --summary {parquet:q} --figures {figures:q}")
 
 
-run.prepare(workflow, forecast, announce)
+run.prepare(workflow, forecast, announce, unrecorded)
 
 
 onstart:

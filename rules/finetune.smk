@@ -6,11 +6,15 @@ rule finetune:
     input:
         unpack(cell_inputs),
     output:
-        metrics=f"results/cells/{CELL}/metrics.json",
-        history=f"results/cells/{CELL}/history.parquet",
-        predictions=f"results/cells/{CELL}/predictions.parquet",
+        multiext(
+            f"results/cells/{CELL}/",
+            metrics="metrics.json",
+            history="history.parquet",
+            predictions="predictions.parquet",
+        ),
     log:
         f"results/logs/finetune/{CELL}.log",
+    cache: "omit-software"
     conda:
         "../envs/winnow.yaml"
     threads: lambda wildcards: threads_for(wildcards.dataset)

@@ -1,4 +1,5 @@
-"""Decode a data set once. Needs its archives or its folder; makes its store: images.npy, index.parquet, manifest.json."""
+"""Decode a data set once. Needs its archives or its folder; makes its store: images.npy, index.parquet and
+manifest.json."""
 
 from __future__ import annotations
 

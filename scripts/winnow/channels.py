@@ -1,7 +1,7 @@
 """The channel table: which slices of which tensors go when a unit goes.
 
-A unit is what is kept or removed as a whole. For a VGG it is one filter: its row of the convolution's weights, its bias,
-its batch-norm entries, its input slice of the next convolution, or its columns of the first linear layer.
+A unit is what is kept or removed as a whole. For a VGG it is one filter: its row of the convolution's weights, its
+bias, its batch-norm entries, its input slice of the next convolution, or its columns of the first linear layer.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from winnow.tables import SCHEMAS
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A prunable convolution: its name, its number of filters, and the name of the ReLU that its output runs through."""
+    """A prunable convolution: its name, its number of filters, and the name of the ReLU after it."""
 
     layer: str
     filters: int

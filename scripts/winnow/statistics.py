@@ -1,7 +1,7 @@
 """The statistics pass: one look at the training images serves every activation criterion and every class.
 
-What a filter does is kept as sufficient statistics a class: images, positions, Σa, Σa², the count of a == 0 and max a of
-its output a after the ReLU. Nothing but these sums leaves the device; activations are never stored.
+What a filter does is kept as sufficient statistics a class: images, positions, Σa, Σa², the count of a == 0 and max a
+of its output a after the ReLU. Nothing but these sums leaves the device; activations are never stored.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Done(Exception):
 def reduce_maps(maps: torch.Tensor) -> torch.Tensor:
     """Σa, Σa², the count of a > 0 and max a over the positions of each image's map of each filter.
 
-    Blocks are summed up in float32, their sums in float64; counts are exact, since a block has fewer than 2²⁴ positions.
+    Blocks are summed up in float32, their sums in float64; counts are exact: a block has fewer than 2²⁴ positions.
 
     Parameters
     ----------

@@ -78,7 +78,7 @@ def resize(network: nn.Module, shapes: Mapping[str, Sequence[int]]) -> nn.Module
 
 
 def cost(network: nn.Module, image_size: int) -> tuple[int, int]:
-    """Parameters, and multiply-accumulates of one forward pass of one image of ``image_size`` × ``image_size`` pixels."""
+    """Parameters, and multiply-accumulates of a forward pass of one ``image_size`` × ``image_size`` image."""
     meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in network.state_dict().items()}
     image = torch.empty(1, 3, image_size, image_size, device="meta", dtype=next(iter(meta.values())).dtype)
     training = network.training

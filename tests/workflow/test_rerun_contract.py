@@ -192,3 +192,36 @@ def test_after_an_edit_exactly_these_jobs_run(checkout, row):
     edit(checkout)
     assert checkout.run() == expected
     assert checkout.run() == set()
+
+
+def test_without_snakemakes_records_a_change_is_told_though_nothing_runs(checkout):
+    shutil.rmtree(checkout.path / ".snakemake")
+    configured(lambda c: c["recipes"]["quick"].update(learning_rate=0.06))(checkout)
+    output = checkout.snakemake()
+    assert "WARNING: 3 results were made with another configuration or code" in output
+    assert "results/cells/digits/net" in output
+    assert checkout.run("--forcerun", "finetune") == pruned() | baselines() | report()
+    assert "WARNING" not in checkout.snakemake()
+
+
+def test_there_and_back_is_free_with_snakemakes_cache(checkout, tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    cached = ("--cache", "finetune", "--forcerun", "finetune")
+    first, second = checkout.config, checkout.config
+    second["recipes"]["quick"]["learning_rate"] = 0.06
+    checkout.run(*cached, SNAKEMAKE_OUTPUT_CACHE=str(cache))
+    stored = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
+    checkout.configure(second)
+    checkout.run("--cache", "finetune", SNAKEMAKE_OUTPUT_CACHE=str(cache))
+    checkout.configure(first)
+    checkout.run("--cache", "finetune", SNAKEMAKE_OUTPUT_CACHE=str(cache))
+    # Nothing was computed on the way back: the cells are the first run's files.
+    metrics = checkout.path / CELL / "metrics.json"
+    assert metrics.is_symlink()
+    assert stored[metrics.resolve().name] == metrics.resolve().stat().st_mtime_ns
+    assert 'learning_rate": 0.05' in metrics.read_text()
+
+    other = Checkout(tmp_path / "other")
+    other.run("--cache", "finetune", SNAKEMAKE_OUTPUT_CACHE=str(cache))
+    assert (other.path / CELL / "metrics.json").resolve() == metrics.resolve()

@@ -35,10 +35,13 @@ _HIDDEN = frozenset(
 )
 
 
-def attach(workflow: Any, forecast: Callable[[], str], announce: Callable[[], None]) -> None:
+def attach(
+    workflow: Any, forecast: Callable[[], str], announce: Callable[[], None], unrecorded: Callable[[], list[str]]
+) -> None:
     """Show the progress of ``workflow``'s run on the terminal, in the place of Snakemake's account of every job.
 
-    After a dry run, what ``forecast`` says is its last line; ``announce`` is called where there is nothing to do.
+    After a dry run, what ``forecast`` says is its last line; ``announce`` is called where there is nothing to do. Of
+    the results that ``unrecorded`` names, the user is warned.
     """
     settings = workflow.output_settings
     if settings.quiet or settings.verbose or settings.printshellcmds or settings.log_handler_settings:
@@ -48,7 +51,7 @@ def attach(workflow: Any, forecast: Callable[[], str], announce: Callable[[], No
     if not streams:
         return
     display = Display(streams[0].stream)
-    logger.addHandler(_Handler(display, workflow, forecast, announce))
+    logger.addHandler(_Handler(display, workflow, forecast, announce, unrecorded))
 
     def visible(record: logging.LogRecord) -> bool:
         if workflow.dryrun:
@@ -164,22 +167,35 @@ def duration(seconds: float) -> str:
 class _Handler(logging.Handler):
     """Turns Snakemake's log events into calls on a display."""
 
-    def __init__(self, display: Display, workflow: Any, forecast: Callable[[], str], announce: Callable[[], None]):
+    def __init__(
+        self,
+        display: Display,
+        workflow: Any,
+        forecast: Callable[[], str],
+        announce: Callable[[], None],
+        unrecorded: Callable[[], list[str]],
+    ):
         super().__init__()
-        self.announce = announce
         self.display = display
         self.workflow = workflow
         self.forecast = forecast
+        self.announce = announce
+        self.unrecorded = unrecorded
+        self.begun = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self.workflow.dryrun:
-            # A long list of jobs follows: the forecast comes after it.
-            if getattr(record, "event", None) == LogEvent.RUN_INFO and self.forecast:
-                atexit.register(print, self.forecast(), file=self.display.stream)
-                self.forecast = None
-            return
         event = getattr(record, "event", None)
-        if record.msg == NOTHING_TO_BE_DONE_MSG:
+        idle = record.msg == NOTHING_TO_BE_DONE_MSG
+        if not self.begun and (idle or event == LogEvent.RUN_INFO):
+            self.begun = True
+            self._warn()
+            if self.workflow.dryrun:
+                # A long list of jobs follows: the forecast comes after it.
+                if forecast := self.forecast():
+                    atexit.register(print, forecast, file=self.display.stream)
+        if self.workflow.dryrun:
+            return
+        if idle:
             self.announce()
         elif event == LogEvent.RUN_INFO:
             self.display.planned(record.stats)
@@ -190,3 +206,13 @@ class _Handler(logging.Handler):
             self.display.finished(record.job_id)
         elif event == LogEvent.JOB_ERROR:
             self.display.broke(record.jobid, list(record.log))
+
+    def _warn(self) -> None:
+        found = self.unrecorded()
+        if found:
+            more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+            self.display.write(
+                f"WARNING: {len(found)} results were made with another configuration or code than the present one, and "
+                f"Snakemake has no record of them: {', '.join(found[:3])}{more}. They stay as they are unless you "
+                "delete them, or force their rules with --forcerun."
+            )

@@ -14,11 +14,14 @@ from winnow.runtime import workers
 LOCK = Path(".snakemake/winnow.lock")
 
 
-def prepare(workflow: Any, forecast: Callable[[], str], announce: Callable[[], None]) -> None:
+def prepare(
+    workflow: Any, forecast: Callable[[], str], announce: Callable[[], None], unrecorded: Callable[[], list[str]]
+) -> None:
     """Let the jobs know which run they belong to, and put the run's progress on the terminal.
 
     ``forecast`` says, after a dry run, what the run would take; ``announce`` prints what a run that had nothing to do
-    would have made.
+    would have made; ``unrecorded`` names results that are not what the configuration asks for, without Snakemake's
+    knowing it.
 
     The Snakemake that runs a job on its own node is the one that the job's worker belongs to: on a cluster that is the
     one inside the allocation. Only the main process has a terminal.
@@ -29,7 +32,7 @@ def prepare(workflow: Any, forecast: Callable[[], str], announce: Callable[[], N
     if workflow.is_main_process:
         from winnow.runtime import progress
 
-        progress.attach(workflow, forecast, announce)
+        progress.attach(workflow, forecast, announce, unrecorded)
 
 
 def lock(path: Path = LOCK) -> IO[str]:

@@ -1,0 +1,39 @@
+"""What a result says of its own making: the spec that its job was given, stored with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from winnow.files import InputError, canonical_json, read_json
+from winnow.tables import read_provenance
+
+
+def spec_of(path: str) -> str | None:
+    """The spec that a result carries, as canonical text; None for a result that carries none.
+
+    Parameters
+    ----------
+    path
+        A JSON file with the key ``spec``, or a table with a ``spec`` in its provenance.
+    """
+    try:
+        if path.endswith(".json"):
+            return canonical_json(read_json(path)["spec"])
+        if path.endswith(".parquet"):
+            return canonical_json(read_provenance(path)["spec"])
+    except (InputError, KeyError, TypeError):
+        return None
+    if path.endswith(".safetensors"):
+        return _of_weights(Path(path))
+    return None
+
+
+def _of_weights(path: Path) -> str | None:
+    """The spec in a safetensors file's header, read without the tensors."""
+    try:
+        with open(path, "rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        return canonical_json(json.loads(header["__metadata__"]["winnow"])["spec"])
+    except (OSError, ValueError, KeyError, OverflowError, MemoryError):
+        return None
