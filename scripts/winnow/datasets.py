@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from winnow.archives import SPLIT_FOLDERS, image_files
 from winnow.files import InputError
@@ -241,8 +241,9 @@ def decoded(
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    text = str(error).split("<_io")[0].strip().rstrip(" :") or type(error).__name__
-    return "not an image in a known format" if text == "cannot identify image file" else text
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image in a known format"
+    return str(error) or type(error).__name__
 
 
 def assign(dataset: dict[str, Any], classes: list[str], entries: list[Entry]) -> list[str | None]:

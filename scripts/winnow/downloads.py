@@ -16,7 +16,7 @@ from winnow.files import InputError
 # Where a backbone's weights are put, and looked for first.
 FOLDER = Path("results/downloads/weights")
 ATTEMPTS = 5
-CHUNK = 2**20
+CHUNK = 2**16
 TIMEOUT = (10, 60)  # seconds to connect, and between two reads
 
 

@@ -53,7 +53,7 @@ class Store:
         shape = (sum(manifest["counts"].values()), manifest["store_size"], manifest["store_size"], 3)
         try:
             images = np.load(path, mmap_mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{path} cannot be read ({error}): delete it and run again to make it anew") from None
         if images.shape != shape or images.dtype != np.uint8 or index.num_rows != shape[0]:
             raise InputError(

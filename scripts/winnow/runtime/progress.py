@@ -189,10 +189,9 @@ class _Handler(logging.Handler):
         if not self.begun and (idle or event == LogEvent.RUN_INFO):
             self.begun = True
             self._warn()
-            if self.workflow.dryrun:
-                # A long list of jobs follows: the forecast comes after it.
-                if forecast := self.forecast():
-                    atexit.register(print, forecast, file=self.display.stream)
+            # A long list of jobs follows a dry run's counts: the forecast comes after it.
+            if self.workflow.dryrun and (forecast := self.forecast()):
+                atexit.register(print, forecast, file=self.display.stream)
         if self.workflow.dryrun:
             return
         if idle:

@@ -1,0 +1,74 @@
+"""A web server on loopback that serves files well or badly."""
+
+from __future__ import annotations
+
+import dataclasses
+import http.server
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+
+@dataclasses.dataclass
+class Server:
+    """What is served, how, and what was asked for.
+
+    Attributes
+    ----------
+    files : dict of name to bytes
+    cut : int or None
+        Bytes of its answer after which the server drops the connection, once for each time in ``cuts``.
+    ranges : bool
+        Whether it honours a Range header.
+    """
+
+    url: str
+    files: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    cut: int | None = None
+    cuts: int = 0
+    ranges: bool = True
+    asked: list[str | None] = dataclasses.field(default_factory=list)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            wanted = self.headers.get("Range")
+            state.asked.append(wanted)
+            content = state.files.get(self.path.lstrip("/"))
+            if content is None:
+                self.send_error(404)
+                return
+            start = int(wanted.split("=")[1].split("-")[0]) if wanted and state.ranges else 0
+            if wanted and state.ranges and start >= len(content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            body = content[start:]
+            self.send_response(206 if wanted and state.ranges else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if state.cut is not None and state.cuts > 0:
+                state.cuts -= 1
+                self.wfile.write(body[: state.cut])
+                self.wfile.flush()
+                self.connection.close()
+                self.close_connection = True
+                return
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+        state = Server(f"http://127.0.0.1:{web.server_port}")
+        thread = threading.Thread(target=web.serve_forever, daemon=True)
+        thread.start()
+        yield state
+        web.shutdown()

@@ -1,0 +1,347 @@
+"""Data sets: every source in its official layout, every kind of image file, and the split."""
+
+import collections
+import io
+import json
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.io import savemat
+
+from winnow import datasets
+from winnow.archives import listing_count, listing_digest
+from winnow.files import InputError, file_digest
+from winnow.store import Entry, Store
+
+from . import programs
+
+SIZES = {"store_size": 16, "image_size": 12}
+
+
+def picture(color, size=(20, 26), mode="RGB", **save):
+    """An encoded image of one color."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, color).convert(mode).save(buffer, save.pop("format", "PNG"), **save)
+    return buffer.getvalue()
+
+
+def decoded(tmp_path, dataset, archives=(), threads=2):
+    spec = {"name": "set", "dataset": SIZES | dataset, "code": "0"}
+    programs.run(
+        "decode",
+        spec,
+        "--output",
+        tmp_path / "store",
+        "--threads",
+        threads,
+        *(["--archives", *archives] if archives else []),
+    )
+    return Store.open(tmp_path / "store")
+
+
+def files_of(store):
+    from winnow.tables import read_table
+
+    return read_table(store.directory / "index.parquet", "index").to_pylist()
+
+
+@pytest.fixture
+def flowers(tmp_path):
+    """A small Flowers-102 in its official layout: 3 classes, 12 images, and its configuration."""
+    labels = [1, 2, 3] * 4
+    split = {"trnid": [1, 2, 3], "valid": [4, 5, 6], "tstid": [7, 8, 9, 10, 11, 12]}
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    with tarfile.open(folder / "102flowers.tgz", "w:gz") as archive:
+        for number, label in enumerate(labels, 1):
+            content = picture((80 * label - 1, 0, number), format="JPEG", quality=95)
+            member = tarfile.TarInfo(f"jpg/image_{number:05d}.jpg")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    savemat(folder / "imagelabels.mat", {"labels": np.array([labels], dtype=np.uint8)})
+    savemat(folder / "setid.mat", {key: np.array([rows], dtype=np.uint16) for key, rows in split.items()})
+    paths = [folder / name for name in ("102flowers.tgz", "imagelabels.mat", "setid.mat")]
+    urls = {path.name: {"url": str(path), "digest": f"md5:{file_digest(path, 'md5')}"} for path in paths}
+    return {"source": "flowers102", "urls": urls}, paths
+
+
+def test_flowers102_in_its_official_split(tmp_path, flowers):
+    dataset, paths = flowers
+    store = decoded(tmp_path, dataset, paths)
+    assert store.classes == ["001", "002", "003"]
+    assert store.manifest["counts"] == {"train": 3, "val": 3, "test": 6}
+    for row in files_of(store):
+        number = int(row["file"][-9:-4])
+        assert row["label"] == (number - 1) % 3
+        assert row["split"] == ("train" if number <= 3 else "val" if number <= 6 else "test")
+        assert abs(int(store.images[row["image"], 8, 8, 0]) - (80 * (row["label"] + 1) - 1)) <= 3
+
+
+def test_train_plus_val_leaves_nothing_to_choose_with(tmp_path, flowers):
+    dataset, paths = flowers
+    store = decoded(tmp_path, dataset | {"train_on": "train+val"}, paths)
+    assert store.manifest["counts"] == {"train": 6, "val": 0, "test": 6}
+
+
+def test_a_damaged_archive_is_named(tmp_path, flowers):
+    dataset, paths = flowers
+    paths[0].write_bytes(paths[0].read_bytes()[:-200])
+    with pytest.raises(InputError, match=r"102flowers\.tgz is not the expected file"):
+        decoded(tmp_path, dataset, paths)
+    dataset["urls"]["102flowers.tgz"]["digest"] = f"md5:{file_digest(paths[0], 'md5')}"
+    with pytest.raises(InputError, match=r"102flowers\.tgz cannot be read"):
+        decoded(tmp_path, dataset, paths)
+    assert not (tmp_path / "store" / "manifest.json").exists()
+
+
+def test_cats_vs_dogs_skips_bad_files_and_names_them(tmp_path):
+    path = tmp_path / "kagglecatsanddogs_5340.zip"
+    good = picture((9, 9, 9), format="JPEG")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme[1].txt", "hello")
+        for kind in ("Cat", "Dog"):
+            archive.writestr(f"PetImages/{kind}/", "")
+            for number in range(10):
+                archive.writestr(f"PetImages/{kind}/{number}.jpg", good)
+        archive.writestr("PetImages/Cat/666.jpg", b"")
+        archive.writestr("PetImages/Dog/11702.jpg", good[: len(good) // 2])
+        archive.writestr("PetImages/Dog/Thumbs.db", b"\xd0\xcf\x11\xe0 not an image")
+    urls = {path.name: {"url": str(path), "digest": f"md5:{file_digest(path, 'md5')}"}}
+    store = decoded(tmp_path, {"source": "cats_vs_dogs", "urls": urls, "split": {"val": 0.2, "test": 0.3}}, [path])
+    assert store.classes == ["Cat", "Dog"]
+    assert store.manifest["counts"] == {"train": 10, "val": 4, "test": 6}
+    skipped = {bad["file"]: bad["reason"] for bad in store.manifest["skipped"]}
+    assert set(skipped) == {"PetImages/Cat/666.jpg", "PetImages/Dog/11702.jpg", "PetImages/Dog/Thumbs.db"}
+    assert skipped["PetImages/Cat/666.jpg"] == "not an image in a known format"
+    assert "runcated" in skipped["PetImages/Dog/11702.jpg"]
+
+
+def test_digits_5_to_9_with_20_to_train_10_to_choose_and_the_rest_to_judge(tmp_path):
+    dataset = {"source": "digits", "classes": [5, 6, 7, 8, 9], "train_per_class": 20, "val_per_class": 10}
+    store = decoded(tmp_path, dataset | {"store_size": 8, "image_size": 8})
+    assert store.manifest["counts"] == {"train": 100, "val": 50, "test": 746}
+    from sklearn.datasets import load_digits
+
+    original = load_digits()
+    for row in files_of(store)[::97]:
+        number = int(row["file"])
+        assert store.classes[row["label"]] == str(original.target[number])
+        expected = np.rint(original.images[number] * 255 / 16)
+        assert (store.images[row["image"]] == expected[..., None]).all()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A function that makes a folder of images, {"class/name": bytes}."""
+
+    def make(files):
+        root = tmp_path / "images"
+        for name, content in files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(content)
+        return {"source": "folder", "path": str(root), "split": {"val": 0.2, "test": 0.2}}
+
+    return make
+
+
+def turned(angle_tag, **kwargs):
+    """A JPEG with a red left and a green right half, marked as turned."""
+    image = Image.new("RGB", (32, 32), (255, 0, 0))
+    image.paste((0, 255, 0), (16, 0, 32, 32))
+    exif = Image.Exif()
+    exif[0x0112] = angle_tag
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", exif=exif, quality=95)
+    return buffer.getvalue()
+
+
+KINDS = {
+    "rgb.jpg": picture((200, 100, 50), format="JPEG"),
+    "RGB.PNG": picture((200, 100, 50)),
+    "gray.jpeg": picture((200, 100, 50), mode="L", format="JPEG"),
+    "cmyk.jpg": picture((200, 100, 50), mode="CMYK", format="JPEG"),
+    "palette.gif": picture((200, 100, 50), mode="P", format="GIF"),
+    "bits.bmp": picture((200, 100, 50), format="BMP"),
+    "Über größe 花.webp": picture((200, 100, 50), format="WEBP", lossless=True),
+    "tiff.TIF": picture((200, 100, 50), format="TIFF"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_file_is_read(name):
+    pixels, width, height = datasets.decode(io.BytesIO(KINDS[name]), 8)
+    assert (width, height) == (20, 26)
+    assert pixels.shape == (8, 8, 3)
+    expected = (124, 124, 124) if name == "gray.jpeg" else (200, 100, 50)
+    assert np.abs(pixels[4, 4].astype(int) - expected).max() <= 6
+
+
+def test_16_bit_gray_is_scaled_not_clipped():
+    values = np.full((20, 20), 40_000, dtype=np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    pixels, *_ = datasets.decode(buffer, 8)
+    assert abs(int(pixels[4, 4, 0]) - round(40_000 / 65_535 * 255)) <= 1
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_pixels_lie_on_white(mode):
+    image = Image.new(mode, (10, 10), (0,) * len(mode))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    assert (datasets.decode(buffer, 8)[0] == 255).all()
+
+
+@pytest.mark.parametrize(("tag", "left_top"), [(1, "red"), (3, "green"), (6, "red"), (8, "green"), (2, "green")])
+def test_orientation_follows_the_exif_tag(tag, left_top):
+    from PIL import ImageOps
+
+    content = turned(tag)
+    pixels, *_ = datasets.decode(io.BytesIO(content), 16)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).resize((16, 16)).convert("RGB"))
+    assert np.abs(pixels.astype(int) - expected).mean() < 12
+    assert (pixels[2, 2, 0] > pixels[2, 2, 1]) == (left_top == "red")
+
+
+def test_the_centre_square_is_kept():
+    image = Image.new("RGB", (60, 20), (255, 0, 0))
+    image.paste((0, 0, 255), (20, 0, 40, 20))
+    assert (datasets.decode(image, 10)[0][:, :, 2] > 200)[:, 1:-1].all()
+
+
+def test_a_folder_of_classes_with_unreadable_and_odd_files(tmp_path, folder):
+    files = {f"{kind}/{number}.png": picture((number, 0, 0)) for kind in ("b é", "a") for number in range(10)}
+    files |= {"a/broken.jpg": b"no", "a/notes.txt": b"x", "a/.hidden.png": b"x", "stray.png": picture((0, 0, 0))}
+    store = decoded(tmp_path, folder(files))
+    assert store.classes == ["a", "b é"]
+    assert store.manifest["counts"] == {"train": 12, "val": 4, "test": 4}
+    assert store.manifest["skipped"] == [{"file": "a/broken.jpg", "reason": "not an image in a known format"}]
+
+
+def test_a_folder_with_its_own_split(tmp_path, folder):
+    files = {
+        f"{split}/{kind}/{number}.png": picture((0, 0, 0))
+        for split, count in (("train", 4), ("val", 2), ("test", 3))
+        for kind in "ab"
+        for number in range(count)
+    }
+    store = decoded(tmp_path, folder(files))
+    assert store.manifest["counts"] == {"train": 8, "val": 4, "test": 6}
+    assert all(row["file"].startswith(row["split"]) for row in files_of(store))
+
+
+def test_validation_is_carved_from_training_where_a_folder_has_none(tmp_path, folder):
+    files = {f"{s}/{k}/{n}.png": picture((0, 0, 0)) for s in ("train", "test") for k in "ab" for n in range(10)}
+    assert decoded(tmp_path, folder(files)).manifest["counts"] == {"train": 16, "val": 4, "test": 20}
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (
+            {f"a/{n}.png": picture((0, 0, 0)) for n in range(5)} | {"b/0.png": picture((0, 0, 0))},
+            "class 'b' has 1 readable",
+        ),
+        ({"train/a/0.png": picture((0, 0, 0)), "test/b/0.png": picture((0, 0, 0))}, "class 'b' has no images in"),
+        ({"x.png": picture((0, 0, 0))}, "has no image at class/image"),
+    ],
+)
+def test_a_folder_that_cannot_be_split_is_an_error_that_says_so(tmp_path, folder, files, says):
+    with pytest.raises(InputError, match=says):
+        decoded(tmp_path, folder(files))
+
+
+def test_a_missing_folder_is_named():
+    with pytest.raises(InputError, match="/nowhere/at/all is not a folder"):
+        listing_digest("/nowhere/at/all")
+
+
+def test_a_folders_digest_is_of_paths_and_sizes(folder, tmp_path):
+    folder({"a/1.png": b"12", "b/2.JPG": b"123"})
+    root = str(tmp_path / "images")
+    before = listing_digest(root)
+    assert listing_count(root) == 2
+    (tmp_path / "images/a/1.png").touch()
+    assert listing_digest(root) == before
+    (tmp_path / "images/a/1.png").write_bytes(b"123")
+    assert listing_digest(root) != before
+
+
+@st.composite
+def entries(draw):
+    counts = draw(st.lists(st.integers(1, 40), min_size=1, max_size=4))
+    labels = draw(st.permutations([label for label, count in enumerate(counts) for _ in range(count)]))
+    return counts, [Entry(str(number), label, None, 1, 1) for number, label in enumerate(labels)]
+
+
+@given(entries(), st.floats(0.0, 0.5), st.floats(0.05, 0.45), st.integers(0, 3))
+@settings(max_examples=150)
+def test_the_split_is_stratified_seeded_and_complete(drawn, val, test, seed):
+    counts, images = drawn
+    dataset = {"split": {"val": val, "test": test}, "seed": seed}
+    names = [str(label) for label in range(len(counts))]
+    try:
+        splits = datasets.assign(dataset, names, images)
+    except InputError:
+        assert any(n <= max(1, round(test * n)) + (max(1, round(val * n)) if val else 0) for n in counts)
+        return
+    assert splits == datasets.assign(dataset, names, images)
+    assert None not in splits
+    for label, count in enumerate(counts):
+        found = collections.Counter(s for s, entry in zip(splits, images, strict=True) if entry.label == label)
+        assert found["test"] == max(1, round(test * count))
+        assert found["val"] == (max(1, round(val * count)) if val else 0)
+        assert found["train"] >= 1
+
+
+@given(entries(), st.integers(1, 6), st.integers(1, 6), st.sampled_from(["train", "train+val"]))
+@settings(max_examples=100)
+def test_a_smaller_subset_lies_within_a_larger_one_and_judges_on_the_same_images(drawn, first, second, train_on):
+    counts, images = drawn
+    names = [str(label) for label in range(len(counts))]
+    few, many = sorted((first, second))
+    dataset = {"split": {"val": 0.2, "test": 0.2}, "train_on": train_on}
+    try:
+        small, large = (datasets.assign(dataset | {"train_per_class": n}, names, images) for n in (few, many))
+    except InputError:
+        assume(False)
+    for a, b in zip(small, large, strict=True):
+        assert a != "train" or b == "train"
+        assert (a == "test") == (b == "test")
+    for label in range(len(counts)):
+        rows = [row for row, entry in enumerate(images) if entry.label == label]
+        assert sum(large[row] == "train" for row in rows) == many
+
+
+def test_too_few_to_train_on_names_class_count_and_need():
+    images = [Entry(str(n), n % 2, None, 1, 1) for n in range(20)]
+    with pytest.raises(InputError, match="class 'cat' has 8 readable images to train on, 9 are needed"):
+        datasets.assign({"split": {"val": 0.1, "test": 0.1}, "train_per_class": 9}, ["cat", "dog"], images)
+
+
+def test_threads_do_not_change_the_store(tmp_path, folder):
+    dataset = folder({f"{kind}/{n}.png": picture((n, n, 9)) for kind in "abc" for n in range(15)} | {"a/x.jpg": b""})
+    stores = [decoded(tmp_path / str(threads), dataset, threads=threads) for threads in (1, 4)]
+    first, second = (json.loads((store.directory / "manifest.json").read_text()) for store in stores)
+    assert first["images_sha256"] == second["images_sha256"]
+    assert files_of(stores[0]) == files_of(stores[1])
+
+
+def test_few_images_are_in_memory_at_a_time():
+    done = most = 0
+
+    def candidates():
+        nonlocal most
+        for number in range(200):
+            most = max(most, number - done)
+            yield datasets.Candidate(str(number), 0, None, lambda: Image.new("RGB", (4, 4)))
+
+    for _ in datasets.decoded(candidates(), 4, 2, []):
+        done += 1
+    assert done == 200
+    assert most <= 4 * 2

@@ -1,0 +1,162 @@
+"""Removing filters for good equals zeroing them, at the sizes that follow from the widths."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from winnow import backbones, channels, masks, surgery
+from winnow.backbones import Backbone
+
+
+def backbone_of(architecture, head, classes=7, dtype=torch.float32, seed=0):
+    """A backbone with drawn weights, biases and batch-norm statistics, so that no slice can hide in a constant."""
+    network = backbones.initialised(architecture, head, classes, seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    for name, tensor in network.state_dict().items():
+        if tensor.dim() == 1:
+            tensor.uniform_(0.5, 1.5, generator=generator) if "var" in name or "weight" in name else tensor.normal_(
+                0, 0.1, generator=generator
+            )
+        elif "classifier" in name:
+            tensor.normal_(0, tensor.shape[1] ** -0.5, generator=generator)
+    layers = [vars(layer) for layer in channels.layers_of(network)]
+    manifest = {"architecture": architecture, "head": head, "classes": classes, "layers": layers}
+    return Backbone(manifest, {n: t.to(dtype) for n, t in network.state_dict().items()}, channels.derive(network))
+
+
+def keep_of(backbone, scope, ratio, seed=0):
+    names = np.repeat(*zip(*((layer["layer"], layer["filters"]) for layer in backbone.manifest["layers"]), strict=True))
+    return masks.mask(names, np.random.default_rng(seed).random(names.size), scope, ratio).keep
+
+
+def masked(backbone, keep):
+    """The unpruned network with the removed filters' outputs zeroed by a hook after their ReLU."""
+    network, start = backbone.network(), 0
+    for layer in backbone.manifest["layers"]:
+        gate = torch.from_numpy(keep[start : start + layer["filters"]])[None, :, None, None]
+        network.get_submodule(layer["activation"]).register_forward_hook(lambda m, i, out, gate=gate: out * gate)
+        start += layer["filters"]
+    return network
+
+
+def removed(backbone, keep):
+    """The network of the sliced tensors, last layer included."""
+    manifest = backbone.manifest
+    state = surgery.slice_state(backbone.state, backbone.channels, keep)
+    network = backbones.build(manifest["architecture"], manifest["head"], manifest["classes"])
+    surgery.resize(network, {name: tensor.shape for name, tensor in state.items()})
+    network.load_state_dict(state, assign=True)
+    return network.eval()
+
+
+def difference(backbone, keep, size):
+    dtype = next(iter(backbone.state.values())).dtype
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(3), dtype=dtype)
+    with torch.inference_mode():
+        expected, got = masked(backbone, keep)(images), removed(backbone, keep)(images)
+    return ((got - expected).abs().max() / expected.abs().max()).item()
+
+
+@pytest.fixture(scope="module")
+def vgg16s():
+    return {name: backbone_of(name, "gap") for name in ("vgg16", "vgg16_bn")}
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("architecture", ["vgg16", "vgg16_bn"])
+def test_removed_equals_masked_at_every_ratio(vgg16s, architecture, scope):
+    backbone = vgg16s[architecture]
+    for tenth in range(1, 10):
+        assert difference(backbone, keep_of(backbone, scope, tenth / 10, tenth), 32) <= 1e-4
+
+
+@pytest.mark.parametrize("architecture", ["vgg16", "vgg16_bn"])
+def test_removed_equals_masked_in_float64(architecture):
+    backbone = backbone_of(architecture, "gap", dtype=torch.float64)
+    for scope, ratio in (("global", 0.4), ("layer", 0.7)):
+        assert difference(backbone, keep_of(backbone, scope, ratio), 32) <= 1e-10
+
+
+@pytest.mark.parametrize("architecture", ["vgg16", "vgg16_bn"])
+def test_removed_equals_masked_for_every_layer_by_itself(vgg16s, architecture):
+    backbone, start = vgg16s[architecture], 0
+    for layer in backbone.manifest["layers"]:
+        keep = np.ones(backbone.units, dtype=bool)
+        keep[start : start + layer["filters"] : 2] = False
+        start += layer["filters"]
+        assert difference(backbone, keep, 32) <= 1e-4, layer["layer"]
+
+
+def test_the_classifier_loses_the_columns_of_each_removed_channel():
+    backbone = backbone_of("vgg11", "classifier")
+    assert difference(backbone, keep_of(backbone, "global", 0.5), 64) <= 1e-4
+
+
+@given(st.lists(st.booleans(), min_size=224, max_size=224), st.sampled_from(["gap", "classifier"]))
+@settings(max_examples=25, deadline=None)
+def test_any_mask_of_a_small_network(bits, head):
+    backbone, keep, start = backbone_of("vgg_digits", "gap", dtype=torch.float64), np.array(bits), 0
+    for layer in backbone.manifest["layers"]:
+        keep[start] = True
+        start += layer["filters"]
+    assert difference(backbone, keep, 8) <= 1e-10
+
+
+def test_vgg16_by_layer_at_0_4_has_the_size_that_follows_from_its_widths():
+    widths = [size - masks.removals(0.4, size) for size in (64, 64, 128, 128, 256, 256, 256, *[512] * 6)]
+    sides = [224, 224, 112, 112, 56, 56, 56, 28, 28, 28, 14, 14, 14]
+    params = macs = 0
+    for before, width, side in zip([3, *widths], widths, sides, strict=False):
+        params += width * (9 * before + 1)
+        macs += width * 9 * before * side * side
+    for inputs, outputs in ((widths[-1] * 49, 4096), (4096, 4096), (4096, 102)):
+        params += outputs * (inputs + 1)
+        macs += inputs * outputs
+
+    with torch.device("meta"):
+        network = backbones.build("vgg16", "classifier", 1000)
+    layers = [vars(layer) for layer in channels.layers_of(network)]
+    manifest = {"architecture": "vgg16", "head": "classifier", "classes": 1000, "layers": layers}
+    state = {name: torch.empty(tensor.shape) for name, tensor in network.state_dict().items()}
+    backbone = Backbone(manifest, state, channels.derive(network))
+    pruned = backbones.pruned(backbone, keep_of(backbone, "layer", 0.4), 102, "inherited", 0)
+    assert surgery.cost(pruned, 224) == (params, macs)
+    assert round(params / 1e6, 1) == 84.1
+    assert round(macs / 1e9, 2) == 5.62
+
+
+def test_tensors_that_lose_nothing_are_not_copied_and_the_backbone_is_not_changed():
+    backbone = backbone_of("vgg_digits", "gap")
+    before = {name: tensor.clone() for name, tensor in backbone.state.items()}
+    keep = np.ones(backbone.units, dtype=bool)
+    sliced = surgery.slice_state(backbone.state, backbone.channels, keep)
+    assert all(sliced[name] is tensor for name, tensor in backbone.state.items())
+    surgery.slice_state(backbone.state, backbone.channels, keep_of(backbone, "layer", 0.5))
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state.items())
+
+
+def test_a_slice_may_have_a_stride_and_several_indices():
+    from winnow.tables import SCHEMAS
+
+    rows = {"unit": [0, 1], "layer": ["a", "a"], "filter": [0, 1], "tensor": ["w", "w"], "dimension": [1, 1]}
+    rows |= {"first": [0, 1], "length": [3, 3], "stride": [2, 2]}
+    import pyarrow as pa
+
+    table = pa.table(rows, schema=SCHEMAS["channels"])
+    weights = torch.arange(12.0).view(2, 6)
+    kept = surgery.slice_state({"w": weights}, table, np.array([True, False]))["w"]
+    assert kept.tolist() == weights[:, ::2].tolist()
+
+
+def test_depthwise_convolutions_and_norms_take_their_new_sizes():
+    from torch import nn
+
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1))
+    shapes = {"0.weight": (5, 3, 1, 1), "0.bias": (5,), "2.weight": (5, 1, 3, 3), "2.bias": (5,)}
+    shapes |= {f"1.{name}": (5,) for name in ("weight", "bias", "running_mean", "running_var")}
+    shapes |= {"1.num_batches_tracked": (), "3.weight": (4, 5, 1, 1), "3.bias": (4,)}
+    surgery.resize(network, shapes)
+    assert (network[2].groups, network[2].in_channels, network[1].num_features) == (5, 5, 5)
+    assert network(torch.randn(2, 3, 6, 6)).shape == (2, 4, 4, 4)
