@@ -185,9 +185,8 @@ def train(
             start = time.perf_counter() - run.seconds
 
             for step in range(run.step, steps):
-                rate = learning_rate(recipe, (epoch - 1) * steps + step, steps)
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = learning_rate(recipe, (epoch - 1) * steps + step, steps)
                 batch = slice(step * batch_size, min((step + 1) * batch_size, train_rows.size))
                 views = training_views(images, order[batch], recipe["augmentation"], seed, epoch, step)
                 wanted = labels[batch]
@@ -213,6 +212,7 @@ def train(
                     report(f"stopped by a signal in epoch {epoch} after step {step + 1} of {steps}")
                     raise SystemExit(TERMINATED)
 
+            rate = learning_rate(recipe, epoch * steps - 1, steps)
             train_loss = loss_sum.item() / train_rows.size
             seconds = time.perf_counter() - start
             if not math.isfinite(train_loss):

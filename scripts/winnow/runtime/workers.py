@@ -26,6 +26,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,11 +138,22 @@ def _lock(path: Path) -> Any:
 def _connect(path: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.connect(str(path))
+        with _address(path) as address:
+            connection.connect(address)
     except OSError:
         connection.close()
         raise
     return connection
+
+
+@contextlib.contextmanager
+def _address(path: Path) -> Iterator[str]:
+    """A socket's path through its folder's descriptor: a socket's address has room for a hundred bytes only."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def _remove(path: Path) -> None:
@@ -206,7 +218,8 @@ def serve() -> None:
     idle = float(os.environ.get(IDLE, IDLE_SECONDS))
     ends = os.pidfd_open(owner)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(path))
+    with _address(path) as address:
+        listener.bind(address)
     listener.listen(1)
     start = _state()
     while True:

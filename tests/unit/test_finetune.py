@@ -1,0 +1,204 @@
+"""The cell's program: what it writes, and what it does when things go wrong."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+import winnow
+from winnow import backbones, masks, models, tables, training
+from winnow.files import InputError, read_json
+from winnow.store import Entry, Store, write_store
+
+from . import programs
+from .test_backbones import imported
+
+RECIPE = {
+    "epochs": 2,
+    "batch_size": 8,
+    "optimizer": "sgd",
+    "learning_rate": 0.05,
+    "momentum": 0.9,
+    "weight_decay": 0.0,
+    "schedule": "cosine",
+    "warmup_epochs": 0,
+    "label_smoothing": 0.0,
+    "augmentation": None,
+    "precision": "auto",
+    "evaluate_every": 1,
+}
+TIMES = ("seconds", "images_per_second", "resumed")
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A folder with a store of 3 classes, a backbone and a by-layer mask at ratio 0.5."""
+    root = tmp_path_factory.mktemp("inputs")
+    generator = np.random.default_rng(0)
+    splits = (["train"] * 5 + ["val"] * 2 + ["test"] * 4) * 3
+    pixels = [generator.integers(0, 80, (8, 8, 3), dtype=np.uint8) + 60 * (n // 11) for n in range(33)]
+    stream = ((Entry(str(n), n // 11, None, 8, 8), pixels[n].astype(np.uint8)) for n in range(33))
+    manifest = {"classes": ["p", "q", "r"], "store_size": 8, "image_size": 8, "spec": {}}
+    write_store(root / "store", stream, lambda entries: splits, manifest)
+    imported(root / "net")
+    layers = read_json(root / "net" / "manifest.json")["layers"]
+    names = np.repeat([layer["layer"] for layer in layers], [layer["filters"] for layer in layers])
+    index = np.concatenate([np.arange(layer["filters"]) for layer in layers])
+    mask = masks.mask(names, np.random.default_rng(1).random(names.size), "layer", 0.5)
+    rows = {"layer": names, "filter": index, "keep": mask.keep, "rank": mask.rank}
+    tables.write_table(root / "mask.parquet", pa.table(rows), "mask", {"requested": 0.5, "achieved": mask.achieved})
+    return root
+
+
+def finetuned(inputs, output, mask=True, keep=True, recipe=RECIPE, init="inherited", checkpoint_seconds=120):
+    cell = {"dataset": "d", "backbone": "b", "criterion": "apoz", "scope": "layer", "ratio": 0.5, "round_to": None}
+    cell |= {"init": init, "seed": 0}
+    spec = {"cell": cell, "recipe": recipe, "models": "keep" if keep else "drop", "code": "0"}
+    arguments = ["--dataset", inputs / "store", "--backbone", inputs / "net", "--output", output]
+    arguments += ["--checkpoint-seconds", checkpoint_seconds, *(["--mask", inputs / "mask.parquet"] if mask else [])]
+    programs.run("finetune", spec, *arguments)
+    return read_json(output / "metrics.json")
+
+
+def comparable(metrics):
+    return {name: value for name, value in metrics.items() if name not in TIMES}
+
+
+def test_a_cell_has_metrics_history_predictions_and_a_model(inputs, tmp_path):
+    metrics = finetuned(inputs, tmp_path)
+    assert metrics["status"] == "finished"
+    assert metrics["versions"] == {"torch": torch.__version__, "torchvision": metrics["versions"]["torchvision"]} | {
+        "winnow": winnow.__version__
+    }
+    assert metrics["spec"]["recipe"] == RECIPE
+    assert metrics["requested_ratio"] == 0.5
+    assert metrics["achieved_ratio"] == 0.5
+    assert metrics["precision"] == "fp32"
+    history = tables.read_table(tmp_path / "history.parquet", "history").to_pylist()
+    assert [row["epoch"] for row in history] == [1, 2]
+    assert metrics["val_accuracy"] == history[metrics["epoch"] - 1]["val_accuracy"]
+
+    predictions = tables.read_table(tmp_path / "predictions.parquet", "predictions").to_pylist()
+    store = Store.open(inputs / "store")
+    assert [row["image"] for row in predictions] == store.rows("test").tolist()
+    assert metrics["accuracy"] == pytest.approx(np.mean([row["correct"] for row in predictions]))
+    for name, accuracy in metrics["per_class"].items():
+        own = [row["correct"] for row in predictions if store.classes[row["label"]] == name]
+        assert accuracy == pytest.approx(np.mean(own))
+    assert metrics["class_accuracy"] == pytest.approx(np.mean(list(metrics["per_class"].values())))
+
+    network, description = models.load(tmp_path)
+    images = training.Images(
+        torch.from_numpy(np.array(store.images)),
+        torch.from_numpy(store.labels),
+        8,
+        description["mean"],
+        description["std"],
+    )
+    judged = training.evaluate(network, images, store.rows("test"), "fp32")
+    assert judged.predicted.tolist() == [row["predicted"] for row in predictions]
+    assert description["classes"] == store.classes
+    assert metrics["params"] == sum(parameter.numel() for parameter in network.parameters())
+    assert metrics["bytes"] == 4 * metrics["params"]
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_the_baseline_has_no_mask_and_dropped_models_leave_none(inputs, tmp_path):
+    pruned = finetuned(inputs, tmp_path)
+    assert (tmp_path / "model.safetensors").exists()
+    metrics = finetuned(inputs, tmp_path, mask=False, keep=False)
+    assert not list(tmp_path.glob("model.*"))
+    assert metrics["model"] is None
+    assert metrics["achieved_ratio"] == 0
+    assert metrics["params"] > pruned["params"]
+
+
+def test_random_weights_make_the_same_network_with_other_values(inputs, tmp_path):
+    inherited = finetuned(inputs, tmp_path / "a", keep=False)
+    drawn = finetuned(inputs, tmp_path / "b", keep=False, init="random")
+    assert (inherited["params"], inherited["macs"]) == (drawn["params"], drawn["macs"])
+    assert inherited["test_loss"] != drawn["test_loss"]
+
+
+def test_a_diverged_cell_is_a_result_that_says_why(inputs, tmp_path, capsys):
+    metrics = finetuned(inputs, tmp_path, recipe=RECIPE | {"learning_rate": 1e30, "schedule": "constant"})
+    assert metrics["status"] == "diverged"
+    assert "at learning rate 1e+30" in metrics["reason"]
+    assert metrics["accuracy"] is None
+    assert "DIVERGED" in capsys.readouterr().out
+    assert tables.read_table(tmp_path / "predictions.parquet", "predictions").num_rows == 0
+
+
+def test_out_of_memory_runs_once_more_with_half_the_images_a_pass(inputs, tmp_path, monkeypatch, capsys):
+    whole = finetuned(inputs, tmp_path / "whole")
+    real = training.train
+    passes = []
+
+    def train(network, images, train_rows, val_rows, recipe, seed, precision, micro_batch, checkpoint):
+        passes.append(micro_batch)
+        if len(passes) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(network, images, train_rows, val_rows, recipe, seed, precision, micro_batch, checkpoint)
+
+    monkeypatch.setattr(training, "train", train)
+    metrics = finetuned(inputs, tmp_path / "half")
+    assert passes == [8, 4]
+    assert metrics["micro_batch"] == 4
+    assert "once more with 4 images a pass, 8 a step as before" in capsys.readouterr().out
+    assert metrics["test_loss"] == pytest.approx(whole["test_loss"], rel=1e-4)
+
+    monkeypatch.setattr(training, "train", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("again")))
+    with pytest.raises(torch.OutOfMemoryError):
+        finetuned(inputs, tmp_path / "none")
+    assert not (tmp_path / "none" / "metrics.json").exists()
+
+
+def test_a_killed_cell_goes_on_and_ends_with_the_same_metrics(inputs, tmp_path, monkeypatch):
+    reference = finetuned(inputs, tmp_path / "a")
+    write = training.Checkpoint.write
+
+    class Killed(BaseException):
+        pass
+
+    def mortal(self, *arguments):
+        write(self, *arguments)
+        raise Killed
+
+    monkeypatch.setattr(training.Checkpoint, "write", mortal)
+    with pytest.raises(Killed):
+        finetuned(inputs, tmp_path / "b", checkpoint_seconds=0)
+    assert not (tmp_path / "b" / "metrics.json").exists()
+    monkeypatch.setattr(training.Checkpoint, "write", write)
+    resumed = finetuned(inputs, tmp_path / "b")
+    assert resumed["resumed"] == 1
+    assert comparable(resumed) == comparable(reference)
+    for name in ("predictions.parquet", "model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_checkpoint_of_another_mask_is_not_taken_up(inputs, tmp_path, monkeypatch):
+    write = training.Checkpoint.write
+    monkeypatch.setattr(training.Checkpoint, "write", lambda self, *a: (write(self, *a), exec("raise SystemExit(9)")))
+    with pytest.raises(SystemExit):
+        finetuned(inputs, tmp_path, checkpoint_seconds=0)
+    monkeypatch.setattr(training.Checkpoint, "write", write)
+    assert finetuned(inputs, tmp_path, mask=False)["resumed"] == 0
+
+
+def test_a_mask_of_another_backbone_is_told(inputs, tmp_path):
+    table = tables.read_table(inputs / "mask.parquet", "mask")
+    tables.write_table(tmp_path / "mask.parquet", table.slice(0, 10), "mask", {"requested": 0.5, "achieved": 0.5})
+    for name in ("store", "net"):
+        (tmp_path / name).symlink_to(inputs / name)
+    with pytest.raises(InputError, match=r"a mask of 10 filters, the backbone has 224"):
+        finetuned(tmp_path, tmp_path / "out")
+
+
+def test_pretraining_makes_weights_that_a_backbone_can_be_made_of(inputs, tmp_path):
+    backbone = {"architecture": "vgg_digits", "head": "gap", "mean": [0.5] * 3, "std": [0.5] * 3}
+    spec = {"backbone": backbone, "recipe": RECIPE, "seed": 1, "code": "0"}
+    programs.run("pretrain", spec, "--dataset", inputs / "store", "--output", tmp_path / "w.safetensors")
+    imported(tmp_path / "net", tmp_path / "w.safetensors", weights=None)
+    loaded = backbones.load(tmp_path / "net")
+    assert loaded.manifest["classes"] == 3
+    assert loaded.network()(torch.zeros(1, 3, 8, 8)).shape == (1, 3)

@@ -1,0 +1,260 @@
+"""The training loop: its formulas, its choices, its determinism and its resumption."""
+
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from winnow import training
+from winnow.augmentation import evaluation_view, normalise
+from winnow.training import Checkpoint, Diverged, Images, evaluate, learning_rate, train
+
+RECIPE = {
+    "epochs": 3,
+    "batch_size": 8,
+    "optimizer": "sgd",
+    "learning_rate": 0.05,
+    "momentum": 0.9,
+    "weight_decay": 1e-3,
+    "schedule": "cosine",
+    "warmup_epochs": 1,
+    "label_smoothing": 0.1,
+    "augmentation": {"scale": [0.5, 1.0], "ratio": [0.8, 1.25], "flip": True},
+    "precision": "fp32",
+    "evaluate_every": 1,
+}
+MEAN, STD = [0.4, 0.5, 0.6], [0.3, 0.2, 0.25]
+TRAIN, VAL, TEST = np.arange(20), np.arange(20, 30), np.arange(30, 40)
+
+
+@pytest.fixture
+def images():
+    generator = np.random.default_rng(0)
+    labels = np.arange(40) % 4
+    pixels = generator.integers(0, 100, (40, 10, 10, 3)) + 40 * labels[:, None, None, None]
+    return Images(torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(labels), 8, MEAN, STD)
+
+
+def network(seed=0, dropout=0.3):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Dropout(dropout), nn.Linear(32, 4)
+        )
+
+
+def run(images, recipe=RECIPE, val=VAL, seed=0, **options):
+    return train(network(), images, TRAIN, val, recipe, seed, "fp32", report=lambda line: None, **options)
+
+
+def same(first, second):
+    return all(torch.equal(tensor, second.state[name]) for name, tensor in first.state.items())
+
+
+def stripped(history):
+    return [{name: row[name] for name in row if name not in ("seconds", "images_per_second")} for row in history]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_equals_a_plain_loop(images, optimizer):
+    recipe = RECIPE | {"optimizer": optimizer, "augmentation": None, "learning_rate": 0.01}
+    trained = train(network(dropout=0.0), images, TRAIN, VAL[:0], recipe, 5, "fp32", report=lambda line: None)
+
+    plain = network(dropout=0.0)
+    make = {
+        "sgd": lambda p: torch.optim.SGD(p, 1.0, momentum=0.9, nesterov=True, weight_decay=1e-3),
+        "adamw": lambda p: torch.optim.AdamW(p, 1.0, betas=(0.9, 0.999), weight_decay=1e-3),
+    }
+    updates = make[optimizer](plain.parameters())
+    losses, step = [], 0
+    for epoch in range(1, 4):
+        order = np.random.default_rng((5, epoch)).permutation(TRAIN)
+        total = 0.0
+        for start in range(0, 20, 8):
+            rows = torch.from_numpy(order[start : start + 8])
+            x = normalise(evaluation_view(images.pixels[rows], 8), MEAN, STD)
+            # A linear warm-up over the first epoch's 3 steps, then half a cosine over the other 6.
+            rate = (step + 1) / 4 if step < 3 else 0.5 * (1 + math.cos(math.pi * (step - 3) / 6))
+            updates.param_groups[0]["lr"] = 0.01 * rate
+            loss = functional.cross_entropy(plain(x), images.labels[rows], label_smoothing=0.1)
+            updates.zero_grad()
+            loss.backward()
+            updates.step()
+            total += loss.item() * len(rows)
+            step += 1
+        losses.append(total / 20)
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(trained.state[name], tensor, rtol=1e-4, atol=1e-6)
+    assert [row["train_loss"] for row in trained.history] == pytest.approx(losses, rel=1e-4)
+
+
+def test_the_schedule_warms_up_and_ends_at_0():
+    rates = [learning_rate(RECIPE, step, 10) for step in range(30)]
+    assert rates[:10] == pytest.approx([0.05 * (step + 1) / 11 for step in range(10)])
+    assert rates[10] == 0.05
+    assert rates == sorted(rates[:11]) + sorted(rates[11:], reverse=True)
+    assert 0 < rates[-1] < 0.001
+    assert {learning_rate(RECIPE | {"schedule": "constant"}, step, 10) for step in range(10, 30)} == {0.05}
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_one_others(images):
+    first, again, other = run(images), run(images), run(images, seed=1)
+    assert same(first, again)
+    assert stripped(first.history) == stripped(again.history)
+    assert not same(first, other)
+
+
+def test_global_random_state_is_left_as_it_was(images):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    result = run(images)
+    assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(99)
+    assert same(result, run(images))
+
+
+def test_validation_chooses_the_epoch_by_accuracy_then_loss_then_earliest(images, monkeypatch):
+    judged = iter([(0.5, 1.0), (0.7, 1.0), (0.7, 0.8), (0.7, 0.8), (0.6, 0.1)])
+    states = []
+
+    def fake(net, *_):
+        accuracy, loss = next(judged)
+        states.append({name: tensor.clone() for name, tensor in net.state_dict().items()})
+        return training.Judgement(loss, accuracy, np.zeros(0), np.zeros(0))
+
+    monkeypatch.setattr(training, "evaluate", fake)
+    trained = run(images, RECIPE | {"epochs": 5})
+    assert (trained.epoch, trained.val_accuracy) == (3, 0.7)
+    assert all(torch.equal(trained.state[name], tensor) for name, tensor in states[2].items())
+
+
+def test_without_validation_images_the_last_epoch_is_taken(images):
+    trained = run(images, val=VAL[:0])
+    assert (trained.epoch, trained.val_accuracy) == (3, None)
+    assert all(row["val_loss"] is None for row in trained.history)
+
+
+def test_validation_comes_no_more_often_than_asked_and_after_the_last_epoch(images):
+    trained = run(images, RECIPE | {"epochs": 5, "evaluate_every": 2})
+    assert [row["val_accuracy"] is not None for row in trained.history] == [False, True, False, True, True]
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 4, 8])
+def test_gradients_of_passes_add_up_to_the_batchs(images, micro_batch):
+    def loop(size):
+        net = network(dropout=0.0)
+        return train(net, images, TRAIN, VAL, RECIPE, 0, "fp32", size, report=lambda line: None)
+
+    whole, parts = loop(None), loop(micro_batch)
+    for name, tensor in whole.state.items():
+        torch.testing.assert_close(parts.state[name], tensor, rtol=1e-4, atol=1e-6)
+
+
+def test_a_loss_that_is_no_number_names_epoch_and_rate(images):
+    recipe = RECIPE | {"learning_rate": 1e30, "schedule": "constant", "warmup_epochs": 0}
+    with pytest.raises(Diverged, match=r"loss is (nan|inf) in epoch [12] at learning rate 1e\+30"):
+        run(images, recipe)
+
+
+def test_bfloat16_trains_to_nearly_the_same_loss(images):
+    full = run(images)
+    half = train(network(), images, TRAIN, VAL, RECIPE, 0, "bf16", report=lambda line: None)
+    assert half.history[-1]["train_loss"] == pytest.approx(full.history[-1]["train_loss"], rel=0.05)
+    assert all(tensor.dtype == torch.float32 for tensor in half.state.values())
+
+
+def test_evaluation_equals_one_image_at_a_time(images, monkeypatch):
+    net = network().train()
+    monkeypatch.setattr(training, "EVALUATION_PIXELS", 3 * 64)
+    judged = evaluate(net, images, TEST, "fp32")
+    net.eval()
+    for position, row in enumerate(TEST):
+        x = normalise(evaluation_view(images.pixels[row : row + 1], 8), MEAN, STD)
+        probabilities = net(x).softmax(1)[0]
+        assert judged.predicted[position] == probabilities.argmax()
+        assert judged.probability[position] == pytest.approx(probabilities[images.labels[row]].item(), rel=1e-4)
+    labels = images.labels[TEST].numpy()
+    assert judged.accuracy == pytest.approx((judged.predicted == labels).mean())
+    assert judged.loss == pytest.approx(-np.log(judged.probability).mean(), rel=1e-4)
+
+
+class Killed(BaseException):
+    """What a kill looks like from inside: the run is simply gone."""
+
+
+@pytest.mark.parametrize("after", range(1, 9))
+def test_a_run_resumed_from_any_step_ends_bit_for_bit_the_same(images, tmp_path, after):
+    reference = run(images)
+    path = tmp_path / "checkpoint.pt"
+
+    class Mortal(Checkpoint):
+        left = after
+
+        def write(self, *arguments):
+            super().write(*arguments)
+            self.left -= 1
+            if self.left == 0:
+                raise Killed
+
+    with pytest.raises(Killed):
+        run(images, checkpoint=Mortal(path, "key", 0.0, lambda line: None))
+    resumed = run(images, checkpoint=Checkpoint(path, "key", 1e9, lambda line: None))
+    assert resumed.resumed == 1
+    assert same(reference, resumed)
+    assert stripped(reference.history) == stripped(resumed.history)
+    assert (reference.epoch, reference.val_accuracy) == (resumed.epoch, resumed.val_accuracy)
+
+
+def test_sigterm_writes_the_checkpoint_and_ends_with_143(images, tmp_path, monkeypatch):
+    reference = run(images)
+    path = tmp_path / "checkpoint.pt"
+    steps = []
+    views = training.training_views
+
+    def counted(*arguments):
+        steps.append(1)
+        if len(steps) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return views(*arguments)
+
+    monkeypatch.setattr(training, "training_views", counted)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        run(images, checkpoint=Checkpoint(path, "key", 1e9, lambda line: None))
+    assert stop.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert len(steps) == 5
+    assert same(reference, run(images, checkpoint=Checkpoint(path, "key", 1e9, lambda line: None)))
+    assert len(steps) == 9  # three epochs of three steps, none of them twice
+
+
+@pytest.mark.parametrize("damage", ["other key", "cut", "text"])
+def test_a_checkpoint_that_is_not_this_runs_is_not_taken_up(images, tmp_path, damage):
+    path = tmp_path / "checkpoint.pt"
+    lines = []
+    run(images, checkpoint=Checkpoint(path, "key", 0.0))
+    assert path.exists()
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "text":
+        path.write_text("no")
+    key = "other" if damage == "other key" else "key"
+    result = run(images, checkpoint=Checkpoint(path, key, 1e9, lines.append))
+    assert result.resumed == 0
+    assert "starting anew" in lines[0]
+    assert same(result, run(images))
+
+
+def test_auto_is_what_the_device_gains_from(monkeypatch):
+    monkeypatch.setattr(training, "_has_bf16_arithmetic", lambda: True)
+    assert training.precision_for("auto", "cpu", 10**9) == "bf16"
+    assert training.precision_for("auto", "cpu", 10**6) == "fp32"
+    assert training.precision_for("fp32", "cpu", 10**9) == "fp32"
+    monkeypatch.setattr(training, "_has_bf16_arithmetic", lambda: False)
+    assert training.precision_for("auto", "cpu", 10**9) == "fp32"
+    assert training.precision_for("bf16", "cpu", 10**6) == "bf16"
