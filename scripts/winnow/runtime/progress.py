@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from snakemake.common import NOTHING_TO_BE_DONE_MSG
+from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 from tqdm import tqdm
 
@@ -44,7 +45,8 @@ def attach(
     the results that ``unrecorded`` names, the user is warned.
     """
     settings = workflow.output_settings
-    if settings.quiet or settings.verbose or settings.printshellcmds or settings.log_handler_settings:
+    quiet = set(settings.quiet or ()) - {Quietness.HOST}
+    if quiet or settings.verbose or settings.printshellcmds or settings.log_handler_settings:
         return  # The user asked for another display.
     logger = logging.getLogger("snakemake.logging")
     streams = [handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"]

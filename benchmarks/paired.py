@@ -1,0 +1,57 @@
+"""Paired timing: two things in turn, A B A B …, so that a machine's drift falls on both, and the ratio pair by pair."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Wall-clock seconds of one call."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def compare(
+    name: str,
+    first: Callable[[], object],
+    second: Callable[[], object],
+    repeats: int,
+    timer: Callable[[Callable[[], object]], float] = seconds,
+) -> float:
+    """Time ``first`` and ``second`` in turn, print both and the ratio first / second; return its median.
+
+    One round before the counted ones warms both up.
+    """
+    timer(first), timer(second)
+    pairs = [(timer(first), timer(second)) for _ in range(repeats)]
+    ratios = sorted(a / b for a, b in pairs)
+    one, two = (statistics.median(times) for times in zip(*pairs, strict=True))
+    middle = statistics.median(ratios)
+    print(
+        f"{name}: {one:.4g} s / {two:.4g} s, ratio {middle:.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}, {repeats} pairs)"
+    )
+    return middle
+
+
+def machine(threads: int) -> None:
+    """Print what the numbers below were measured on, and give torch its threads."""
+    import torch
+    import torchvision
+
+    torch.set_num_threads(threads)
+    from winnow.runtime.devices import Lease
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else Lease(None).name
+    print(
+        f"{device}, {os.cpu_count()} cores, {threads} threads; Python {platform.python_version()}, "
+        f"torch {torch.__version__}, torchvision {torchvision.__version__}"
+    )

@@ -1,0 +1,55 @@
+"""The statistics pass against a plain forward pass of the same features, and against conventional hooks.
+
+python benchmarks/statistics_pass.py [--architecture vgg16] [--size 224] [--batch 8] [--repeats 5] [--threads N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from paired import compare, machine
+
+import torch
+from winnow import backbones, channels, statistics
+
+
+def main(arguments: argparse.Namespace) -> None:
+    machine(arguments.threads)
+    network = backbones.initialised(arguments.architecture, "gap", 10, 0).eval()
+    layers = [vars(layer) for layer in channels.layers_of(network)]
+    shape = (arguments.batch, 3, arguments.size, arguments.size)
+    images = torch.randn(shape).contiguous(memory_format=torch.channels_last)
+    labels = torch.arange(arguments.batch) % 10
+
+    def plain():
+        with torch.inference_mode():
+            network.features(images)
+
+    def measured():
+        statistics.measure(network, layers, [(images, labels)], 10)
+
+    def conventional():
+        found = []
+        hooks = [
+            network.get_submodule(layer["activation"]).register_forward_hook(
+                lambda m, i, out: found.append(((out == 0).float().mean((0, 2, 3)), out.mean((0, 2, 3))))
+            )
+            for layer in layers
+        ]
+        plain()
+        for hook in hooks:
+            hook.remove()
+
+    compare("statistics / plain forward", measured, plain, arguments.repeats)
+    compare("hooks with (x == 0).float().mean() / plain forward", conventional, plain, arguments.repeats)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--architecture", default="vgg16")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    main(parser.parse_args())

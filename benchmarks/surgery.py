@@ -1,0 +1,62 @@
+"""Mask and surgery of a whole network against Torch-Pruning's removal of the same filters.
+
+python benchmarks/surgery.py [--architecture vgg16] [--ratio 0.4] [--repeats 5] [--threads N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+
+from paired import compare, machine, seconds
+
+import numpy as np
+import torch
+import torch_pruning
+from winnow import backbones, channels, masks
+
+
+def main(arguments: argparse.Namespace) -> None:
+    machine(arguments.threads)
+    dense = backbones.initialised(arguments.architecture, "classifier", 1000, 0).eval()
+    layers = [vars(layer) for layer in channels.layers_of(dense)]
+    manifest = {"architecture": arguments.architecture, "head": "classifier", "classes": 1000, "layers": layers}
+    backbone = backbones.Backbone(manifest, dense.state_dict(), channels.derive(dense))
+    names = np.repeat([layer["layer"] for layer in layers], [layer["filters"] for layer in layers])
+    scores = np.random.default_rng(0).random(names.size)
+    keep = masks.mask(names, scores, "layer", arguments.ratio).keep
+    image = torch.randn(1, 3, 224, 224)
+
+    def ours():
+        mask = masks.mask(names, scores, "layer", arguments.ratio)
+        return backbones.pruned(backbone, mask.keep, 1000, "inherited", 0)
+
+    # Torch-Pruning cuts the network that it is given: each cell needs a copy, its graph, and the removal.
+    def theirs():
+        network = copy.deepcopy(dense)
+        graph = torch_pruning.DependencyGraph().build_dependency(network, example_inputs=image)
+        start = 0
+        for layer in layers:
+            gone = np.flatnonzero(~keep[start : start + layer["filters"]]).tolist()
+            start += layer["filters"]
+            group = graph.get_pruning_group(
+                network.get_submodule(layer["layer"]), torch_pruning.prune_conv_out_channels, idxs=gone
+            )
+            group.prune()
+        return network
+
+    a, b = ours(), theirs()
+    shapes = [[tuple(p.shape) for p in network.parameters()] for network in (a, b)]
+    assert shapes[0] == shapes[1], "the two do not remove the same filters"
+    compare("Torch-Pruning / mask + surgery", theirs, ours, arguments.repeats)
+    print(f"mask + surgery: {min(seconds(ours) for _ in range(5)):.3f} s (best of 5)")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--architecture", default="vgg16")
+    parser.add_argument("--ratio", type=float, default=0.4)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    main(parser.parse_args())

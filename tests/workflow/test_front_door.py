@@ -1,0 +1,107 @@
+"""What a user types first, and the demo that answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from winnow import grid
+from winnow.tables import read_table
+
+from .checkout import ROOT, Checkout, jobs
+
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory) -> Checkout:
+    """A checkout with the project's own configuration, in which nothing has run."""
+    return Checkout(tmp_path_factory.mktemp("fresh") / "checkout", CONFIG)
+
+
+@pytest.mark.parametrize("target", ["", *CONFIG["experiments"]])
+def test_a_dry_run_of_every_target_lists_its_cells_and_the_disk_they_take(fresh, target):
+    output = fresh.snakemake("-n", *([target] if target else []))
+    experiments = CONFIG["targets"] if not target else [target]
+    cells = grid.union(CONFIG["experiments"][name] for name in experiments)
+    assert {job for job in jobs(output) if job.startswith("finetune")} == {f"finetune {cell.path}" for cell in cells}
+    assert re.search(rf"Disk: about [\d.]+ [kMGT]B for {len(cells)} cells", output)
+    assert not (fresh.path / "results").exists()
+
+
+def test_kept_models_count_in_the_forecast(fresh, tmp_path):
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config["experiments"]["global"] |= {"models": "keep", "datasets": ["flowers102"], "ratios": [0.4], "seeds": [0]}
+    output = Checkout(tmp_path / "checkout", config).snakemake("-n", "global")
+    # 4 networks of 84 M parameters, a baseline of 134 M, and 8,189 images of 256×256 pixels.
+    size = float(re.search(r"Disk: about ([\d.]+) GB", output)[1])
+    assert size == pytest.approx((4 * 84.1e6 * 4 + 134.7e6 * 4 + 8189 * 256 * 256 * 3) / 1e9, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--lint"], ["demo", "--rulegraph"], ["demo", "--dag"], ["demo", "-n", "--until", "mask"], ["--list"]]
+)
+def test_snakemakes_habits_work(fresh, arguments):
+    output = fresh.snakemake(*arguments)
+    if arguments == ["--lint"]:
+        assert "Congratulations" in output
+    if "--until" in arguments:
+        assert {job.split()[0] for job in jobs(output)} == {
+            "decode", "pretrain", "import_backbone", "measure", "score", "mask"
+        }  # fmt: skip
+
+
+def test_snakefiles_are_formatted():
+    command = [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "rules"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_snakefile_loads_nothing_like_torch(fresh):
+    code = "import sys; from snakemake.cli import main; sys.argv[1:] = ['-n', 'demo', '-q', '--cores', '1']\n"
+    code += "try: main()\nexcept SystemExit: pass\nprint('LOADED', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=fresh.path, capture_output=True, text=True)
+    loaded = set(done.stdout.split("LOADED")[1].split())
+    assert loaded
+    assert not loaded & {"torch", "torchvision", "safetensors", "sklearn", "scipy", "altair", "PIL"}
+
+
+def test_the_demo_answers(fresh):
+    output = fresh.snakemake("demo")
+    summary = read_table(fresh.path / "results/experiments/demo/summary.parquet", "summary").to_pylist()
+    assert len(list((fresh.path / "results/cells").rglob("metrics.json"))) >= 60
+    (baseline,) = [row for row in summary if row["criterion"] == "unpruned"]
+    assert baseline["accuracy"] > 0.9
+    for scope in ("global", "layer"):
+        drop = {row["criterion"]: row["drop"] for row in summary if (row["scope"], row["ratio"]) == (scope, 0.4)}
+        assert min(drop[name] for name in ("apoz", "mean_activation", "average_weight")) < 0.03
+        assert drop["random"] > 0.03
+        assert drop["random"] > max(drop["apoz"], drop["mean_activation"]) + 0.03
+        assert (fresh.path / f"results/experiments/demo/figures/digits-vgg_digits-{scope}.svg").exists()
+    # The summary and the places of its files are the last thing that a run prints.
+    assert "digits, vgg_digits" in output
+    assert "results/experiments/demo/summary.csv" in output.splitlines()[-8:]
+    # And of a run that has nothing to do.
+    assert "results/experiments/demo/summary.csv" in fresh.snakemake("demo")
+
+
+def test_workers_on_and_off_give_the_same_bytes(finished, tmp_path):
+    off = Checkout(tmp_path / "checkout")
+    off.run(WINNOW_WORKERS="off")
+    cells = sorted(path.parent.relative_to(finished.path) for path in finished.path.rglob("metrics.json"))
+    assert len(cells) == 6
+    for cell in cells:
+        for name in ("predictions.parquet",):
+            assert (finished.path / cell / name).read_bytes() == (off.path / cell / name).read_bytes()
+        warm, cold = (json.loads((place.path / cell / "metrics.json").read_text()) for place in (finished, off))
+        for times in ("seconds", "images_per_second"):
+            warm.pop(times), cold.pop(times)
+        assert warm == cold
+    for pattern in ("results/masks/**/*.parquet", "results/scores/**/*.parquet", "results/statistics/**/*.parquet"):
+        for path in finished.path.glob(pattern):
+            assert path.read_bytes() == (off.path / path.relative_to(finished.path)).read_bytes()
