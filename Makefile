@@ -1,10 +1,14 @@
 # make demo    install, run the demo and print its summary
 # make test    install, and run the tests
 #
-# make run, make lint, make clean: see below. Every command uses .venv, which `make .venv` alone creates too.
+# make lint, format, clean: see below. Every command uses .venv. CORES=4 sets how many cores are used, PYTHON=... which
+# Python makes .venv, PYTEST="-k masks" what pytest is told.
 
-PYTHON ?= $(firstword $(foreach v,3.13 3.12 3.11 3,$(shell command -v python$(v) 2>/dev/null)))
-CORES ?= $(shell $(PYTHON) -c "import os; print(len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())")
+# The first Python that is new enough; envs/install.sh says so if there is none.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14; do \
+	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+CORES ?= $(shell getconf _NPROCESSORS_ONLN)
 BIN = .venv/bin
 # Imports of torch take twice as long without compiled files, so let jobs use and write them.
 unexport PYTHONDONTWRITEBYTECODE

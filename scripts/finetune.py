@@ -21,6 +21,7 @@ from winnow import backbones, cli, models, surgery, tables, training
 from winnow.files import InputError, canonical_json, file_digest, read_json, write_json
 from winnow.images import load_images
 from winnow.runtime import devices
+from winnow.runtime.memory import kept
 from winnow.store import Store
 
 # Everything that these say of a mask, a backbone or a data set is in their digests: a checkpoint is of all of them.
@@ -33,10 +34,18 @@ def main(arguments: argparse.Namespace) -> None:
     cell, recipe = spec["cell"], spec["recipe"]
     lease = devices.lease(arguments.gpu)
     threads = training.threads()
-    store = Store.open(arguments.dataset)
-    backbone = backbones.load(arguments.backbone)
+    store = kept("store", arguments.dataset, lambda: Store.open(arguments.dataset))
+    backbone = kept("backbone", arguments.backbone, lambda: backbones.load(arguments.backbone))
     keep, requested, achieved = read_mask(arguments.mask, backbone)
-    images = load_images(store, backbone.manifest["mean"], backbone.manifest["std"], lease.device)
+    mean, std = backbone.manifest["mean"], backbone.manifest["std"]
+    images = kept(
+        "images",
+        arguments.dataset,
+        lambda: load_images(store, mean, std, lease.device),
+        lease.device,
+        *mean,
+        *std,
+    )
     train_rows, val_rows, test_rows = (store.rows(split) for split in ("train", "val", "test"))
 
     def network_of_cell() -> torch.nn.Module:

@@ -10,7 +10,7 @@ import sys
 import pytest
 import yaml
 
-from winnow import grid
+from winnow import config, grid
 from winnow.tables import read_table
 
 from .checkout import ROOT, Checkout, jobs
@@ -28,16 +28,17 @@ def fresh(tmp_path_factory) -> Checkout:
 def test_a_dry_run_of_every_target_lists_its_cells_and_the_disk_they_take(fresh, target):
     output = fresh.snakemake("-n", *([target] if target else []))
     experiments = CONFIG["targets"] if not target else [target]
-    cells = grid.union(CONFIG["experiments"][name] for name in experiments)
+    checked = config.load(CONFIG).experiments
+    cells = grid.union(checked[name].model_dump() for name in experiments)
     assert {job for job in jobs(output) if job.startswith("finetune")} == {f"finetune {cell.path}" for cell in cells}
     assert re.search(rf"Disk: about [\d.]+ [kMGT]B for {len(cells)} cells", output)
     assert not (fresh.path / "results").exists()
 
 
-def test_kept_models_count_in_the_forecast(fresh, tmp_path):
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    config["experiments"]["global"] |= {"models": "keep", "datasets": ["flowers102"], "ratios": [0.4], "seeds": [0]}
-    output = Checkout(tmp_path / "checkout", config).snakemake("-n", "global")
+def test_kept_models_count_in_the_forecast(tmp_path):
+    raw = yaml.safe_load((ROOT / "config.yaml").read_text())
+    raw["experiments"]["global"] |= {"models": "keep", "datasets": ["flowers102"], "ratios": [0.4], "seeds": [0]}
+    output = Checkout(tmp_path / "checkout", raw).snakemake("-n", "global")
     # 4 networks of 84 M parameters, a baseline of 134 M, and 8,189 images of 256×256 pixels.
     size = float(re.search(r"Disk: about ([\d.]+) GB", output)[1])
     assert size == pytest.approx((4 * 84.1e6 * 4 + 134.7e6 * 4 + 8189 * 256 * 256 * 3) / 1e9, rel=0.05)
