@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
     spec, output = arguments.spec, arguments.output
     cell, recipe = spec["cell"], spec["recipe"]
     lease = devices.lease(arguments.gpu)
-    threads = training.threads()
+    threads = devices.threads()
     store = kept("store", arguments.dataset, lambda: Store.open(arguments.dataset))
     backbone = kept("backbone", arguments.backbone, lambda: backbones.load(arguments.backbone))
     keep, requested, achieved = read_mask(arguments.mask, backbone)

@@ -28,6 +28,7 @@ def main(arguments: argparse.Namespace) -> None:
     backbone = backbones.load(arguments.backbone)
     manifest = backbone.manifest
     lease = devices.lease(arguments.gpu)
+    devices.threads()
     network = backbone.network().to(lease.device)
     rows = store.rows("train")
     size = store.image_size
@@ -40,11 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
             labels = torch.from_numpy(store.labels[part]).to(lease.device)
             yield normalise(evaluation_view(images, size), manifest["mean"], manifest["std"]), labels
 
-    with (
-        # Full float32 on every device: masks must not depend on the precision that happens to be fast there.
-        torch.backends.cudnn.flags(allow_tf32=False),
-        tqdm(total=rows.size, unit="image", mininterval=5) as bar,
-    ):
+    with tqdm(total=rows.size, unit="image", mininterval=5) as bar:
         table = statistics.measure(network, manifest["layers"], batches(), len(store.classes), bar.update)
     tables.write_table(arguments.output, table, "activations", {"spec": arguments.spec})
     print(f"{backbone.units} filters over {rows.size} images of {len(store.classes)} classes on {lease.name}")

@@ -23,7 +23,7 @@ def main(arguments: argparse.Namespace) -> None:
     spec = arguments.spec
     backbone, recipe, seed = spec["backbone"], spec["recipe"], spec["seed"]
     lease = devices.lease(arguments.gpu)
-    training.threads()
+    devices.threads()
     store = Store.open(arguments.dataset)
     network = backbones.initialised(backbone["architecture"], backbone["head"], len(store.classes), seed)
     network = network.to(lease.device)

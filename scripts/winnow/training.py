@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -417,11 +416,3 @@ def random_state(device: torch.device, state: dict[str, torch.Tensor]) -> Iterat
         if device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda"], device)
         yield
-
-
-def threads() -> int:
-    """Set torch's threads to what the job was granted and return their number."""
-    granted = os.environ.get("OMP_NUM_THREADS")
-    if granted:
-        torch.set_num_threads(int(granted))
-    return torch.get_num_threads()

@@ -81,6 +81,19 @@ def lease(gpu: int) -> Lease:
     return _held
 
 
+def threads() -> int:
+    """Let torch use as many threads as the job was granted, and return their number.
+
+    Snakemake says it in ``OMP_NUM_THREADS``; a warm worker has last served a job that may have been granted others.
+    """
+    import torch
+
+    granted = os.environ.get("OMP_NUM_THREADS")
+    if granted:
+        torch.set_num_threads(int(granted))
+    return torch.get_num_threads()
+
+
 def candidates() -> list[str]:
     """The GPUs that this process may use: those that it inherited, else those of the node; never more."""
     inherited = os.environ.get(VISIBLE)
