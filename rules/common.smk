@@ -85,7 +85,7 @@ def cell_of(wildcards):
 
 def threads_for(dataset):
     """All cores for a network that can use them; one for a small one, so that many run side by side."""
-    return 1 if CONFIG.datasets[dataset].image_size <= 64 else workflow.cores
+    return 1 if CONFIG.datasets[dataset].image_size <= 64 else workflow.cores or 1
 
 
 def experiment_outputs(name):

@@ -11,6 +11,7 @@ from winnow.runtime import workers
 if __name__ == "__main__":
     workers.delegate(__file__)
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -37,9 +38,13 @@ def main(arguments: argparse.Namespace) -> None:
     def batches():
         for start in range(0, rows.size, batch):
             part = rows[start : start + batch]
-            images = torch.from_numpy(store.read(part)).to(lease.device)
-            labels = torch.from_numpy(store.labels[part]).to(lease.device)
+            images, labels = (on_device(array) for array in (store.read(part), store.labels[part]))
             yield normalise(evaluation_view(images, size), manifest["mean"], manifest["std"]), labels
+
+    def on_device(array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        # From pinned memory the copy waits for nothing, so the next batch is read while the device works on this one.
+        return tensor if lease.device == "cpu" else tensor.pin_memory().to(lease.device, non_blocking=True)
 
     with tqdm(total=rows.size, unit="image", mininterval=5) as bar:
         table = statistics.measure(network, manifest["layers"], batches(), len(store.classes), bar.update)

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from winnow.files import InputError
+
 
 @dataclasses.dataclass(frozen=True)
 class Criterion:
@@ -88,21 +90,35 @@ def any_filter(filters: int, generator: np.random.Generator) -> np.ndarray:
     return np.zeros(filters)
 
 
-def over_classes(activations: Any, layer: str) -> dict[str, np.ndarray]:
+def over_classes(activations: Any, layer: str, filters: int) -> dict[str, np.ndarray]:
     """One layer's statistics over all classes, from the table of activations (a ``pyarrow.Table``).
 
     Returns
     -------
     dict
         Column → (filters,) array; ``images``, ``sum``, ``sum_sq`` and ``zeros`` added up, of ``max`` the largest.
+
+    Raises
+    ------
+    InputError
+        If the table is of another network, or was measured on no image.
     """
-    rows = activations.filter(np.asarray(activations["layer"].to_numpy(zero_copy_only=False)) == layer)
+    # Imported here because the workflow reads the criteria's names at every start, and needs no tables for that.
+    import pyarrow.compute as pc
+
+    rows = activations.filter(pc.equal(activations["layer"], layer))
     columns = {name: rows[name].to_numpy() for name in rows.column_names if name != "layer"}
-    filters = columns["filter"].max() + 1
+    found = np.unique(columns["filter"])
+    if not np.array_equal(found, np.arange(filters)):
+        raise InputError(
+            f"the activations know {found.size} filters of layer {layer}, the backbone has {filters}: "
+            "they were measured on another network"
+        )
     result = {
-        name: np.bincount(columns["filter"], weights=columns[name], minlength=filters)
-        for name in ("images", "sum", "sum_sq", "zeros")
+        name: np.bincount(columns["filter"], weights=columns[name]) for name in ("images", "sum", "sum_sq", "zeros")
     }
+    if not result["images"].all():
+        raise InputError(f"the activations of layer {layer} were measured on no image: is the training split empty?")
     for name in ("positions", "max"):
         result[name] = np.zeros(filters)
         np.maximum.at(result[name], columns["filter"], columns[name])

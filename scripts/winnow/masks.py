@@ -37,9 +37,8 @@ class Mask:
 
 
 def removals(ratio: float, units: int) -> int:
-    """floor(ratio · units + ½), exact for the three decimals that a ratio has."""
-    exact = Fraction(round(ratio * 1000), 1000)
-    return int(exact * units + Fraction(1, 2))
+    """floor(ratio · units + ½), exact for the decimals that a ratio is written with, not for its binary neighbour."""
+    return int(Fraction(str(float(ratio))) * units + Fraction(1, 2))
 
 
 def mask(
@@ -65,17 +64,26 @@ def mask(
     min_filters
         Units that every layer keeps, at least; a layer that has no more keeps them all.
     round_to
-        Round every layer's number of kept units to the nearest multiple, at least one multiple where the layer has it.
-        The ranking still decides which units those are.
+        Round every layer's number of kept units to the nearest multiple, halves up: at least one multiple and at least
+        ``min_filters``, at most the layer's width. The ranking still decides which units those are.
 
     Raises
     ------
     InputError
-        If a score is not finite, or no mask within the floor reaches the ratio; the message names the largest that one
-        does.
+        If the scope is unknown, the ratio outside [0, 1), a score not finite, or the ratio out of reach of any mask
+        within the floor; the message names the largest that is within it.
     """
-    if not np.isfinite(scores).all():
-        raise InputError(f"{np.count_nonzero(~np.isfinite(scores))} of {scores.size} scores are not finite numbers")
+    if scope not in SCOPES:
+        raise InputError(f"unknown scope {scope!r}; allowed: {', '.join(SCOPES)}")
+    if not 0 <= ratio < 1:
+        raise InputError(f"ratio {ratio:g} is outside [0, 1)")
+    faulty = np.flatnonzero(~np.isfinite(scores))
+    if faulty.size:
+        index = faulty[0] - np.flatnonzero(layers == layers[faulty[0]])[0]
+        raise InputError(
+            f"{faulty.size} of {scores.size} scores are not finite numbers, "
+            f"the first is {scores[faulty[0]]} of filter {index} of layer {layers[faulty[0]]}"
+        )
     _, first, layer = np.unique(layers, return_index=True, return_inverse=True)
     layer = np.argsort(np.argsort(first))[layer]  # numbered in network order, not by name
     sizes = np.bincount(layer)
@@ -106,7 +114,8 @@ def mask(
 
     if round_to is not None:
         kept = np.bincount(layer, weights=keep, minlength=sizes.size).astype(np.int64)
-        rounded = np.minimum(np.maximum((kept + round_to // 2) // round_to, 1) * round_to, sizes)
+        fewest = max(1, -(-min_filters // round_to))
+        rounded = np.minimum(np.maximum((kept + round_to // 2) // round_to, fewest) * round_to, sizes)
         keep = place >= (sizes - rounded)[layer]
     return Mask(keep, rank, ratio, float(np.count_nonzero(~keep) / keep.size))
 

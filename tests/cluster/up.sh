@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Start a SLURM of one node with two fake GPUs, for tests: no systemd, cgroups or accounting, loopback only. Run as root:
+# Start a SLURM of one node with two fake GPUs, for tests: no systemd, cgroups or accounting, loopback only. Run as
+# root:
 #
 #   apt-get update && apt-get install -y --no-install-recommends slurm-wlm munge
 #   tests/cluster/up.sh DIRECTORY      # prints: <host> idle 2 ... gpu:fake:2
 #   tests/cluster/down.sh DIRECTORY
 #
-# DIRECTORY is made and holds all state. Only the two files in /etc/slurm lie outside: the executor's job step drops every
-# SLURM_* variable, SLURM_CONF among them, so no other place would be found.
+# DIRECTORY is made and holds all state. Only the two files in /etc/slurm lie outside: the executor's job step drops
+# every SLURM_* variable, SLURM_CONF among them, so no other place would be found.
 set -euo pipefail
 directory=${1:?usage: up.sh DIRECTORY}
 node=$(hostname -s)
@@ -48,13 +49,14 @@ SlurmctldLogFile=$directory/log/slurmctld.log
 SlurmdLogFile=$directory/log/slurmd.log
 SlurmctldPort=16817
 SlurmdPort=16818
-ProctrackType=proctrack/linuxproc
+ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=sched_interval=2,batch_sched_delay=0
+KillWait=5
 MinJobAge=300
 ReturnToService=2
 MpiDefault=none

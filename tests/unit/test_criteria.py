@@ -1,11 +1,18 @@
 """The criteria against brute force, and the facts that follow from their formulas."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from safetensors.numpy import save_file
 
 from winnow import criteria, tables
 from winnow.criteria import CRITERIA
+from winnow.files import InputError, write_json
+
+from . import programs
 
 
 def test_average_weight_is_the_mean_of_absolute_weights():
@@ -31,7 +38,7 @@ def activations():
 
 def test_mean_activation_and_apoz_over_images_and_positions(activations):
     a, table = activations
-    merged = criteria.over_classes(table, "conv")
+    merged = criteria.over_classes(table, "conv", 3)
     np.testing.assert_allclose(criteria.mean_activation(merged), a.mean(axis=(0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(criteria.apoz(merged), (a == 0).mean(axis=(0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(merged["max"], a.max(axis=(0, 2, 3)))
@@ -39,7 +46,7 @@ def test_mean_activation_and_apoz_over_images_and_positions(activations):
 
 
 def test_a_score_is_always_higher_means_keep(activations):
-    merged = criteria.over_classes(activations[1], "conv")
+    merged = criteria.over_classes(activations[1], "conv", 3)
     for name, value in (("apoz", 1 - criteria.apoz(merged)), ("mean_activation", criteria.mean_activation(merged))):
         np.testing.assert_array_equal(CRITERIA[name].score(CRITERIA[name].function(merged)), value)
 
@@ -60,3 +67,84 @@ def test_random_is_seeded_and_uniform():
 
 def test_any_tells_no_filter_from_another():
     assert len(set(CRITERIA["any"].function(5, np.random.default_rng(0)))) == 1
+
+
+def test_activations_of_another_network_or_of_no_image_are_an_error(activations):
+    table = activations[1]
+    for layer, filters in (("conv", 4), ("conv", 2), ("other", 3)):
+        with pytest.raises(InputError, match=f"filters of layer {layer}, the backbone has {filters}"):
+            criteria.over_classes(table, layer, filters)
+    empty = table.set_column(table.column_names.index("images"), "images", pa.array(np.zeros(6, dtype=np.int64)))
+    with pytest.raises(InputError, match="layer conv were measured on no image"):
+        criteria.over_classes(empty, "conv", 3)
+
+
+@pytest.fixture
+def backbone(tmp_path, activations):
+    """A folder with a backbone of one layer, whose activations lie beside it."""
+    weights = np.random.default_rng(3).normal(size=(3, 2, 3, 3)).astype(np.float32)
+    layers = [{"layer": "conv", "filters": 3, "activation": "relu"}]
+    write_json(tmp_path / "net" / "manifest.json", {"layers": layers})
+    save_file({"conv.weight": weights, "classifier.weight": weights}, tmp_path / "net" / "weights.safetensors")
+    tables.write_table(tmp_path / "activations.parquet", activations[1], "activations", {})
+    return tmp_path
+
+
+def scored(folder, name, seed=None, activations=True):
+    given = [folder / "activations.parquet"] if activations else []
+    arguments = ["--backbone", folder / "net", "--activations", *given, "--output", folder / "scores.parquet"]
+    programs.run("score", {"criterion": name, "seed": seed, "code": "0"}, *arguments)
+    table = tables.read_table(folder / "scores.parquet", "scores")
+    assert table["layer"].to_pylist() == ["conv"] * 3
+    assert table["filter"].to_pylist() == [0, 1, 2]
+    return table["value"].to_numpy(), table["score"].to_numpy()
+
+
+def test_the_program_scores_by_every_criterion(backbone, activations):
+    a = activations[0]
+    values = {name: scored(backbone, name, seed=4 if name == "random" else None) for name in CRITERIA}
+    weights = np.random.default_rng(3).normal(size=(3, 2, 3, 3)).astype(np.float32)
+    np.testing.assert_allclose(values["average_weight"][0], np.abs(weights).mean(axis=(1, 2, 3)), rtol=1e-6)
+    np.testing.assert_allclose(values["mean_activation"][0], a.mean(axis=(0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(values["apoz"][0], (a == 0).mean(axis=(0, 2, 3)), rtol=1e-12)
+    np.testing.assert_array_equal(values["random"][0], np.random.Generator(np.random.PCG64(4)).random(3))
+    for name, (value, score) in values.items():
+        np.testing.assert_array_equal(score, 1 - value if name == "apoz" else value)
+
+
+def test_the_weights_do_not_ask_what_the_data_set_is_and_random_asks_for_its_seed(backbone):
+    with_activations = scored(backbone, "average_weight")
+    np.testing.assert_array_equal(scored(backbone, "average_weight", activations=False), with_activations)
+    assert not (scored(backbone, "random", 0)[0] == scored(backbone, "random", 1)[0]).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        ("apozz", None, "unknown criterion 'apozz'; allowed: .*average_weight"),
+        ("apoz", "activations.parquet", "give their table with --activations"),
+        ("average_weight", "net/weights.safetensors", r"weights\.safetensors does not exist"),
+    ],
+)
+def test_the_program_names_what_is_missing(backbone, name, spoil, message):
+    if spoil:
+        (backbone / spoil).unlink()
+    with pytest.raises(InputError, match=message):
+        scored(backbone, name, activations=spoil != "activations.parquet")
+
+
+def test_truncated_weights_are_named(backbone):
+    path = backbone / "net" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"weights\.safetensors cannot be read"):
+        scored(backbone, "average_weight")
+
+
+def test_the_criteria_and_their_program_need_no_heavy_library():
+    for command, heavy in (
+        ("from winnow import criteria", {"torch", "pandas", "pyarrow", "scipy", "safetensors"}),
+        ("import score", {"torch", "pandas", "scipy"}),
+    ):
+        check = f"import sys; {command}; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
+        done = subprocess.run([sys.executable, "-c", check], cwd=programs.SCRIPTS, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

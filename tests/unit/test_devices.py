@@ -99,6 +99,20 @@ def test_no_device_means_the_cpu(holders, visible):
     assert holders.lease(visible) == (None, "")
 
 
+def test_a_slurm_allocation_without_a_gpu_has_none(holders, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert holders.lease(None) == (None, "")
+
+
+def test_two_allocations_do_not_count_each_others_holders(monkeypatch):
+    monkeypatch.delenv("WINNOW_LEASES", raising=False)
+    folders = set()
+    for job in ("", "7", "8"):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        folders.add(devices.folder())
+    assert len(folders) == 3
+
+
 def test_no_gpu_granted_means_the_cpu(holders):
     assert holders.lease("0,1", gpu=0) == (None, "")
 

@@ -1,6 +1,8 @@
 """The ratio contract, against brute force and as properties."""
 
 import math
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -8,8 +10,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from winnow.files import InputError
+from winnow import tables
+from winnow.files import InputError, canonical_json
 from winnow.masks import mask, removals
+
+from .programs import SCRIPTS
 
 # Few distinct values, so that ties are the rule.
 SCORES = st.sampled_from([0.0, 0.25, 0.5, 1.0, -1.0])
@@ -117,6 +122,14 @@ def test_rounding_gives_multiples_and_keeps_the_best(network, scope, ratio, roun
     assert rounded.achieved == np.count_nonzero(~rounded.keep) / rounded.keep.size
 
 
+@pytest.mark.parametrize(("min_filters", "kept"), [(1, 16), (16, 16), (17, 32), (40, 40), (99, 40)])
+def test_rounding_keeps_the_floor(min_filters, kept):
+    layers = np.repeat(["narrow", "wide"], [40, 400])
+    scores = np.concatenate([np.zeros(40), np.ones(400)])
+    keep = mask(layers, scores, "global", 0.1, min_filters, round_to=16).keep
+    assert np.count_nonzero(keep[:40]) == kept
+
+
 def test_constant_scores_go_by_layer_order_and_index():
     layers = np.repeat(["features.10", "features.2"], [3, 3])  # in network order, which is not that of the names
     assert mask(layers, np.zeros(6), "global", 0.5).keep.tolist() == [False, False, True, False, True, True]
@@ -129,7 +142,11 @@ def test_a_layer_wholly_below_the_others_keeps_its_floor():
     assert keep.tolist() == [False, False, True, True, False, False, False, True, True, True]
 
 
-@pytest.mark.parametrize(("ratio", "units", "count"), [(0.1, 4224, 422), (0.4, 4224, 1690), (0.5, 3, 2), (0.35, 10, 4)])
+# Ratio 0.1 of VGG-16's 4,224 filters is 422.4, so 422; 423 of them are 0.1001.
+HALVES = [(0.1, 4224, 422), (0.1001, 4224, 423), (0.4, 4224, 1690), (0.5, 3, 2), (0.35, 10, 4), (0.145, 100, 15)]
+
+
+@pytest.mark.parametrize(("ratio", "units", "count"), HALVES)
 def test_half_rounds_up_and_decimals_are_exact(ratio, units, count):
     assert removals(ratio, units) == count
 
@@ -141,8 +158,21 @@ def test_removals_equal_the_formula_in_integers(thousandths, units):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_scores_that_are_not_finite_are_an_error(bad):
-    with pytest.raises(InputError, match="1 of 3 scores are not finite"):
-        mask(np.array(["a"] * 3), np.array([0.0, bad, 1.0]), "global", 0.3)
+    with pytest.raises(
+        InputError, match=f"1 of 5 scores are not finite numbers, the first is {bad} of filter 1 of lay.* b"
+    ):
+        mask(np.array(["a"] * 2 + ["b"] * 3), np.array([0.0, 1.0, 2.0, bad, 1.0]), "global", 0.3)
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1, 1.5, np.nan])
+def test_a_ratio_outside_its_range_is_an_error(ratio):
+    with pytest.raises(InputError, match=r"outside \[0, 1\)"):
+        mask(np.array(["a"] * 3), np.arange(3.0), "layer", ratio)
+
+
+def test_an_unknown_scope_is_an_error():
+    with pytest.raises(InputError, match="unknown scope 'block'; allowed: global, layer"):
+        mask(np.array(["a"] * 3), np.arange(3.0), "block", 0.3)
 
 
 def test_an_unreachable_ratio_names_itself_and_the_largest_that_is():
@@ -166,7 +196,37 @@ def test_counts_on_plain_he_initialised_vgg16_are_exact():
         names += [layer.layer] * layer.filters
         width = layer.filters
     scores = np.concatenate(scores)
-    for ratio, count in ((0.1, 422), (0.4, 1690)):
+    for ratio, count in ((0.1, 422), (0.1001, 423), (0.4, 1690), (0.9, 3802)):
         result = mask(np.array(names), scores, "global", ratio)
         assert np.count_nonzero(~result.keep) == count
         assert all(result.keep[np.array(names) == layer.layer].any() for layer in layers)
+
+
+@pytest.mark.parametrize("round_to", [None, 8])
+def test_the_program_writes_the_mask_and_what_it_achieved_and_needs_no_torch(tmp_path, round_to):
+    layers = np.repeat(["features.0", "features.2"], [12, 20])
+    index = np.concatenate([np.arange(12), np.arange(20)])
+    scores = np.random.default_rng(0).random(32)
+    rows = {"layer": layers, "filter": index, "value": scores, "score": scores}
+    tables.write_table(tmp_path / "scores.parquet", rows, "scores", {})
+    spec = {"scope": "global", "ratio": 0.4, "round_to": round_to, "min_filters": 1, "code": "0"}
+    command = """if True:
+        import sys
+        import mask
+        mask.main(mask.parser().parse_args())
+        heavy = {"torch", "scipy"} & set(sys.modules)
+        assert not heavy, heavy
+    """
+    arguments = ["--scores", tmp_path / "scores.parquet", "--output", tmp_path / "mask.parquet"]
+    call = [sys.executable, "-c", command, "--spec", canonical_json(spec), *arguments]
+    done = subprocess.run(call, cwd=SCRIPTS, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = mask(layers, scores, "global", 0.4, round_to=round_to)
+    table = tables.read_table(tmp_path / "mask.parquet", "mask")
+    assert table["layer"].to_pylist() == layers.tolist()
+    assert table["filter"].to_pylist() == index.tolist()
+    assert table["keep"].to_pylist() == expected.keep.tolist()
+    assert table["rank"].to_pylist() == expected.rank.tolist()
+    removed = int(np.count_nonzero(~expected.keep))
+    provenance = {"spec": spec, "requested": 0.4, "achieved": removed / 32, "removed": removed, "units": 32}
+    assert tables.read_provenance(tmp_path / "mask.parquet") == provenance

@@ -62,6 +62,19 @@ def test_a_failed_cell_names_itself_and_shows_its_logs_end(display, tmp_path):
     assert lines[-1] == "cells 0/4, 1 failed, 30 s so far, about 2 min left"
 
 
+def test_a_cell_that_is_tried_again_is_not_counted_as_failed(display, tmp_path):
+    for _ in range(3):
+        display.started(1, "finetune", "cell0")
+        display.broke(1, [])
+    display.started(1, "finetune", "cell0")
+    display.finished(1)
+    for job in range(1, 4):
+        display.started(job, "finetune", f"cell{job}")
+        display.clock.now += 10
+        display.finished(job)
+    assert said(display).splitlines()[-1] == "cells 4/4, 30 s so far"
+
+
 def test_a_missing_log_is_said(display, tmp_path):
     display.started(1, "mask", "m")
     display.broke(1, [str(tmp_path / "none.log")])

@@ -6,7 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from winnow import backbones, channels, statistics
+from winnow import backbones, channels, statistics, tables
+from winnow.augmentation import evaluation_view, normalise
+from winnow.files import InputError
+from winnow.store import Entry, Store, write_store
+
+from . import programs
+from .test_backbones import imported
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +106,46 @@ def test_blocks_and_memory_layout_do_not_change_the_sums(monkeypatch, block, lay
     x = maps.double()
     expected = torch.stack([x.sum((2, 3)), (x * x).sum((2, 3)), (x > 0).double().sum((2, 3)), x.amax((2, 3))])
     torch.testing.assert_close(statistics.reduce_maps(maps), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_large_maps_are_summed_up_to_a_millionth_and_counted_exactly(layout):
+    maps = torch.relu(torch.randn(2, 64, 224, 224)).contiguous(memory_format=layout)
+    x = maps.double()
+    expected = torch.stack([x.sum((2, 3)), (x * x).sum((2, 3)), (x > 0).double().sum((2, 3)), x.amax((2, 3))])
+    found = statistics.reduce_maps(maps)
+    torch.testing.assert_close(found[:2], expected[:2], rtol=1e-6, atol=0)
+    assert (found[2:] == expected[2:]).all()
+
+
+def test_outputs_that_are_not_finite_are_an_error_that_names_the_layer(small):
+    network, layers, images, labels = small
+    broken = images.clone()
+    broken[4, 0, 2, 2] = torch.inf
+    with pytest.raises(InputError, match=r"outputs of features\.1, after features\.0, are not finite"):
+        statistics.measure(network, layers, batched(broken, labels, 4), 3)
+
+
+def test_the_program_measures_the_centre_of_the_training_images(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 12, 3), dtype=np.uint8)
+    labels, splits = [0, 1, 2] * 3, ["train"] * 6 + ["test"] * 3
+    stream = ((Entry(str(n), labels[n], None, 12, 12), pixels[n]) for n in range(9))
+    manifest = {"classes": ["p", "q", "r"], "store_size": 12, "image_size": 8, "spec": {}}
+    write_store(tmp_path / "store", stream, lambda entries: splits, manifest)
+    imported(tmp_path / "net")
+    spec = {"dataset": "d", "backbone": "b", "code": "0"}
+    arguments = ["--dataset", tmp_path / "store", "--backbone", tmp_path / "net", "--output", tmp_path / "a.parquet"]
+    programs.run("measure", spec, *arguments)
+    table = tables.read_table(tmp_path / "a.parquet", "activations")
+    assert tables.read_provenance(tmp_path / "a.parquet") == {"spec": spec}
+
+    backbone = backbones.load(tmp_path / "net")
+    rows = Store.open(tmp_path / "store").rows("train")
+    views = evaluation_view(torch.from_numpy(pixels[rows]), 8)
+    assert (views.numpy() == pixels[rows, 2:10, 2:10]).all()
+    images = normalise(views, backbone.manifest["mean"], backbone.manifest["std"])
+    network, layers = backbone.network(), backbone.manifest["layers"]
+    check(table, brute_force(network, layers, images, torch.tensor(labels)[rows], 3))
 
 
 def test_the_classifier_does_not_run_and_no_hook_stays(small):

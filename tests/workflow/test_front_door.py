@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -92,7 +93,8 @@ def test_the_demo_answers(fresh):
 
 
 def test_workers_on_and_off_give_the_same_bytes(finished, tmp_path):
-    off = Checkout(tmp_path / "checkout")
+    off = finished.copy(tmp_path / "checkout")
+    shutil.rmtree(off.path / "results")
     off.run(WINNOW_WORKERS="off")
     cells = sorted(path.parent.relative_to(finished.path) for path in finished.path.rglob("metrics.json"))
     assert len(cells) == 6

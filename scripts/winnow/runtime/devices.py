@@ -95,17 +95,26 @@ def threads() -> int:
 
 
 def candidates() -> list[str]:
-    """The GPUs that this process may use: those that it inherited, else those of the node; never more."""
+    """The GPUs that this process may use: those that it inherited, else those of the node; never more.
+
+    In a SLURM allocation that was given no GPU there is none, whatever the node has.
+    """
     inherited = os.environ.get(VISIBLE)
     if inherited is not None:
         return [device.strip() for device in inherited.split(",") if device.strip() not in ("", "-1", "NoDevFiles")]
-    numbers = sorted(int(path.name[6:]) for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit())
-    return [str(number) for number in numbers]
+    if "SLURM_JOB_ID" in os.environ:
+        return []
+    # CUDA counts what it sees from 0, whatever the device files are called: a container may have just nvidia3.
+    return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
 
 
 def folder() -> Path:
-    """Where the node's leases lie: local to the node, one folder a user."""
-    return Path(os.environ.get("WINNOW_LEASES", f"{tempfile.gettempdir()}/winnow-leases-{os.getuid()}"))
+    """Where the node's leases lie: local to the node, one folder a user, and one a SLURM allocation.
+
+    Two allocations on one node may both call their devices 0 and 1, and mean others.
+    """
+    name = f"winnow-leases-{os.getuid()}-{os.environ.get('SLURM_JOB_ID', '')}".rstrip("-")
+    return Path(os.environ.get("WINNOW_LEASES", f"{tempfile.gettempdir()}/{name}"))
 
 
 def holders(device: str) -> int:

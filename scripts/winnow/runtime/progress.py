@@ -80,7 +80,7 @@ class Display:
         self.clock = clock
         self.totals: collections.Counter[str] = collections.Counter()
         self.done: collections.Counter[str] = collections.Counter()
-        self.failed = 0
+        self.failed: set[str] = set()
         self.jobs: dict[int, tuple[str, str]] = {}
         self.bar: tqdm | None = None
         self.start: float | None = None
@@ -97,6 +97,10 @@ class Display:
     def started(self, jobid: int, rule: str, name: str) -> None:
         self.jobs[jobid] = (rule, name)
         if rule == CELL_RULE:
+            if name in self.failed:  # It is tried again.
+                self.failed.remove(name)
+                if self.bar is not None:
+                    self.bar.update(-1)
             if self.start is None:
                 self.start = self.said = self.clock()
                 if self.stream.isatty():
@@ -114,7 +118,8 @@ class Display:
 
     def broke(self, jobid: int, logs: list[str]) -> None:
         rule, name = self.jobs.pop(jobid)
-        self.failed += rule == CELL_RULE
+        if rule == CELL_RULE:
+            self.failed.add(name)
         lines = [f"FAILED {rule} {name}".rstrip()]
         for log in logs:
             try:
@@ -135,25 +140,25 @@ class Display:
             print(text, file=self.stream, flush=True)
 
     def _advance(self) -> None:
-        cells, done = self.totals[CELL_RULE], self.done[CELL_RULE]
+        cells, failed = self.totals[CELL_RULE], len(self.failed)
+        ended = self.done[CELL_RULE] + failed
         if self.bar is not None:
-            self.bar.set_postfix_str(f"{self.failed} failed" if self.failed else "", refresh=False)
+            self.bar.set_postfix_str(f"{failed} failed" if failed else "", refresh=False)
             self.bar.update()
-            if done + self.failed == cells:
+            if ended == cells:
                 self.bar.close()
                 self.bar = None
             return
         now = self.clock()
-        if done + self.failed == cells or now - self.said >= SECONDS_BETWEEN_LINES:
+        if ended == cells or now - self.said >= SECONDS_BETWEEN_LINES:
             self.said = now
             elapsed = now - (self.start or now)
-            left = elapsed / (done + self.failed) * (cells - done - self.failed)
-            text = f"cells {done}/{cells}"
-            if self.failed:
-                text += f", {self.failed} failed"
+            text = f"cells {self.done[CELL_RULE]}/{cells}"
+            if failed:
+                text += f", {failed} failed"
             text += f", {duration(elapsed)} so far"
-            if left:
-                text += f", about {duration(left)} left"
+            if ended < cells:
+                text += f", about {duration(elapsed / ended * (cells - ended))} left"
             self.write(text)
 
 
