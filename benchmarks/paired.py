@@ -25,14 +25,15 @@ def compare(
     first: Callable[[], object],
     second: Callable[[], object],
     repeats: int,
-    timer: Callable[[Callable[[], object]], float] = seconds,
+    warm_up: bool = True,
 ) -> float:
     """Time ``first`` and ``second`` in turn, print both and the ratio first / second; return its median.
 
-    One round before the counted ones warms both up.
+    One round before the counted ones warms both up, unless they are too long for that to matter.
     """
-    timer(first), timer(second)
-    pairs = [(timer(first), timer(second)) for _ in range(repeats)]
+    if warm_up:
+        seconds(first), seconds(second)
+    pairs = [(seconds(first), seconds(second)) for _ in range(repeats)]
     ratios = sorted(a / b for a, b in pairs)
     one, two = (statistics.median(times) for times in zip(*pairs, strict=True))
     middle = statistics.median(ratios)

@@ -164,14 +164,7 @@ def conventional(arguments: argparse.Namespace) -> None:
         judge(loaders["test"])
 
     print(f"batch {arguments.batch}, {size} pixels, {arguments.epochs} epochs")
-    compare("conventional loop / ours, one cell end to end", theirs, ours, arguments.repeats, timer=once)
-
-
-def once(function) -> float:
-    """Seconds of a call that is too long to be warmed up twice."""
-    from paired import seconds
-
-    return seconds(function)
+    compare("conventional loop / ours, one cell end to end", theirs, ours, arguments.repeats, warm_up=False)
 
 
 if __name__ == "__main__":
