@@ -33,7 +33,7 @@ CELLS = grid.union(experiment.model_dump() for experiment in CONFIG.experiments.
 # `stage NAME ...` runs scripts/NAME.py under the interpreter that runs Snakemake, or under that of the job's environment
 # where one is deployed.
 PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.executable
-shell.prefix(f'stage() {{{{ {quote(PYTHON)} {quote(str(SCRIPTS))}/"$1".py "${{{{@:2}}}}"; }}}}; ')
+shell.prefix(f'set -euo pipefail; stage() {{{{ {quote(PYTHON)} {quote(str(SCRIPTS))}/"$1".py "${{{{@:2}}}}"; }}}}; ')
 
 
 # On a cluster these run where Snakemake runs: they take seconds, less than a submitted job's start, and two of them need

@@ -7,7 +7,6 @@ rule download:
         "results/downloads/{dataset}/{archive}",
     log:
         "results/logs/download/{dataset}/{archive}.log",
-    retries: 2
     conda:
         "../envs/winnow.yaml"
     params:

@@ -1,4 +1,5 @@
-"""Download an archive. Needs the network, a mirror or a file; makes the archive, checked against its digest."""
+"""Download an archive. Needs the network, a mirror or a file placed by hand; makes the archive, checked against its
+digest."""
 
 from __future__ import annotations
 
@@ -14,12 +15,20 @@ from winnow import cli, downloads
 
 
 def main(arguments: argparse.Namespace) -> None:
-    downloads.download(arguments.spec["url"], arguments.output, arguments.spec["digest"])
+    placed = arguments.place / arguments.output.name
+    downloads.download(arguments.spec["url"], arguments.output, arguments.spec["digest"], placed=placed)
 
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--output", type=Path, required=True, metavar="FILE")
+    result.add_argument(
+        "--place",
+        type=Path,
+        default=Path("downloads"),
+        metavar="DIR",
+        help="where archives placed by hand are looked for first (default: %(default)s)",
+    )
     return result
 
 

@@ -15,7 +15,25 @@ from typing import Any
 from winnow.files import InputError
 
 SPLIT_FOLDERS = ("train", "val", "test")
-SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"))
+# Those that Pillow reads, and .heic, which it does not: better skipped by name than passed over in silence.
+SUFFIXES = frozenset(
+    (
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".avif",
+        ".heic",
+        ".ppm",
+        ".pgm",
+    )
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +121,9 @@ def listing_digest(folder: str) -> str:
     root = Path(folder)
     digest = hashlib.sha256()
     for path in image_files(root):
-        digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\n".encode(errors="surrogateescape"))
+        # A dangling link is listed too: decoding skips it by name, and does so again once it points somewhere.
+        size = path.stat().st_size if path.exists() else "missing"
+        digest.update(f"{path.relative_to(root).as_posix()}\0{size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
 

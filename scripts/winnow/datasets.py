@@ -8,6 +8,8 @@ from __future__ import annotations
 import collections
 import dataclasses
 import io
+import os
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from winnow.archives import SPLIT_FOLDERS, image_files
 from winnow.files import InputError
@@ -24,16 +26,29 @@ from winnow.store import Entry
 
 DEFAULT_SPLIT = {"val": 0.15, "test": 0.15}
 BACKGROUND = (255, 255, 255)  # behind transparent pixels
+ORIENTATION = 0x0112  # EXIF tag
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """An image that a source offers: its name, label, official split if it has one, and how to open it."""
+    """An image that a source offers: its name, label, official split if it has one, and how to get its file's bytes.
+
+    A source that has no files gives the image itself.
+    """
 
     file: str
     label: int
     split: str | None
-    open: Callable[[], Any]
+    read: Callable[[], bytes | Image.Image]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,29 +96,40 @@ def flowers102(dataset: dict[str, Any], archives: list[Path]) -> Source:
 
     tgz, labels_file, split_file = archives
     try:
-        labels = loadmat(labels_file)["labels"].ravel()
+        labels = dict(enumerate(loadmat(labels_file)["labels"].ravel().tolist(), 1))
         split = {
             number: name
             for name, key in (("train", "trnid"), ("val", "valid"), ("test", "tstid"))
-            for number in loadmat(split_file)[key].ravel()
+            for number in loadmat(split_file)[key].ravel().tolist()
         }
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise InputError(f"{labels_file} and {split_file} are not the official labels and split: {error}") from None
 
     def candidates() -> Iterator[Candidate]:
         # A compressed tar is read from its beginning to its end, so its bytes are read here and decoded elsewhere.
+        missing = set(split)
         try:
             with tarfile.open(tgz, "r|gz") as archive:
                 for member in archive:
-                    if member.isfile() and member.name.endswith(".jpg"):
-                        number = int(member.name.rsplit("_", 1)[1][:-4])
+                    match = re.fullmatch(r"(?:.*/)?image_(\d+)\.jpg", member.name)
+                    if member.isfile() and match:
+                        number = int(match[1])
+                        if number not in split or number not in labels:
+                            raise InputError(f"{tgz}: {member.name} is not in {labels_file} and {split_file}")
+                        missing.discard(number)
                         content = archive.extractfile(member).read()
-                        label = int(labels[number - 1]) - 1  # the file counts from 1
-                        yield Candidate(member.name, label, split[number], lambda content=content: io.BytesIO(content))
+                        yield Candidate(
+                            member.name,
+                            labels[number] - 1,  # the file counts from 1
+                            split[number],
+                            lambda content=content: content,
+                        )
         except (tarfile.TarError, EOFError, OSError) as error:
             raise InputError(f"{tgz} cannot be read ({error}): delete it and run again to download it anew") from None
+        if missing:
+            raise InputError(f"{tgz} lacks {len(missing)} images of {split_file}, such as number {min(missing)}")
 
-    return Source([f"{number:03d}" for number in range(1, int(labels.max()) + 1)], candidates())
+    return Source([f"{number:03d}" for number in range(1, max(labels.values()) + 1)], candidates())
 
 
 @source("cats_vs_dogs")
@@ -122,7 +148,7 @@ def cats_vs_dogs(dataset: dict[str, Any], archives: list[Path]) -> Source:
             parts = name.split("/")
             if len(parts) == 3 and parts[0] == "PetImages" and parts[1] in classes and parts[2]:
                 label = classes.index(parts[1])
-                yield Candidate(name, label, None, lambda name=name: io.BytesIO(archive.read(name)))
+                yield Candidate(name, label, None, lambda name=name: archive.read(name))
 
     return Source(classes, candidates())
 
@@ -132,71 +158,100 @@ def folder(dataset: dict[str, Any], archives: list[Path]) -> Source:
     """Any folder of images: ``class/image``, or ``train/class/image``, ``test/class/image`` and perhaps ``val/…``."""
     root = Path(dataset["path"])
     files = [(path.relative_to(root).parts, path) for path in image_files(root)]
-    official = (root / "train").is_dir() and (root / "test").is_dir()
+    folders = _folders(root)
+    official = {"train", "test"} <= folders
+    if folders and not official and folders <= set(SPLIT_FOLDERS):
+        raise InputError(f"{root} has just {', '.join(sorted(folders))}: its own split needs train and test")
+    if official:
+        others = {parts[0] for parts, _ in files if len(parts) > 1} - set(SPLIT_FOLDERS)
+        if others:
+            raise InputError(
+                f"{root} has its own split and images in {', '.join(sorted(others))} beside it: "
+                f"allowed are {', '.join(SPLIT_FOLDERS)}; rename or remove the other folders"
+            )
     depth = 3 if official else 2
     placed = [(parts, path) for parts, path in files if len(parts) >= depth]
-    if official:
-        placed = [(parts, path) for parts, path in placed if parts[0] in SPLIT_FOLDERS]
-    classes = sorted({parts[depth - 2] for parts, _ in placed if not official or parts[0] == "train"})
-    if not classes:
+    if not placed:
         raise InputError(f"{root} has no image at class/image or train/class/image and test/class/image")
+    parent = root / "train" if official else root
+    classes = sorted(_folders(parent))
+    empty = set(classes) - {parts[depth - 2] for parts, _ in placed if not official or parts[0] == "train"}
+    if empty:
+        raise InputError(f"{parent / min(empty)} has no images: a class has some; remove the folder if it is none")
     for parts, path in placed:
         if parts[depth - 2] not in classes:
-            raise InputError(f"{path}: the class {parts[depth - 2]!r} has no images in {root / 'train'}")
+            raise InputError(f"{path}: the class {parts[depth - 2]!r} has no images in {parent}")
 
     def candidates() -> Iterator[Candidate]:
         for parts, path in placed:
             split = parts[0] if official else None
-            yield Candidate(path.relative_to(root).as_posix(), classes.index(parts[depth - 2]), split, lambda p=path: p)
+            yield Candidate(_text("/".join(parts)), classes.index(parts[depth - 2]), split, path.read_bytes)
 
-    return Source(classes, candidates())
+    return Source([_text(name) for name in classes], candidates())
 
 
-def decode(opened: Any, size: int) -> tuple[np.ndarray, int, int]:
+def _folders(place: Path) -> set[str]:
+    return {entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith(".")}
+
+
+def _text(name: str) -> str:
+    """A file's name as text; bytes that are not UTF-8 are written as ``\\xe9``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def decode(content: bytes | Image.Image, size: int) -> tuple[np.ndarray, int, int]:
     """One image as an RGB square.
 
-    The shorter side becomes ``size``, with antialiasing, and the centre square is kept. Orientation follows the EXIF
+    The centre square is cut out and resized to ``size``, bilinearly and with antialiasing. Orientation follows the EXIF
     tag; transparent pixels are laid on white; 16-bit gray is scaled to 8 bits.
 
     Parameters
     ----------
-    opened
-        A path, a file object or a ``PIL.Image``.
+    content
+        A file's bytes, or an image.
 
     Returns
     -------
     (pixels, width, height)
         (size, size, 3) uint8, and the original's size in pixels as it is looked at.
     """
-    image = opened if isinstance(opened, Image.Image) else Image.open(opened)
+    if isinstance(content, Image.Image):
+        image, turned = content, 1
+    else:
+        if not content:
+            raise ValueError("empty file")
+        image = Image.open(io.BytesIO(content))
+        turned = _orientation(image)
     width, height = image.size
-    turned = image.getexif().get(0x0112, 1) if image.format else 1
-    # A JPEG decodes at a half, a quarter or an eighth of its size in a fraction of the time, if that is large enough.
-    image.draft("RGB", (size, size))
-    image.load()
-    image = _rgb(image)
+    # A JPEG decodes at a half, a quarter or an eighth of its size in a fraction of the time. Where twice what is needed
+    # is left, photographs come out the same to within a level; with less, it shows how large the original was.
+    image.draft("RGB", (2 * size, 2 * size))
     side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    square = image.resize(
-        (size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side), reducing_gap=3.0
-    )
-    if turned != 1:
-        exif = Image.Exif()
-        exif[0x0112] = turned
-        square.info["exif"] = exif.tobytes()
-        square = ImageOps.exif_transpose(square)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = _rgb(image.crop((left, top, left + side, top + side)))
+    square = square.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    if turned in TURNS:
+        square = square.transpose(TURNS[turned])
         if turned >= 5:
             width, height = height, width
     return np.asarray(square), width, height
 
 
+def _orientation(image: Image.Image) -> Any:
+    try:
+        return image.getexif().get(ORIENTATION, 1)
+    except SyntaxError:  # what Pillow raises for damaged tags; the pixels may be fine
+        return 1
+
+
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
+    if image.mode == "F":
+        raise ValueError("pixels of 32-bit floating point have no fixed range: save them with 8 or 16 bits")
+    if image.mode.startswith("I"):
         values = np.asarray(image, dtype=np.float64)
-        top = 65535 if values.max(initial=0) > 255 else 255
-        if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
-            raise ValueError(f"values from {values.min():g} to {values.max():g} are neither 8 nor 16 bits")
-        return Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8)).convert("RGB")
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"pixels from {values.min():g} to {values.max():g}, more than 16 bits hold")
+        return Image.fromarray(np.rint(values * (255 / 65535)).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image).convert("RGB")
@@ -214,7 +269,7 @@ def decoded(
 
     def work(candidate: Candidate) -> tuple[Entry, np.ndarray] | str:
         try:
-            pixels, width, height = decode(candidate.open(), size)
+            pixels, width, height = decode(candidate.read(), size)
         except Exception as error:  # Pillow's plugins raise what they like; a bad file is never more than a bad file
             return _reason(error)
         return Entry(candidate.file, candidate.label, candidate.split, width, height), pixels
@@ -266,17 +321,23 @@ def assign(dataset: dict[str, Any], classes: list[str], entries: list[Entry]) ->
     for label, name in enumerate(classes):
         rows = np.random.default_rng((seed, label)).permutation(np.flatnonzero(labels == label))
         if not official:
-            test, val = _shares(dataset, rows.size)
-            if rows.size <= test + val or not test:
+            train, val, test = _shares(dataset, rows.size)
+            if rows.size < train + val + test:
                 raise InputError(
-                    f"class {name!r} has {rows.size} readable images, too few for {test} to test, {val} for validation "
-                    "and at least 1 to train on"
+                    f"class {name!r} has {rows.size} readable images, {train + val + test} are needed: "
+                    f"{train} to train on, {val} for validation, {test} to test"
                 )
             for position, row in enumerate(rows):
                 splits[row] = "test" if position < test else "val" if position < test + val else "train"
         elif carve_val:
             trains = [row for row in rows if splits[row] == "train"]
-            for row in trains[: max(1, round(_fractions(dataset)["val"] * len(trains)))]:
+            val = _share(_fractions(dataset)["val"], len(trains))
+            if len(trains) <= val:
+                raise InputError(
+                    f"class {name!r} has {len(trains)} readable images in train, {val + 1} are needed: {val} of them "
+                    "for validation, since there is no folder val"
+                )
+            for row in trains[:val]:
                 splits[row] = "val"
         if dataset.get("train_on") == "train+val":
             for row in rows:
@@ -296,12 +357,18 @@ def _fractions(dataset: dict[str, Any]) -> dict[str, float]:
     return dataset.get("split") or DEFAULT_SPLIT
 
 
-def _shares(dataset: dict[str, Any], images: int) -> tuple[int, int]:
-    """Numbers of test and validation images of a class."""
+def _share(fraction: float, images: int) -> int:
+    """Number of images of a class in a part: at least one, if there is to be such a part."""
+    return max(1, round(fraction * images)) if fraction else 0
+
+
+def _shares(dataset: dict[str, Any], images: int) -> tuple[int, int, int]:
+    """Numbers of images of a class: at least to train on, for validation, to test."""
     fractions = _fractions(dataset)
-    if dataset.get("val_per_class"):
-        # The small target task: what is not needed to train or to choose is there to judge.
-        val, train = dataset["val_per_class"], dataset.get("train_per_class")
-        return (images - val - train if train else round(fractions["test"] * images)), val
-    val = max(1, round(fractions["val"] * images)) if fractions["val"] else 0
-    return max(1, round(fractions["test"] * images)), val
+    if not dataset.get("val_per_class"):
+        return 1, _share(fractions["val"], images), _share(fractions["test"], images)
+    val, train = dataset["val_per_class"], dataset.get("train_per_class")
+    if not train:
+        return 1, val, _share(fractions["test"], images)
+    # The small target task: what is not needed to train or to choose is there to judge.
+    return train, val, max(1, images - val - train)

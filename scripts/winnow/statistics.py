@@ -21,7 +21,7 @@ from winnow.tables import SCHEMAS
 # Maps are reduced block by block, so that all but the first look at a block find it in the processor's cache: memory is
 # read once, and the pass costs a few per cent of the convolutions. Larger blocks fall out of the cache, smaller ones
 # spend their time on calls; a GPU wants them as large as its memory easily bears. Fusing the four reductions with a
-# compiler gains 2 % of a pass, which is less than the seconds that it takes to compile.
+# compiler gains some 2 % of a pass and costs seconds to compile and a compiler to have.
 BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
 
 

@@ -121,6 +121,8 @@ def write_store(
 ) -> dict[str, Any]:
     """Write a store from a stream of images, holding one at a time.
 
+    A directory has one writer at a time. What a killed one left is removed: it may be as large as the store.
+
     Parameters
     ----------
     directory
@@ -141,6 +143,8 @@ def write_store(
     entries: list[Entry] = []
     checksums: list[int] = []
     path = directory / "images.npy"
+    for left in directory.glob(f".{path.name}.*.tmp"):
+        left.unlink()
     with atomic_path(path) as temporary:
         with open(temporary, "wb+") as file:
             # A header's padding leaves room for any count, so it can be written again once the count is known.

@@ -3,6 +3,7 @@
 import collections
 import io
 import json
+import os
 import tarfile
 import zipfile
 
@@ -27,6 +28,12 @@ def picture(color, size=(20, 26), mode="RGB", **save):
     """An encoded image of one color."""
     buffer = io.BytesIO()
     Image.new("RGB", size, color).convert(mode).save(buffer, save.pop("format", "PNG"), **save)
+    return buffer.getvalue()
+
+
+def encoded(image, format="PNG", **save):
+    buffer = io.BytesIO()
+    image.save(buffer, format, **save)
     return buffer.getvalue()
 
 
@@ -82,6 +89,19 @@ def test_flowers102_in_its_official_split(tmp_path, flowers):
         assert abs(int(store.images[row["image"], 8, 8, 0]) - (80 * (row["label"] + 1) - 1)) <= 3
 
 
+@pytest.mark.parametrize(
+    ("last", "says"), [(13, "lacks 1 images of .*number 13"), (11, "image_00012.jpg is not in .*setid.mat")]
+)
+def test_an_archive_that_does_not_fit_its_split_is_an_error(tmp_path, flowers, last, says):
+    dataset, paths = flowers
+    keys = {"trnid": [1, 2, 3], "valid": [4, 5, 6], "tstid": list(range(7, last + 1))}
+    savemat(paths[2], {key: np.array([rows], dtype=np.uint16) for key, rows in keys.items()})
+    dataset["urls"]["setid.mat"]["digest"] = f"md5:{file_digest(paths[2], 'md5')}"
+    with pytest.raises(InputError, match=says):
+        decoded(tmp_path, dataset, paths)
+    assert not (tmp_path / "store" / "manifest.json").exists()
+
+
 def test_train_plus_val_leaves_nothing_to_choose_with(tmp_path, flowers):
     dataset, paths = flowers
     store = decoded(tmp_path, dataset | {"train_on": "train+val"}, paths)
@@ -117,7 +137,8 @@ def test_cats_vs_dogs_skips_bad_files_and_names_them(tmp_path):
     assert store.manifest["counts"] == {"train": 10, "val": 4, "test": 6}
     skipped = {bad["file"]: bad["reason"] for bad in store.manifest["skipped"]}
     assert set(skipped) == {"PetImages/Cat/666.jpg", "PetImages/Dog/11702.jpg", "PetImages/Dog/Thumbs.db"}
-    assert skipped["PetImages/Cat/666.jpg"] == "not an image in a known format"
+    assert skipped["PetImages/Cat/666.jpg"] == "empty file"
+    assert skipped["PetImages/Dog/Thumbs.db"] == "not an image in a known format"
     assert "runcated" in skipped["PetImages/Dog/11702.jpg"]
 
 
@@ -174,7 +195,7 @@ KINDS = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_file_is_read(name):
-    pixels, width, height = datasets.decode(io.BytesIO(KINDS[name]), 8)
+    pixels, width, height = datasets.decode(KINDS[name], 8)
     assert (width, height) == (20, 26)
     assert pixels.shape == (8, 8, 3)
     expected = (124, 124, 124) if name == "gray.jpeg" else (200, 100, 50)
@@ -183,18 +204,33 @@ def test_every_kind_of_file_is_read(name):
 
 def test_16_bit_gray_is_scaled_not_clipped():
     values = np.full((20, 20), 40_000, dtype=np.uint16)
-    buffer = io.BytesIO()
-    Image.fromarray(values).save(buffer, "PNG")
-    pixels, *_ = datasets.decode(buffer, 8)
+    pixels, *_ = datasets.decode(encoded(Image.fromarray(values)), 8)
     assert abs(int(pixels[4, 4, 0]) - round(40_000 / 65_535 * 255)) <= 1
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
+def test_a_dark_16_bit_image_stays_dark(format):
+    dark = Image.fromarray(np.full((20, 20), 200, dtype=np.uint16))
+    assert (datasets.decode(encoded(dark.convert("I") if format == "PPM" else dark, format), 8)[0] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "empty file"),
+        (encoded(Image.fromarray(np.full((9, 9), 0.5, dtype=np.float32)), "TIFF"), "have no fixed range"),
+        (encoded(Image.fromarray(np.full((9, 9), 70_000, dtype=np.int32)), "TIFF"), "more than 16 bits hold"),
+    ],
+)
+def test_what_has_no_meaning_as_an_image_is_refused(content, says):
+    with pytest.raises(ValueError, match=says):
+        datasets.decode(content, 8)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_transparent_pixels_lie_on_white(mode):
     image = Image.new(mode, (10, 10), (0,) * len(mode))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    assert (datasets.decode(buffer, 8)[0] == 255).all()
+    assert (datasets.decode(encoded(image), 8)[0] == 255).all()
 
 
 @pytest.mark.parametrize(("tag", "left_top"), [(1, "red"), (3, "green"), (6, "red"), (8, "green"), (2, "green")])
@@ -202,10 +238,51 @@ def test_orientation_follows_the_exif_tag(tag, left_top):
     from PIL import ImageOps
 
     content = turned(tag)
-    pixels, *_ = datasets.decode(io.BytesIO(content), 16)
+    pixels, *_ = datasets.decode(content, 16)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).resize((16, 16)).convert("RGB"))
     assert np.abs(pixels.astype(int) - expected).mean() < 12
     assert (pixels[2, 2, 0] > pixels[2, 2, 1]) == (left_top == "red")
+
+
+@pytest.mark.parametrize("tag", range(10))
+def test_every_orientation_is_as_pillow_has_it(tag):
+    from PIL import ImageOps
+
+    image = Image.fromarray(np.random.default_rng(tag).integers(0, 256, (24, 16, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    content = encoded(image, exif=exif)
+    pixels, width, height = datasets.decode(content, 16)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    assert (width, height) == expected.size
+    left, top = (width - 16) // 2, (height - 16) // 2
+    assert (pixels == np.asarray(expected.crop((left, top, left + 16, top + 16)))).all()
+
+
+def test_damaged_exif_tags_cost_no_image():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = picture((9, 200, 9), format="WEBP", lossless=True, exif=exif.tobytes())
+    for whole, damaged in ((b"MM\x00*", b"MMx*"), (b"II*\x00", b"IIx\x00")):
+        content = content.replace(whole, damaged)
+    with pytest.raises(SyntaxError):
+        Image.open(io.BytesIO(content)).getexif()
+    assert datasets.decode(content, 8)[0][4, 4].tolist() == [9, 200, 9]
+
+
+@pytest.mark.parametrize("side", [150, 300, 900])
+def test_a_large_jpeg_comes_out_as_a_small_one(side):
+    # Hard edges between random colors are the worst case: decoded to just the size, they would be off by 3 and more.
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).resize(
+        (side * 4 // 3, side), Image.BICUBIC
+    )
+    content = encoded(image, "JPEG", quality=95)
+    small, width, height = datasets.decode(content, 64)
+    left = (width - side) // 2
+    whole = Image.open(io.BytesIO(content)).crop((left, 0, left + side, side))
+    assert (width, height) == image.size
+    assert np.abs(small - np.asarray(whole.resize((64, 64), Image.BILINEAR), dtype=int)).mean() < 2
 
 
 def test_the_centre_square_is_kept():
@@ -249,11 +326,42 @@ def test_validation_is_carved_from_training_where_a_folder_has_none(tmp_path, fo
         ),
         ({"train/a/0.png": picture((0, 0, 0)), "test/b/0.png": picture((0, 0, 0))}, "class 'b' has no images in"),
         ({"x.png": picture((0, 0, 0))}, "has no image at class/image"),
+        (
+            {f"{s}/{k}/{n}.png": picture((0, 0, 0)) for s in ("train", "val") for k in "ab" for n in range(5)},
+            "has just train, val: its own split needs train and test",
+        ),
+        (
+            {f"{s}/a/{n}.png": picture((0, 0, 0)) for s in ("train", "valid", "test") for n in range(5)},
+            "images in valid beside it: allowed are train, val, test",
+        ),
+        ({"a/0.png": picture((0, 0, 0)), "b/notes.txt": b"x"}, "images/b has no images"),
+        (
+            {f"{s}/a/0.png": picture((0, 0, 0)) for s in ("train", "test")},
+            "class 'a' has 1 readable images in train, 2",
+        ),
+        ({f"a/{n}.heic": b"x" for n in range(5)}, "class 'a' has 0 readable images, 3 are needed"),
     ],
 )
 def test_a_folder_that_cannot_be_split_is_an_error_that_says_so(tmp_path, folder, files, says):
     with pytest.raises(InputError, match=says):
         decoded(tmp_path, folder(files))
+
+
+def test_a_folder_with_its_own_split_gives_no_validation_if_none_is_wanted(tmp_path, folder):
+    files = {f"{s}/{k}/{n}.png": picture((0, 0, 0)) for s in ("train", "test") for k in "ab" for n in range(3)}
+    store = decoded(tmp_path, folder(files) | {"split": {"val": 0.0, "test": 0.2}})
+    assert store.manifest["counts"] == {"train": 6, "val": 0, "test": 6}
+
+
+def test_dangling_links_and_names_that_are_not_utf8_are_handled(tmp_path, folder):
+    dataset = folder({f"{kind}/{n}.png": picture((n, 0, 0)) for kind in "ab" for n in range(5)})
+    root = tmp_path / "images"
+    (root / "a/gone.png").symlink_to("nowhere.png")
+    os.rename(os.fsencode(root / "b/4.png"), os.fsencode(root / "b") + b"/caf\xe9.png")
+    assert len(listing_digest(str(root))) == 32
+    store = decoded(tmp_path, dataset)
+    assert "b/caf\\xe9.png" in [row["file"] for row in files_of(store)]
+    assert store.manifest["skipped"] == [{"file": "a/gone.png", "reason": "No such file or directory"}]
 
 
 def test_a_missing_folder_is_named():
@@ -322,6 +430,13 @@ def test_too_few_to_train_on_names_class_count_and_need():
     images = [Entry(str(n), n % 2, None, 1, 1) for n in range(20)]
     with pytest.raises(InputError, match="class 'cat' has 8 readable images to train on, 9 are needed"):
         datasets.assign({"split": {"val": 0.1, "test": 0.1}, "train_per_class": 9}, ["cat", "dog"], images)
+
+
+def test_a_digit_with_too_few_images_for_train_and_val_is_named():
+    images = [Entry(str(n), 0, None, 1, 1) for n in range(20)]
+    dataset = {"train_per_class": 20, "val_per_class": 10}
+    with pytest.raises(InputError, match="class '5' has 20 readable images, 31 are needed: 20 to train on, 10 for"):
+        datasets.assign(dataset, ["5"], images)
 
 
 def test_threads_do_not_change_the_store(tmp_path, folder):

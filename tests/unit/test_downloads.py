@@ -1,14 +1,24 @@
 """Downloads: right, wrong, cut and taken up again; nothing half-made is left where a whole file is expected."""
 
 import hashlib
+import io
+import os
 import random
+import tarfile
+import zipfile
 
+import numpy as np
 import pytest
+from PIL import Image
+from scipy.io import savemat
 
 from winnow import downloads
 from winnow.archives import OFFICIAL, archives
 from winnow.downloads import download
 from winnow.files import InputError
+from winnow.store import Store
+
+from . import programs
 
 CONTENT = random.Random(0).randbytes(1_000_000)
 DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
@@ -101,6 +111,52 @@ def test_a_file_placed_by_hand_is_taken_if_it_is_the_right_one(target):
     assert target.read_bytes() == b"another"
 
 
+@pytest.mark.parametrize("linked", [True, False])
+def test_a_file_placed_elsewhere_by_hand_is_taken_without_a_network(tmp_path, target, monkeypatch, linked):
+    placed = tmp_path / "placed" / "archive.zip"
+    placed.parent.mkdir()
+    placed.write_bytes(CONTENT)
+    if not linked:
+        monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(18, "Invalid cross-device link")))
+    target.parent.mkdir()
+    target.with_name(".archive.zip.part").write_bytes(b"of a cut download")
+    download("http://127.0.0.1:9/a.zip", target, DIGEST, placed=placed)
+    assert target.read_bytes() == CONTENT
+    assert left(target) == ["archive.zip"]
+    target.unlink()  # as a workflow does before it makes it again
+    assert placed.read_bytes() == CONTENT
+
+
+def test_a_placed_link_is_followed(tmp_path, target):
+    (tmp_path / "disk.zip").write_bytes(CONTENT)
+    placed = tmp_path / "placed" / "archive.zip"
+    placed.parent.mkdir()
+    placed.symlink_to("../disk.zip")
+    download("http://127.0.0.1:9/a.zip", target, DIGEST, placed=placed)
+    assert target.read_bytes() == CONTENT
+    assert not target.is_symlink()
+
+
+def test_a_wrong_file_placed_by_hand_is_named_and_left_alone(server, tmp_path, target):
+    server.files["a.zip"] = CONTENT
+    placed = tmp_path / "archive.zip"
+    placed.write_bytes(CONTENT[:-1])
+    with pytest.raises(InputError, match=rf"{placed} is not the expected file.*Delete or replace it") as error:
+        download(f"{server.url}/a.zip", target, DIGEST, placed=placed)
+    assert DIGEST.split(":")[1] in str(error.value)
+    assert server.asked == []
+    assert placed.read_bytes() == CONTENT[:-1]
+    assert left(target) == []
+
+
+def test_the_message_names_the_place_for_a_file_by_hand(server, tmp_path, target):
+    placed = tmp_path / "placed" / "archive.zip"
+    for url in ("http://127.0.0.1:9/a.zip", f"{server.url}/nothing", "file:///nowhere"):
+        with pytest.raises(InputError) as error:
+            download(url, target, DIGEST, pause=0, placed=placed)
+        assert f"put the file at {placed} by hand ({DIGEST})" in str(error.value)
+
+
 @pytest.mark.parametrize("form", ["file://{}", "{}"])
 def test_a_file_on_disk_is_copied(tmp_path, target, form):
     source = tmp_path / "mirror é.zip"
@@ -125,3 +181,96 @@ def test_official_archives_and_their_mirrors():
     assert archives({"source": "digits"}) == []
     with pytest.raises(InputError, match=r"unknown archive 'x.zip'; allowed: 102flowers.tgz"):
         archives({"source": "flowers102", "urls": {"x.zip": "u"}})
+
+
+def picture(color):
+    buffer = io.BytesIO()
+    Image.new("RGB", (20, 26), color).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def mat(**variables):
+    buffer = io.BytesIO()
+    savemat(buffer, variables)
+    return buffer.getvalue()
+
+
+def official(source):
+    """Small archives in a source's official layout, {name: bytes}."""
+    buffer = io.BytesIO()
+    if source == "cats_vs_dogs":
+        with zipfile.ZipFile(buffer, "w") as archive:
+            for kind in ("Cat", "Dog"):
+                for number in range(10):
+                    archive.writestr(f"PetImages/{kind}/{number}.jpg", picture((number, 0, 0)))
+        return {"kagglecatsanddogs_5340.zip": buffer.getvalue()}
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for number in range(1, 13):
+            content = picture((number, 0, 0))
+            member = tarfile.TarInfo(f"jpg/image_{number:05d}.jpg")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    rows = np.arange(1, 13, dtype=np.uint16)
+    return {
+        "102flowers.tgz": buffer.getvalue(),
+        "imagelabels.mat": mat(labels=np.array([[1, 2] * 6], dtype=np.uint8)),
+        "setid.mat": mat(trnid=rows[None, :2], valid=rows[None, 2:4], tstid=rows[None, 4:]),
+    }
+
+
+def made(server, tmp_path, source, contents):
+    """A data set made by the programs from what the server has, as the workflow makes it."""
+    urls = {
+        name: {"url": f"{server.url}/{name}", "digest": f"md5:{hashlib.md5(content).hexdigest()}"}
+        for name, content in contents.items()
+    }
+    dataset = {"source": source, "store_size": 8, "image_size": 8, "urls": urls}
+    paths = []
+    for archive in archives(dataset):
+        paths.append(tmp_path / "archives" / archive.name)
+        spec = {"url": archive.url, "digest": archive.digest, "dataset": "set", "archive": archive.name}
+        programs.run("download", spec, "--output", paths[-1], "--place", tmp_path / "placed")
+    programs.run("decode", {"name": "set", "dataset": dataset}, "--archives", *paths, "--output", tmp_path / "store")
+    return Store.open(tmp_path / "store")
+
+
+SOURCES = {"flowers102": {"train": 2, "val": 2, "test": 8}, "cats_vs_dogs": {"train": 12, "val": 4, "test": 4}}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("how", ["right", "cut, taken up", "cut, started again", "by hand"])
+def test_official_archives_from_the_server_to_the_store(server, tmp_path, source, how, monkeypatch):
+    monkeypatch.setattr(downloads.time, "sleep", lambda _: None)
+    contents = official(source)
+    server.files |= contents
+    if how.startswith("cut"):
+        server.cut, server.cuts, server.ranges = 700, 2, how == "cut, taken up"
+    if how == "by hand":
+        server.files.clear()
+        (tmp_path / "placed").mkdir()
+        for name, content in contents.items():
+            (tmp_path / "placed" / name).write_bytes(content)
+    assert made(server, tmp_path, source, contents).manifest["counts"] == SOURCES[source]
+    assert sorted(path.name for path in (tmp_path / "archives").iterdir()) == sorted(contents)
+    assert (how == "by hand") == (not server.asked)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [("truncated", "is not the expected file"), ("other", "is not the expected file"), ("absent", "answers 404")],
+)
+def test_bad_official_archives_leave_nothing(server, tmp_path, source, how, says):
+    contents = official(source)
+    name = next(iter(contents))
+    server.files |= contents
+    if how == "truncated":
+        server.files[name] = contents[name][:-50]
+    elif how == "other":
+        server.files[name] = contents[name][:-1] + b"x"
+    else:
+        del server.files[name]
+    with pytest.raises(InputError, match=f"{name}.*{says}.*put the file at {tmp_path / 'placed' / name} by hand"):
+        made(server, tmp_path, source, contents)
+    assert list((tmp_path / "archives").iterdir()) == []
+    assert not (tmp_path / "store").exists()

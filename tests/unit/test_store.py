@@ -81,6 +81,12 @@ def test_a_manifest_that_is_not_json_is_named(store):
         Store.open(store)
 
 
+def test_what_a_killed_writer_left_is_removed(store):
+    (store / ".images.npy.abc.tmp").write_bytes(b"as large as the store")
+    write(store, ["train", "test"])
+    assert sorted(path.name for path in store.iterdir()) == ["images.npy", "index.parquet", "manifest.json"]
+
+
 def test_a_writer_that_fails_leaves_no_manifest(tmp_path):
     def stream():
         yield Entry("a", 0, None, 1, 1), np.zeros((4, 4, 3), dtype=np.uint8)

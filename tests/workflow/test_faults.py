@@ -130,3 +130,20 @@ def test_a_bad_configuration_stops_before_any_job(checkout):
     output = checkout.snakemake(status=1)
     assert "experiments.small.criteria: unknown criterion 'apozz' (did you mean 'apoz'?)" in output
     assert "Traceback" not in output
+
+
+def test_a_download_that_fails_stops_its_job_and_says_what_to_do(tmp_path):
+    config = json.loads(json.dumps(SMALL_GRID))
+    config["datasets"]["digits"] = {
+        "source": "flowers102",
+        "store_size": 8,
+        "image_size": 8,
+        "recipe": "quick",
+        "urls": {"setid.mat": str(tmp_path / "nowhere.mat")},
+    }
+    checkout = Checkout(tmp_path / "checkout", config)
+    output = checkout.snakemake("results/downloads/digits/setid.mat", status=1)
+    assert "FAILED download digits/setid.mat" in output
+    assert "nowhere.mat does not exist" in output
+    assert "put the file at" in output
+    assert "output files are missing" not in output
