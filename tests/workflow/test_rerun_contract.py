@@ -157,8 +157,33 @@ TABLE = {
         | report(),
     ),
     "one criterion's function edited": (
-        edited("scripts/winnow/criteria.py", "def average_weight(", "def average_weight(*_, ** __): 1\ndef _unused("),
-        None,
+        edited("scripts/winnow/criteria.py", "return np.abs(weights", "return 2 * np.abs(weights"),
+        scores(criteria=["average_weight"])
+        | masks(criteria=["average_weight"])
+        | pruned(criteria=["average_weight"])
+        | report(),
+    ),
+    "helper of all criteria edited": (
+        appended("scripts/winnow/criteria.py", CODE),
+        scores() | masks() | pruned() | report(),
+    ),
+    "helper of data sets edited": (
+        appended("scripts/winnow/datasets.py", CODE),
+        {f"{rule} {d}{net}" for d in DATASETS for rule, net in (("decode", ""), ("measure", "/net"))}
+        | scores(criteria=["apoz"])
+        | masks(criteria=["apoz"])
+        | pruned()
+        | baselines()
+        | report(),
+    ),
+    "helper of backbones edited": (
+        appended("scripts/winnow/backbones.py", CODE),
+        {"import_backbone net", "measure digits/net", "measure others/net"}
+        | scores()
+        | masks()
+        | pruned()
+        | baselines()
+        | report(),
     ),
     "helper of training edited": (
         appended("scripts/winnow/training.py", CODE),
@@ -183,7 +208,6 @@ TABLE = {
     # A mask that finished cells were made from is not needed again.
     "mask deleted": (removed("results/masks/digits/net/apoz/layer/0.500.parquet"), set()),
 }
-TABLE.pop("one criterion's function edited")
 
 
 @pytest.mark.parametrize("row", TABLE)
