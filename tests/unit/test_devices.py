@@ -1,14 +1,16 @@
-"""Leases, with devices that exist by name only."""
+"""The lease: which device a job gets, how many share one, and that nothing of a dead holder stays."""
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
+import random
+import select
 import signal
 import subprocess
 import sys
-import textwrap
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,160 +18,209 @@ import pytest
 from winnow.runtime import devices
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-
-# Leases, says what it got, and holds it until it is told to end.
-HOLDER = f"""
-import json, os, sys
-sys.path.insert(0, {str(SCRIPTS)!r})
+HOLD = """
+import os, sys, time
 from winnow.runtime import devices
+time.sleep(max(0, float(sys.argv[2]) - time.monotonic()))
 lease = devices.lease(int(sys.argv[1]))
-print(json.dumps([lease.id, os.environ.get("CUDA_VISIBLE_DEVICES")]), flush=True)
+print(lease.id, os.environ["CUDA_VISIBLE_DEVICES"], *sorted({"torch", "numpy"} & set(sys.modules)), flush=True)
 sys.stdin.read()
 """
 
 
-class Holders:
-    """Processes that hold leases in one folder."""
+class Holder:
+    """A process that leases a device and keeps it until it is told to end."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.processes: list[subprocess.Popen] = []
-
-    def start(self, visible: str | None, gpu: int = 1) -> subprocess.Popen:
-        environment = {name: value for name, value in os.environ.items() if name != devices.VISIBLE}
-        environment |= {"WINNOW_LEASES": str(self.folder)} | ({} if visible is None else {devices.VISIBLE: visible})
-        process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(HOLDER), str(gpu)],
+    def __init__(self, environment: dict[str, str], gpu: int, moment: float):
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, str(gpu), str(moment)],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.processes.append(process)
-        return process
 
-    def lease(self, visible: str | None, gpu: int = 1) -> tuple[str | None, str | None]:
-        """What a new holder got: the leased device, and what it lets itself see."""
-        return tuple(json.loads(self.start(visible, gpu).stdout.readline()))
+    @property
+    def said(self) -> list[str]:
+        if not hasattr(self, "line"):
+            self.line = self.process.stdout.readline().split()
+        return self.line
 
-    def end(self, process: subprocess.Popen) -> None:
-        process.communicate()
+    @property
+    def device(self) -> str:
+        return self.said[0]
+
+    def end(self, kill: bool = False) -> None:
+        if kill:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.stdin.close()
+        self.process.wait(timeout=20)
+        self.process.stdout.close()
 
 
 @pytest.fixture
-def holders(tmp_path):
-    result = Holders(tmp_path / "leases")
-    yield result
-    for process in result.processes:
-        process.kill()
-        process.wait()
+def hold(tmp_path):
+    """Start a holder on the devices of a list, at a moment, with a folder of leases of the test's own."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("SLURM_JOB_ID", devices.VISIBLE)}
+    environment |= {"PYTHONPATH": str(SCRIPTS), "WINNOW_LEASES": str(tmp_path / "leases")}
+    started = []
+
+    def start(visible: str, gpu: int = 1, moment: float = 0.0) -> Holder:
+        started.append(Holder(environment | {devices.VISIBLE: visible}, gpu, moment))
+        return started[-1]
+
+    yield start
+    for holder in started:
+        if holder.process.poll() is None:
+            holder.end(kill=True)
 
 
-def test_each_of_two_gets_a_device_of_its_own(holders):
-    assert {holders.lease("0,1") for _ in range(2)} == {("0", "0"), ("1", "1")}
-
-
-def test_the_device_with_the_fewest_holders_wins(holders):
-    got = [holders.lease("0,1,2")[0] for _ in range(9)]
-    assert sorted(got) == sorted("012" * 3)
-    assert all(sorted(got[start : start + 3]) == ["0", "1", "2"] for start in (0, 3, 6))
-    holders.end(holders.processes[got.index("1")])
-    assert holders.lease("0,1,2")[0] == "1"
-
-
-def test_a_killed_holder_leaves_nothing_behind(holders):
-    first = holders.lease("0,1")[0]
-    victim = holders.processes[0]
-    victim.send_signal(signal.SIGKILL)
-    victim.wait()
-    other = holders.lease("0,1")[0]
-    assert {holders.lease("0,1")[0], other} == {"0", "1"}
-    assert first in ("0", "1")
-
-
-def test_never_wider_than_inherited(holders):
-    assert {holders.lease("3")[0] for _ in range(3)} == {"3"}
-    assert holders.lease("GPU-1a2b,GPU-3c4d")[0].startswith("GPU-")
-    # Two lists that share a device see each other's holders.
-    assert holders.lease("3,4")[0] == "4"
-
-
-@pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles"])
-def test_no_device_means_the_cpu(holders, visible):
-    assert holders.lease(visible) == (None, "")
-
-
-def test_a_slurm_allocation_without_a_gpu_has_none(holders, monkeypatch):
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert holders.lease(None) == (None, "")
-
-
-def test_two_allocations_do_not_count_each_others_holders(monkeypatch):
-    monkeypatch.delenv("WINNOW_LEASES", raising=False)
-    folders = set()
-    for job in ("", "7", "8"):
-        monkeypatch.setenv("SLURM_JOB_ID", job)
-        folders.add(devices.folder())
-    assert len(folders) == 3
-
-
-def test_no_gpu_granted_means_the_cpu(holders):
-    assert holders.lease("0,1", gpu=0) == (None, "")
-
-
-def test_sixteen_jobs_on_two_devices_four_of_them_killed(holders):
-    """Eight at a time, as ``--resources gpu=8`` runs them: never more than four on a device, and none gets stuck."""
-    waiting, killed, running = 16, 0, []
-    while waiting or running:
-        while waiting and len(running) < 8:
-            process = holders.start("0,1")
-            running.append((process, json.loads(process.stdout.readline())[0]))
-            waiting -= 1
-            assert max(sum(device == name for _, device in running) for name in "01") <= 4
-        # Jobs end in pairs, one on each device, so that four on each stays the allowed share; two pairs are killed.
-        for name in "01":
-            ending = [pair for pair in running if pair[1] == name][:1]
-            for pair in ending:
-                running.remove(pair)
-                if killed < 4:
-                    pair[0].kill()
-                    pair[0].wait()
-                    killed += 1
-                else:
-                    holders.end(pair[0])
-    assert killed == 4
-    assert len(holders.processes) == 16
-
-
-def test_a_thundering_herd_is_spread_evenly(holders):
-    processes = [holders.start("0,1") for _ in range(8)]
-    got = [json.loads(process.stdout.readline())[0] for process in processes]
-    assert sorted(got) == ["0"] * 4 + ["1"] * 4
-
-
-def test_a_process_keeps_its_device_and_may_still_be_asked_for_the_cpu(monkeypatch, tmp_path):
-    monkeypatch.setenv("WINNOW_LEASES", str(tmp_path))
-    monkeypatch.setenv(devices.VISIBLE, "5,6")
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """This process, without a lease and with a folder of leases of the test's own."""
     monkeypatch.setattr(devices, "_held", None)
+    monkeypatch.setenv("WINNOW_LEASES", str(tmp_path / "leases"))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("inherited", "expected"),
+    [
+        ("0,1", ["0", "1"]),
+        ("3", ["3"]),
+        (" 2 , 0 ", ["2", "0"]),
+        ("GPU-8932f937-d72c,GPU-1a2b", ["GPU-8932f937-d72c", "GPU-1a2b"]),
+        ("MIG-GPU-1a2b/1/0", ["MIG-GPU-1a2b/1/0"]),
+        ("0,0,1", ["0", "1"]),
+        # CUDA reads the list up to the first entry that names nothing.
+        ("0,-1,1", ["0"]),
+        ("-1", []),
+        ("", []),
+        ("NoDevFiles", []),
+    ],
+)
+def test_the_inherited_devices_are_the_candidates_as_they_were_named(fresh, monkeypatch, inherited, expected):
+    monkeypatch.setenv(devices.VISIBLE, inherited)
+    assert devices.candidates() == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ([], []),
+        (["nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm", "nvidia-modeset"], ["0", "1"]),
+        # A container that was given the fourth GPU alone: CUDA calls it 0.
+        (["nvidia3"], ["0"]),
+    ],
+)
+def test_without_an_inherited_list_the_nodes_devices_are_counted(fresh, monkeypatch, tmp_path, files, expected):
+    monkeypatch.delenv(devices.VISIBLE, raising=False)
+    for name in files:
+        (tmp_path / name).touch()
+    monkeypatch.setattr(devices, "Path", lambda *parts: tmp_path if parts == ("/dev",) else Path(*parts))
+    assert devices.candidates() == expected
+
+
+def test_a_slurm_allocation_without_a_gpu_has_none(fresh, monkeypatch, tmp_path):
+    monkeypatch.delenv(devices.VISIBLE, raising=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(devices, "Path", lambda *parts: tmp_path if parts == ("/dev",) else Path(*parts))
+    assert devices.candidates() == []
+
+
+def test_two_jobs_on_two_devices_get_one_each(hold):
+    holders = [hold("0,1"), hold("0,1")]
+    assert sorted(holder.device for holder in holders) == ["0", "1"]
+    assert all(holder.said == [holder.device, holder.device] for holder in holders)  # and have imported no torch
+
+
+def test_eight_jobs_on_two_devices_share_four_each(hold):
+    holders = [hold("GPU-a,GPU-b") for _ in range(8)]
+    assert Counter(holder.device for holder in holders) == {"GPU-a": 4, "GPU-b": 4}
+
+
+def test_sixteen_jobs_on_two_devices_of_which_four_are_killed(hold):
+    # All at once.
+    moment = time.monotonic() + 1.5
+    holders = [hold("0,1", moment=moment) for _ in range(16)]
+    assert Counter(holder.device for holder in holders) == {"0": 8, "1": 8}
+    killed = [holder for holder in holders if holder.device == "1"][:4]
+    for holder in killed:
+        holder.end(kill=True)
+    # What the dead held is free at once, and to be filled first.
+    assert [hold("0,1").device for _ in range(4)] == ["1"] * 4
+    # The rest end by themselves: none is stuck.
+    for holder in holders:
+        if holder not in killed:
+            holder.end()
+            assert holder.process.returncode == 0
+    assert hold("0,1").device == "0"
+
+
+def test_one_process_at_a_time_counts_and_places(hold, tmp_path):
+    (tmp_path / "leases").mkdir()
+    with open(tmp_path / "leases" / "placing.lock", "w") as placing:
+        fcntl.flock(placing, fcntl.LOCK_EX)
+        holders = [hold("0,1"), hold("0,1")]
+        waiting = [holder.process.stdout for holder in holders]
+        assert select.select(waiting, [], [], 0.5)[0] == []
+    assert sorted(holder.device for holder in holders) == ["0", "1"]
+
+
+def test_four_at_a_time_there_are_never_more_than_two_on_a_device(hold):
+    chance = random.Random(5)
+    doomed = set(chance.sample(range(16), 4))
+    running: dict[int, Holder] = {}
+    for number in range(16):
+        if len(running) == 4:
+            ended = chance.choice(sorted(running))
+            running.pop(ended).end(kill=ended in doomed)
+        running[number] = hold("0,1")
+        assert max(Counter(holder.device for holder in running.values()).values()) <= 2
+
+
+def test_a_job_is_never_given_more_than_it_inherited(hold):
+    for _ in range(3):
+        assert hold("0,1").device in ("0", "1")
+    # Device 1 has fewer holders at least once, but it is not these jobs' to take.
+    assert [hold("0").said for _ in range(2)] == [["0", "0"]] * 2
+
+
+@pytest.mark.parametrize(("visible", "gpu"), [("0,1", 0), ("", 1), ("-1", 1)])
+def test_without_a_grant_or_a_device_it_is_the_cpu(fresh, monkeypatch, visible, gpu):
+    monkeypatch.setenv(devices.VISIBLE, visible)
+    lease = devices.lease(gpu)
+    assert lease.id is None
+    assert lease.device == "cpu"
+    assert lease.name
+    assert os.environ[devices.VISIBLE] == ""
+    assert not devices.folder().exists()
+
+
+def test_a_process_keeps_its_device(fresh, monkeypatch):
+    monkeypatch.setenv(devices.VISIBLE, "7,8")
     first = devices.lease(1)
+    # The next job of a warm worker comes with the run's list again.
+    monkeypatch.setenv(devices.VISIBLE, "7,8")
     assert devices.lease(1) is first
+    assert os.environ[devices.VISIBLE] == first.id == "7"
+    # It may still be asked for the CPU.
     assert devices.lease(0).id is None
-    assert os.environ[devices.VISIBLE] == "5"
-    assert devices.holders("5") == 1
+    assert os.environ[devices.VISIBLE] == "7"
+    assert devices.holders("7") == 1
     first.holder.close()
-    assert devices.holders("5") == 0
+    assert devices.holders("7") == 0
 
 
-def test_importing_it_imports_no_torch():
-    code = f"import sys; sys.path.insert(0, {str(SCRIPTS)!r}); import winnow.runtime.devices; print(*sys.modules)"
-    assert "torch" not in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.split()
+def test_a_slice_of_a_gpu_can_be_leased(fresh, monkeypatch):
+    monkeypatch.setenv(devices.VISIBLE, "MIG-GPU-1a2b/1/0")
+    assert devices.lease(1).id == os.environ[devices.VISIBLE] == "MIG-GPU-1a2b/1/0"
 
 
-def test_a_waiting_folder_lock_does_not_outlive_its_process(holders):
-    start = time.monotonic()
-    processes = [holders.start("0") for _ in range(4)]
-    for process in processes[:2]:
-        process.kill()
-    for process in processes[2:]:
-        assert json.loads(process.stdout.readline())[0] == "0"
-    assert time.monotonic() - start < 30
+def test_each_slurm_allocation_counts_its_own_devices(fresh, monkeypatch):
+    monkeypatch.delenv("WINNOW_LEASES")
+    alone = devices.folder()
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    assert devices.folder().parent == alone.parent
+    assert devices.folder().name == f"{alone.name}-17"

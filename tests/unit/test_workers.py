@@ -1,4 +1,4 @@
-"""Warm workers: a job's arguments, output, status and signals pass through, and nothing else does."""
+"""Warm workers: a job is what it is in a process of its own; neither it nor its worker outlives what it is for."""
 
 from __future__ import annotations
 
@@ -15,245 +15,463 @@ import pytest
 from winnow.runtime import workers
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
-
+# Runs what it is given, and leaves its process number.
 STAGE = """
-import os, sys, time
+import sys
+
 from winnow.runtime import workers
+
 if __name__ == "__main__":
     workers.delegate(__file__)
-import signal
-if __name__ == "__main__":
-    what = sys.argv[1]
-    print("pid", os.getpid(), flush=True)
-    if what == "echo":
-        print(*sys.argv[2:], os.getcwd(), os.environ.get("MARK"))
-        print("to stderr", file=sys.stderr)
-        os.write(1, b"raw\\n")
-    elif what == "exit":
-        sys.exit(eval(sys.argv[2]))
-    elif what == "raise":
-        raise ValueError("of the job")
-    elif what == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    elif what == "sleep":
-        time.sleep(float(sys.argv[2]))
-        print("woke up")
-    elif what == "term":
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        time.sleep(30)
-    elif what == "leak":
-        import warnings
-        os.environ["LEAKED"] = "yes"
-        os.chdir("/usr")
-        sys.path.insert(0, "/leaked")
-        warnings.simplefilter("error")
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    elif what == "look":
-        import warnings
-        print(os.environ.get("LEAKED"), "/leaked" in sys.path, os.getcwd(), signal.getsignal(signal.SIGTERM).name,
-              warnings.filters[0][0] == "error")
+
+import os
+
+with open(os.path.join(os.path.dirname(__file__), "pids"), "a") as file:
+    print(os.getpid(), file=file)
+exec(compile(sys.argv[1], "job", "exec"))
 """
+SECONDS = 60
+WAIT = "import time; print('ready', flush=True); time.sleep(60)"
+GATE = "import time; print('ready', flush=True)\nwhile not os.path.exists('gate'): time.sleep(0.01)"
 
 
 class Run:
-    """An owner process, and jobs that belong to it."""
+    """A process that stands for Snakemake, and its jobs."""
 
-    def __init__(self, path: Path, **environment: str):
-        self.path = path
-        self.stage = path / "stage.py"
-        self.stage.write_text(textwrap.dedent(STAGE))
-        self.owner = subprocess.Popen(["sleep", "600"])
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("WINNOW_")}
-        self.environment |= {"PYTHONPATH": str(SCRIPTS), "XDG_RUNTIME_DIR": str(path / "run"), "PYTHONUNBUFFERED": "1"}
-        self.environment |= {workers.SWITCH: "on", workers.OWNER: str(self.owner.pid)} | environment
-        (path / "run").mkdir()
+    def __init__(self, place: Path, **environment: str):
+        self.owner = subprocess.Popen(["sleep", "300"])
+        self.place = place
+        self.stage = place / "stage.py"
+        self.stage.write_text(STAGE)
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("WINNOW_")}
+        kept.pop("PYTHONUNBUFFERED", None)
+        self.environment = {
+            **kept,
+            "PYTHONPATH": str(SCRIPTS),
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            workers.SWITCH: "on",
+            workers.OWNER: str(self.owner.pid),
+            **environment,
+        }
+        self.folder = workers._folder(self.owner.pid)
+        self.jobs: list[subprocess.Popen] = []
 
-    def start(self, *arguments: object, **environment: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, str(self.stage), *map(str, arguments)],
-            cwd=self.path,
+    def start(self, code: str, *arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.Popen:
+        job = subprocess.Popen(
+            [sys.executable, str(self.stage), textwrap.dedent(code), *arguments],
             env=self.environment | environment,
+            cwd=cwd or self.place,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.jobs.append(job)
+        return job
 
-    def __call__(self, *arguments: object, **environment: str) -> tuple[int, str, str]:
-        """Run a job: exit status, output, errors."""
-        process = self.start(*arguments, **environment)
-        out, err = process.communicate(timeout=30)
-        return process.returncode, out, err
+    def job(self, code: str, *arguments: str, **options) -> tuple[int, str, str]:
+        """Exit status, standard output and error of a job."""
+        job = self.start(code, *arguments, **options)
+        output, error = job.communicate(timeout=SECONDS)
+        return job.returncode, output, error
 
+    def cold(self, code: str, *arguments: str, **options) -> tuple[int, str, str]:
+        options |= {workers.SWITCH: "off"}
+        return self.job(code, *arguments, **options)
+
+    @property
     def pids(self) -> list[int]:
-        """Workers of this run that live."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                if str(self.path / "run").encode() in (process / "cmdline").read_bytes():
-                    found.append(int(process.name))
-            except OSError:
-                continue
-        return found
+        """Of the processes in which the jobs ran, in their order."""
+        path = self.place / "pids"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
 
-    def wait_for(self, condition, seconds: float = 5.0) -> bool:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.02)
-        return True
+    def began(self, count: int = 1) -> int:
+        """Wait until so many jobs have begun and return the last one's process number."""
+        wait_for(lambda: len(self.pids) >= count)
+        return self.pids[-1]
+
+    def end(self) -> None:
+        if self.owner.returncode is None:
+            self.owner.kill()
+            self.owner.wait()
+
+
+def wait_for(condition, seconds: float = SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    return workers._start_time(pid) is not None
 
 
 @pytest.fixture
-def run(tmp_path):
-    result = Run(tmp_path)
-    yield result
-    result.owner.kill()
-    result.owner.wait()
-    assert result.wait_for(lambda: not result.pids()), "a worker outlived its run"
+def start_run(tmp_path):
+    runs = []
+
+    def start(name: str = "run", **environment: str) -> Run:
+        (tmp_path / name).mkdir()
+        runs.append(Run(tmp_path / name, **environment))
+        return runs[-1]
+
+    yield start
+    for run in runs:
+        for job in run.jobs:
+            if job.poll() is None:
+                job.kill()
+                job.communicate()
+        run.end()
+    for run in runs:
+        wait_for(lambda run=run: not any(map(alive, run.pids)))
 
 
-def pid_of(output: str) -> int:
-    return int(output.split()[1])
+@pytest.fixture
+def run(start_run) -> Run:
+    return start_run()
 
 
-def test_arguments_folder_environment_and_output_pass_through(run):
-    status, out, err = run("echo", "a b", "é", MARK="x")
-    assert status == 0
-    assert out.splitlines()[1:] == [f"a b é {run.path} x", "raw"]
-    assert err == "to stderr\n"
-    assert pid_of(out) in run.pids()
-
-
-def test_the_next_job_runs_in_the_same_worker(run):
-    assert pid_of(run("echo")[1]) == pid_of(run("echo")[1])
-    assert len(run.pids()) == 1
-
-
-def test_off_means_off(run):
-    status, out, _ = run("echo", **{workers.SWITCH: "off"})
-    assert status == 0
-    assert run.pids() == []
-    assert out
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    run = Run(tmp_path_factory.mktemp("shared"))
+    yield run
+    run.end()
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "says"), [("3", 3, ""), ("None", 0, ""), ("0", 0, ""), ("'a message'", 1, "a message\n")]
+    "code",
+    [
+        "print('out'); print('err', file=sys.stderr)",
+        "sys.exit(3)",
+        "sys.exit()",
+        "sys.exit(259)",
+        "sys.exit('a message')",
+        "sys.exit(['an', 'object'])",
+        "raise ValueError('boom')",
+        "def f(): raise ValueError('boom')\ntry: f()\nexcept ValueError as error: raise KeyError(1) from error",
+        "syntax error",
+        "os.write(1, b'straight to the descriptor'); os.system('echo from a child; echo and >&2')",
+        "print(sys.argv[2:], os.getcwd(), os.environ['MARK'], sys.path, __name__, __file__)",
+        "STATE = 1\nimport __main__; print(__main__.__dict__ is globals(), __main__.STATE)",
+        "x = 'x' * 300_000; print(x); print(x, file=sys.stderr)",
+        "import threading, time; threading.Timer(0.3, lambda: print('late')).start(); print('early')",
+        "import concurrent.futures as c; pool = c.ThreadPoolExecutor(1); pool.submit(print, 'from a pool')",
+        "import atexit, threading as t; atexit.register(print, 'bye'); t.Timer(0.2, print, ['late']).start()",
+        "import warnings; warnings.warn('careful')",
+        "import logging; logging.warning('careful'); logging.info('unseen')",
+        "import signal; print([signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)], file=sys.stderr)",
+        "sys.stdout.write('no newline')",
+        "print('\\udcff'.encode(errors='surrogateescape'), os.environ['ODD'].encode(errors='surrogateescape'))",
+    ],
 )
-def test_exit_statuses_are_those_of_a_process(run, code, status, says):
-    for switch in ("on", "off"):
-        assert run("exit", code, **{workers.SWITCH: switch})[::2] == (status, says)
+def test_a_job_is_what_it_is_in_a_process_of_its_own(shared, code):
+    options = {"cwd": shared.place.parent, "MARK": "ü x", "ODD": "\udcff"}
+    cold = shared.cold(code, "--first", "second ü", **options)
+    # Twice: the first one leaves nothing that shows.
+    assert [shared.job(code, "--first", "second ü", **options) for _ in range(2)] == [cold] * 2
+    assert not set(shared.pids[-2:]) & {job.pid for job in shared.jobs}
 
 
-def test_an_exception_ends_the_job_with_its_traceback_and_not_the_worker(run):
-    first = pid_of(run("echo")[1])
-    status, _, err = run("raise")
-    assert status == 1
-    assert err.startswith("Traceback")
-    assert err.endswith("ValueError: of the job\n")
-    assert pid_of(run("echo")[1]) == first
+def test_jobs_one_after_another_have_one_worker_and_jobs_side_by_side_one_each(run):
+    for _ in range(3):
+        assert run.job("print(1)")[0] == 0
+    (first,) = set(run.pids)
+    side_by_side = [run.start(GATE) for _ in range(4)]
+    run.began(3 + 4)
+    assert len(set(run.pids)) == 4
+    (run.place / "gate").touch()
+    assert [job.wait(timeout=SECONDS) for job in side_by_side] == [0] * 4
+    assert run.job("print(1)")[0] == 0
+    assert run.pids[-1] == first
+    assert len(list(run.folder.glob("*.sock"))) == 4
 
 
-def test_nothing_but_what_was_loaded_is_left_to_the_next_job(run):
-    first = pid_of(run("leak")[1])
-    _, out, _ = run("look")
-    assert pid_of(out) == first
-    assert out.splitlines()[1] == f"None False {run.path} SIG_DFL False"
+def test_nothing_of_a_job_is_left_for_the_next(run):
+    show = """
+        import contextlib, decimal, gc, logging, signal, tempfile, threading, warnings
+        import numpy as np
+        print(sys.argv[2:], os.getcwd(), sys.path)
+        print(*sorted(item for item in os.environ.items() if item[0] != "WINNOW_WORKERS"))
+        print([signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)])
+        print(logging.root.level, logging.root.handlers, logging.root.manager.disable, gc.isenabled())
+        print(np.geterr(), decimal.getcontext().prec, tempfile.gettempdir(), sys.excepthook, threading.excepthook)
+        print(sys.stdout, sys.stderr, sorted(name for name in globals() if name[0] != '_'))
+        np.float64(1) / 0
+        warnings.warn("seen")
+    """
+    spoil = """
+        import decimal, gc, logging, signal, tempfile, threading, warnings
+        import numpy as np
+        os.environ["LEFT"] = "over"
+        del os.environ["OMP_NUM_THREADS"]
+        os.chdir("/")
+        sys.argv.append("left")
+        sys.path.insert(0, "/left")
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        logging.basicConfig(level=0)
+        logging.disable(logging.CRITICAL)
+        gc.disable()
+        np.seterr(all="ignore")
+        decimal.getcontext().prec = 3
+        tempfile.tempdir = "/left"
+        warnings.simplefilter("ignore")
+        sys.excepthook = threading.excepthook = print
+        left = sys.stdout = sys.stderr = open(os.devnull, "w")
+    """
+    cold = run.cold(show)
+    assert run.job(spoil)[0] == 0
+    assert run.job(show) == cold
+    assert len(set(run.pids[1:])) == 1
 
 
-def test_jobs_side_by_side_get_a_worker_each(run):
-    jobs = [run.start("sleep", 0.5) for _ in range(3)]
-    outputs = [job.communicate(timeout=30)[0] for job in jobs]
-    assert len({pid_of(out) for out in outputs}) == 3
-    assert all("woke up" in out for out in outputs)
-    # They are free again: three more jobs start no fourth.
-    jobs = [run.start("sleep", 0.1) for _ in range(3)]
-    assert {pid_of(job.communicate(timeout=30)[0]) for job in jobs} == {pid_of(out) for out in outputs}
+def test_torch_is_as_after_its_import_and_computes_the_same_bytes(run):
+    work = """
+        import hashlib, torch
+        state = [torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()]
+        state += [torch.get_num_threads()]
+        state += [torch.are_deterministic_algorithms_enabled(), torch.get_float32_matmul_precision()]
+        state += [torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic]
+        torch.manual_seed(7)
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Flatten(), torch.nn.Linear(8 * 36, 5))
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+        for _ in range(5):
+            network(torch.randn(16, 3, 8, 8)).square().sum().backward()
+            optimizer.step()
+        digest = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in network.parameters()))
+        print(*state, digest.hexdigest())
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        torch.set_grad_enabled(False)
+        torch.set_num_threads(2)
+        torch.use_deterministic_algorithms(True)
+        torch.set_float32_matmul_precision("medium")
+        torch.backends.cudnn.benchmark = torch.backends.cudnn.deterministic = True
+    """
+    cold = run.cold(work)
+    assert cold[0] == 0, cold
+    assert [run.job(work) for _ in range(2)] == [cold] * 2
+    # A fixed seed is not handed on either: without one of its own, no job draws what another drew.
+    drawn = [run.job("import torch; print(torch.initial_seed())")[1] for _ in range(2)]
+    assert "7\n" not in drawn
+    assert len(set(drawn)) == 2
+    assert len(set(run.pids[1:])) == 1
 
 
-def test_a_crashed_worker_fails_its_one_job(run):
-    run("echo")
-    other = run.start("sleep", 1)
-    assert other.stdout.readline().startswith("pid")
-    status, _, err = run("die")
-    assert status == 1
-    assert "the warm worker that ran this job died" in err
-    assert other.communicate(timeout=30)[0] == "woke up\n"
-    assert run("echo")[0] == 0
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_a_job_as_it_ends_a_process(run, number):
+    for switch in ("off", "on"):
+        job = run.start(WAIT, WINNOW_WORKERS=switch)
+        assert job.stdout.readline() == "ready\n"
+        job.send_signal(number)
+        _, error = job.communicate(timeout=SECONDS)
+        # To a shell, and so to Snakemake, the two are one.
+        assert job.returncode == (-number if switch == "off" else 128 + number)
+        assert ("KeyboardInterrupt" in error) == (number == signal.SIGINT)
+    assert run.job("print(1)") == (0, "1\n", "")
 
 
-def test_a_signal_reaches_the_job(run):
-    job = run.start("term")
-    job.stdout.readline()
-    job.send_signal(signal.SIGTERM)
-    job.communicate(timeout=10)
-    assert job.returncode == 143
+def test_a_job_handles_its_signals_itself_and_its_worker_goes_on(run):
+    handle = """
+        import signal, time
+        def stop(number, frame):
+            print("stopped by", number)
+            sys.exit(128 + number)
+        signal.signal(signal.SIGTERM, stop)
+        try:
+            print("ready", flush=True)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    for number, expected in ((signal.SIGTERM, (143, "stopped by 15\n")), (signal.SIGINT, (0, "interrupted\n"))):
+        job = run.start(handle)
+        assert job.stdout.readline() == "ready\n"
+        job.send_signal(number)
+        output, _ = job.communicate(timeout=SECONDS)
+        assert (job.returncode, output) == expected
+    assert run.job("print(1)") == (0, "1\n", "")
+    assert len(set(run.pids)) == 1
 
 
-def test_a_signal_that_the_job_does_not_handle_ends_it(run):
-    job = run.start("sleep", 30)
-    job.stdout.readline()
-    job.send_signal(signal.SIGTERM)
-    _, err = job.communicate(timeout=10)
-    assert job.returncode == 128 + signal.SIGTERM
-    assert "died" not in err
-    assert run("echo")[0] == 0
+def test_a_signal_that_the_jobs_process_ignores_does_not_reach_the_job(run):
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        job = run.start(GATE)
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+    assert job.stdout.readline() == "ready\n"
+    job.send_signal(signal.SIGHUP)
+    time.sleep(0.2)
+    (run.place / "gate").touch()
+    assert job.wait(timeout=SECONDS) == 0
 
 
-def test_a_killed_job_is_not_orphaned(run):
-    job = run.start("sleep", 30)
-    worker = pid_of(job.stdout.readline())
+def test_a_signal_that_comes_before_the_worker_is_ready_is_not_lost(run):
+    jobs = [run.start("import time; time.sleep(60)") for _ in range(3)]
+    for pause, job in zip((0.05, 0.08, 0.11), jobs, strict=True):
+        time.sleep(pause)
+        job.send_signal(signal.SIGTERM)
+    # Some end before they have handed themselves over.
+    assert all(job.wait(timeout=SECONDS) in (-signal.SIGTERM, 128 + signal.SIGTERM) for job in jobs)
+
+
+def test_a_killed_job_is_gone_with_all_that_it_started(run):
+    job = run.start("import subprocess; print(subprocess.Popen(['sleep', '50']).pid, flush=True)\n" + WAIT)
+    child = int(job.stdout.readline())
+    worker = run.began()
     job.kill()
-    job.communicate()
-    assert run.wait_for(lambda: worker not in run.pids())
-    assert run("echo")[0] == 0
+    wait_for(lambda: not alive(worker) and not alive(child), 3)
+    assert run.job("print(1)") == (0, "1\n", "")
+
+
+@pytest.mark.parametrize("way", ["os._exit(7)", "os.kill(os.getpid(), 9)", "import ctypes; ctypes.string_at(0)"])
+def test_a_crash_costs_one_job(run, way):
+    bystander = run.start(GATE + "\nprint('done')")
+    run.began()
+    assert run.job("print(1)") == (0, "1\n", "")
+    status, output, error = run.job(f"print('before', flush=True)\n{way}")
+    assert status != 0
+    assert output == "before\n"
+    assert "error: the warm worker that ran this job died" in error
+    if "ctypes" in way:
+        assert "string_at" in error
+    assert run.job("print(1)") == (0, "1\n", "")
+    assert len(set(run.pids)) == 3
+    (run.place / "gate").touch()
+    assert bystander.communicate(timeout=SECONDS) == ("ready\ndone\n", "")
 
 
 @pytest.mark.parametrize("busy", [True, False])
 def test_workers_end_with_their_run(run, busy):
-    job = run.start("sleep", 30 if busy else 0)
-    job.stdout.readline()
+    job = run.start(WAIT if busy else "pass")
+    worker = run.began()
     if not busy:
-        job.communicate()
-    run.owner.kill()
-    run.owner.wait()
-    assert run.wait_for(lambda: not run.pids())
-    job.communicate(timeout=10)
-    assert not list((run.path / "run").rglob("*.sock"))
+        job.wait(timeout=SECONDS)
+    run.owner.kill()  # It stays a zombie: nobody has waited for it yet.
+    wait_for(lambda: not alive(worker), 3)
+    if busy:
+        assert job.wait(timeout=SECONDS) != 0
+    assert not run.folder.exists()
 
 
-def test_an_idle_worker_ends_and_the_next_job_gets_another(tmp_path):
-    run = Run(tmp_path, **{workers.IDLE: "0.2"})
-    first = pid_of(run("echo")[1])
-    assert run.wait_for(lambda: not run.pids())
-    assert not list((run.path / "run").rglob("*.sock"))
-    assert pid_of(run("echo")[1]) != first
-    run.owner.kill()
-    run.owner.wait()
+def test_an_idle_worker_ends_and_the_next_job_gets_another(start_run):
+    run = start_run(WINNOW_WORKER_IDLE_SECONDS="0.5")
+    assert run.job("import time; time.sleep(1)")[0] == 0  # A job is no idleness.
+    wait_for(lambda: not alive(run.pids[0]))
+    assert not run.folder.exists()
+    assert run.job("print(1)") == (0, "1\n", "")
+    assert len(set(run.pids)) == 2
 
 
-def test_two_runs_share_no_worker(run, tmp_path_factory):
-    other = Run(tmp_path_factory.mktemp("other"))
-    other.environment["XDG_RUNTIME_DIR"] = run.environment["XDG_RUNTIME_DIR"]
-    assert pid_of(run("echo")[1]) != pid_of(other("echo")[1])
-    other.owner.kill()
-    other.owner.wait()
+@pytest.mark.parametrize("environment", [{"WINNOW_WORKERS": "off"}, {"WINNOW_OWNER_PID": ""}])
+def test_without_the_switch_or_a_run_a_job_runs_by_itself(run, environment):
+    job = run.start("print(1)", **environment)
+    assert job.communicate(timeout=SECONDS) == ("1\n", "")
+    assert run.pids == [job.pid]
+    assert list(run.folder.iterdir()) == []
 
 
-def test_where_no_worker_can_listen_the_job_runs_by_itself(run):
-    (run.path / "file").write_text("")
-    status, out, err = run("echo", XDG_RUNTIME_DIR=str(run.path / "file"))
-    assert status == 0
-    assert "running without" in err
-    assert run.pids() == []
-    assert out
+def test_two_runs_share_no_worker(start_run):
+    runs = [start_run("one"), start_run("two")]
+    for run in runs * 2:
+        assert run.job("print(1)")[0] == 0
+    one, two = (set(run.pids) for run in runs)
+    assert len(one) == len(two) == 1
+    assert one != two
 
 
-def test_a_delegated_job_imports_next_to_nothing():
-    code = f"""
-        import sys
-        sys.path.insert(0, {str(SCRIPTS)!r})
-        from winnow.runtime import workers
-        print(*(name for name in ("torch", "numpy", "pyarrow", "asyncio", "multiprocessing") if name in sys.modules))
-    """
-    assert subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True).stdout == "\n"
+def test_where_no_worker_can_be_had_a_job_runs_by_itself_and_says_so(run):
+    job = run.start("print(1)", WINNOW_OWNER_PID="99999999")
+    output, error = job.communicate(timeout=SECONDS)
+    assert (job.returncode, output) == (0, "1\n")
+    assert error == "no warm worker (the run's process 99999999 is gone): running without\n"
+    run.folder.chmod(0o777)
+    status, output, error = run.job("print(1)")
+    assert (status, output) == (0, "1\n")
+    assert "is not a folder that this user alone can write to" in error
+    run.folder.chmod(0o700)
+    status, output, error = run.job("print(1)", WINNOW_WORKER_IDLE_SECONDS="soon")
+    assert (status, output) == (0, "1\n")
+    assert "could not convert string to float: 'soon'" in error
+    assert error.endswith("no warm worker (it did not start): running without\n")
+    assert list(run.folder.iterdir()) == []
+    assert run.pids == [job.pid for job in run.jobs]
+
+
+def test_a_dead_workers_socket_is_passed_by_and_removed(run):
+    assert run.job("print(1)")[0] == 0
+    os.kill(run.pids[0], signal.SIGKILL)
+    wait_for(lambda: not alive(run.pids[0]))
+    (left,) = run.folder.glob("*.sock")
+    assert run.job("print(1)") == (0, "1\n", "")
+    assert not left.exists()
+    assert len(list(run.folder.iterdir())) == 2
+
+
+def test_what_nobody_reads_does_not_come_out_with_the_next_job(run):
+    job = run.start("import time; time.sleep(0.5); print('unread')")
+    job.stdout.close()
+    assert job.wait(timeout=SECONDS) != 0
+    assert run.job("print(1)") == (0, "1\n", "")
+
+
+def test_threads_tell_workers_apart(run):
+    for threads in ("1", "2", "1", "2"):
+        assert run.job("print(1)", OMP_NUM_THREADS=threads)[0] == 0
+    assert run.pids[:2] == run.pids[2:]
+    assert len(set(run.pids)) == 2
+
+
+def test_gpu_jobs_have_workers_of_their_own_that_keep_their_leases(start_run, tmp_path):
+    run = start_run(CUDA_VISIBLE_DEVICES="0,1", WINNOW_LEASES=str(tmp_path / "leases"))
+    lease = "from winnow.runtime import devices; print(devices.lease(1).id, os.environ['CUDA_VISIBLE_DEVICES'])\n"
+    for first in range(2):
+        # Whichever number of threads, and with other jobs between: as many leases as GPU jobs side by side.
+        jobs = [run.start(lease + GATE, "--gpu", "1", OMP_NUM_THREADS=str(1 + first + other)) for other in range(2)]
+        assert sorted(job.stdout.readline() for job in jobs) == ["0 0\n", "1 1\n"]
+        gpu = set(run.pids[-2:])
+        assert run.job("print(os.environ['CUDA_VISIBLE_DEVICES'])", "--gpu", "0")[1] == "0,1\n"
+        assert run.pids[-1] not in gpu
+        (run.place / "gate").touch()
+        assert [job.wait(timeout=SECONDS) for job in jobs] == [0, 0]
+        (run.place / "gate").unlink()
+        assert run.job("print(1)", "--gpu=0")[0] == 0
+        assert run.pids[-1] not in gpu
+    assert len(set(run.pids)) == 3
+    assert len(list((tmp_path / "leases").glob("*/*.lock"))) == 2
+
+
+def test_without_gpus_a_grant_makes_no_difference(run):
+    assert run.job("print(1)", "--gpu", "1")[0] == 0
+    assert run.job("print(1)")[0] == 0
+    assert len(set(run.pids)) == 1
+
+
+def test_many_jobs_at_once_all_come_through(run):
+    jobs = [run.start("print(sys.argv[2])", str(number)) for number in range(24)]
+    assert [job.communicate(timeout=SECONDS) for job in jobs] == [(f"{number}\n", "") for number in range(24)]
+    assert not set(run.pids) & {job.pid for job in jobs}
+
+
+def test_sockets_may_lie_deep(run):
+    deep = run.place / ("deep" * 20) / ("deeper" * 20)
+    deep.mkdir(parents=True)
+    assert [run.job("print(1)", XDG_RUNTIME_DIR=str(deep)) for _ in range(2)] == [(0, "1\n", "")] * 2
+    assert len(set(run.pids)) == 1
+    assert run.pids[0] not in {job.pid for job in run.jobs}
+    assert list(run.folder.iterdir()) == []
+
+
+def test_a_job_that_hands_itself_over_loads_next_to_nothing():
+    code = "import argparse, pathlib; from winnow.runtime import devices, workers; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}"],
+        env=os.environ | {"PYTHONPATH": str(SCRIPTS)},
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    heavy = {"torch", "numpy", "pyarrow", "dataclasses", "inspect", "subprocess", "threading", "logging", "asyncio"}
+    assert not heavy & set(loaded)

@@ -3,24 +3,22 @@
 Snakemake counts GPUs but assigns none. A job leases one: of those that it may see, the one with the fewest holders. A
 lease is a locked file in a folder of the node, held for the process's life; the kernel releases it however the process
 ends, so a killed holder leaves nothing behind.
+
+A job that hands itself to a warm worker imports this module to learn whether there are GPUs: it is kept light.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import fcntl
+import itertools
 import os
-import platform
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-@dataclasses.dataclass(frozen=True)
 class Lease:
     """The right to use a device.
 
@@ -28,10 +26,13 @@ class Lease:
     ----------
     id : str or None
         The GPU as ``CUDA_VISIBLE_DEVICES`` names it; None for the CPU.
+    holder : file or None
+        What the lease lasts as long as.
     """
 
-    id: str | None
-    holder: IO[str] | None = dataclasses.field(default=None, repr=False, compare=False)
+    def __init__(self, id: str | None, holder: TextIOWrapper | None = None):
+        self.id = id
+        self.holder = holder
 
     @property
     def device(self) -> str:
@@ -67,18 +68,15 @@ def lease(gpu: int) -> Lease:
         GPUs that the job was granted; with 0, or where there is none, the lease is of the CPU.
     """
     global _held
-    if gpu < 1:
-        if _held is None:
-            os.environ[VISIBLE] = ""
-        return Lease(None)
-    if _held is None:
-        found = candidates()
-        if not found:
-            os.environ[VISIBLE] = ""
-            return Lease(None)
+    if gpu > 0 and _held is None and (found := candidates()):
         _held = _place(found)
+    if gpu > 0 and _held is not None:
+        # Anew for each job of a warm worker: CUDA reads it at its first use, which need not have been in the first job.
         os.environ[VISIBLE] = _held.id
-    return _held
+        return _held
+    if _held is None:
+        os.environ[VISIBLE] = ""
+    return Lease(None)
 
 
 def threads() -> int:
@@ -95,32 +93,39 @@ def threads() -> int:
 
 
 def candidates() -> list[str]:
-    """The GPUs that this process may use: those that it inherited, else those of the node; never more.
+    """The GPUs that this process may use: those that it inherited, as they were named, else those of the node.
 
+    As CUDA does, the inherited list is read up to the first entry that names no device: never more than CUDA would see.
     In a SLURM allocation that was given no GPU there is none, whatever the node has.
     """
     inherited = os.environ.get(VISIBLE)
-    if inherited is not None:
-        return [device.strip() for device in inherited.split(",") if device.strip() not in ("", "-1", "NoDevFiles")]
-    if "SLURM_JOB_ID" in os.environ:
-        return []
-    # CUDA counts what it sees from 0, whatever the device files are called: a container may have just nvidia3.
-    return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+    if inherited is None:
+        if "SLURM_JOB_ID" in os.environ:
+            return []
+        # CUDA counts what it sees from 0, whatever the device files are called: a container may have just nvidia3.
+        return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+    names = [name.strip() for name in inherited.split(",")]
+    return list(dict.fromkeys(itertools.takewhile(_names_a_device, names)))
+
+
+def _names_a_device(name: str) -> bool:
+    return name.isdigit() or name.startswith(("GPU-", "MIG-"))
 
 
 def folder() -> Path:
     """Where the node's leases lie: local to the node, one folder a user, and one a SLURM allocation.
 
-    Two allocations on one node may both call their devices 0 and 1, and mean others.
+    Two allocations on one node may both call their devices 0 and 1, and mean others. It is not in ``TMPDIR``, which two
+    runs that share the devices may not have in common.
     """
     name = f"winnow-leases-{os.getuid()}-{os.environ.get('SLURM_JOB_ID', '')}".rstrip("-")
-    return Path(os.environ.get("WINNOW_LEASES", f"{tempfile.gettempdir()}/{name}"))
+    return Path(os.environ.get("WINNOW_LEASES", f"/tmp/{name}"))
 
 
 def holders(device: str) -> int:
     """How many live processes hold a lease of ``device``; what dead ones left is removed."""
     alive = 0
-    for path in (folder() / device).glob("*.lock"):
+    for path in _files(device).glob("*.lock"):
         with open(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -131,24 +136,23 @@ def holders(device: str) -> int:
     return alive
 
 
+def _files(device: str) -> Path:
+    return folder() / device.replace("/", "_")  # MIG-GPU-.../1/0, as older drivers name a slice of a GPU
+
+
 def _place(found: list[str]) -> Lease:
     """Lease the device with the fewest holders, the first of several."""
-    with _placing():
-        device = min(found, key=holders)
-        place = folder() / device
-        place.mkdir(exist_ok=True)
-        file = open(place / f"{os.getpid()}.lock", "w")  # noqa: SIM115 - it stays open for the process's life
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return Lease(device, file)
-
-
-@contextmanager
-def _placing() -> Iterator[None]:
-    """One process at a time counts holders and becomes one."""
     folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(folder() / "placing.lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    with open(folder() / "placing.lock", "w") as placing:
+        # One process at a time counts the holders and becomes one.
+        fcntl.flock(placing, fcntl.LOCK_EX)
+        device = min(found, key=holders)
+        _files(device).mkdir(exist_ok=True)
+        # A process number is unique in a container only, and containers may share the folder.
+        name = f"{os.getpid()}-{time.monotonic_ns()}.lock"
+        holder = open(_files(device) / name, "w")  # noqa: SIM115 - it stays open for the process's life
+        fcntl.flock(holder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return Lease(device, holder)
 
 
 def _processor() -> str:
@@ -156,4 +160,6 @@ def _processor() -> str:
         with open("/proc/cpuinfo") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
+        import platform
+
         return platform.processor() or platform.machine()
