@@ -199,7 +199,8 @@ def pruned(backbone: Backbone, keep: np.ndarray | None, classes: int, init: str,
     layer = network.get_submodule(head).to_empty(device="cpu")
     initialise(layer, generator)
     new = {f"{head}.{name}": tensor for name, tensor in layer.state_dict().items()}
-    # The slices are views of the file's tensors where nothing was cut: training must not write into those.
-    own = {name: tensor.clone() if keep is None else tensor for name, tensor in body.items()}
+    # A tensor that loses nothing is the backbone's own, which the next cells of a warm worker start from: training must
+    # not write into it.
+    own = {name: tensor.clone() if tensor is backbone.state[name] else tensor for name, tensor in body.items()}
     network.load_state_dict(own | new, assign=True)
     return network.requires_grad_()
