@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import copy
 import os
+import statistics
+import time
 
 from paired import compare, machine, seconds
 
@@ -33,10 +35,12 @@ def main(arguments: argparse.Namespace) -> None:
         return backbones.pruned(backbone, mask.keep, 1000, "inherited", 0)
 
     # Torch-Pruning cuts the network that it is given: each cell needs a copy, its graph, and the removal.
+    removal = []
+
     def theirs():
         network = copy.deepcopy(dense)
         graph = torch_pruning.DependencyGraph().build_dependency(network, example_inputs=image)
-        start = 0
+        begun, start = time.perf_counter(), 0
         for layer in layers:
             gone = np.flatnonzero(~keep[start : start + layer["filters"]]).tolist()
             start += layer["filters"]
@@ -44,13 +48,19 @@ def main(arguments: argparse.Namespace) -> None:
                 network.get_submodule(layer["layer"]), torch_pruning.prune_conv_out_channels, idxs=gone
             )
             group.prune()
+        removal.append(time.perf_counter() - begun)
         return network
 
-    a, b = ours(), theirs()
-    shapes = [[tuple(p.shape) for p in network.parameters()] for network in (a, b)]
-    assert shapes[0] == shapes[1], "the two do not remove the same filters"
+    last = backbones.last_linear(dense)
+    a, b = (network.state_dict() for network in (ours(), theirs()))
+    same = all(torch.equal(tensor, b[name]) for name, tensor in a.items() if not name.startswith(last))
+    assert same, "the two do not remove the same filters"
     compare("Torch-Pruning / mask + surgery", theirs, ours, arguments.repeats)
-    print(f"mask + surgery: {min(seconds(ours) for _ in range(5)):.3f} s (best of 5)")
+    print(f"of Torch-Pruning, the removal alone, less copy and graph: {statistics.median(removal):.4g} s")
+    times = sorted(seconds(ours) for _ in range(2 * arguments.repeats))
+    print(f"mask + surgery: {statistics.median(times):.3f} s ({times[0]:.3f} to {times[-1]:.3f})")
+    times = sorted(seconds(lambda: masks.mask(names, scores, "layer", arguments.ratio)) for _ in range(5))
+    print(f"of it the mask: {statistics.median(times):.4f} s")
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ def main(arguments: argparse.Namespace) -> None:
     micro_batch = recipe["batch_size"]
     metrics = {"status": "finished", "reason": None}
     predictions = {name: [] for name in tables.SCHEMAS["predictions"].names}
+    trained = None
     try:
         try:
             trained = training.train(
@@ -70,11 +71,20 @@ def main(arguments: argparse.Namespace) -> None:
         except torch.OutOfMemoryError:
             micro_batch = max(1, (micro_batch + 1) // 2)
             print(f"out of memory: once more with {micro_batch} images a pass, {recipe['batch_size']} a step as before")
+        if trained is None:
+            # Not in the except clause: as long as there is an exception, so are the frames that it came through, and
+            # with them the activations and the optimizer's state that filled the memory.
+            network = None
             torch.cuda.empty_cache()
             network = network_of_cell()
             trained = training.train(
                 network, images, train_rows, val_rows, recipe, cell["seed"], precision, micro_batch, checkpoint
             )
+        clock.lap("train")
+        clock.move("train", "evaluate", trained.evaluation_seconds)
+        network.load_state_dict(trained.state)
+        judged = training.evaluate(network, images, test_rows, precision)
+        training.require_finite(judged.loss, "test loss", f"with the weights of epoch {trained.epoch}")
     except training.Diverged as divergence:
         print(f"DIVERGED: {divergence}")
         metrics |= {"status": "diverged", "reason": str(divergence)}
@@ -84,12 +94,8 @@ def main(arguments: argparse.Namespace) -> None:
         history = []
         models.remove(output)
     else:
-        clock.lap("train")
-        clock.move("train", "evaluate", trained.evaluation_seconds)
-        history = trained.history
-        network.load_state_dict(trained.state)
-        judged = training.evaluate(network, images, test_rows, precision)
         clock.lap("evaluate")
+        history = trained.history
         labels = store.labels[test_rows]
         correct = judged.predicted == labels
         per_class = {

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from winnow.runtime import workers
 
@@ -23,6 +26,8 @@ from winnow.files import InputError, atomic_path, file_digest, write_json
 
 # Of drawn weights, for a backbone that has nothing better.
 RANDOM_SEED = 0
+# Of a last layer whose weights are drawn. It is replaced in every cell.
+CLASSES = 1000
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -30,33 +35,37 @@ def main(arguments: argparse.Namespace) -> None:
     backbone = spec["backbone"]
     architecture, head = backbone["architecture"], backbone["head"]
     if backbone["weights"] == "random":
-        state, source = None, f"drawn, seed {RANDOM_SEED}"
-    elif backbone["weights"]:
-        path = download_weights(architecture, backbone["weights"], backbone["weights_url"])
-        state, source = read_state(path), f"torchvision {architecture} {backbone['weights']} ({path.name})"
+        network, source = backbones.initialised(architecture, head, CLASSES, RANDOM_SEED), f"drawn, seed {RANDOM_SEED}"
     else:
-        state, source = read_state(arguments.weights), arguments.weights.name
-    if state is None:
-        classes = 1000
-        network = backbones.initialised(architecture, head, classes, RANDOM_SEED)
-    else:
-        network = fitted(architecture, head, state)
-        classes = network.get_submodule(backbones.last_linear(network)).out_features
+        if backbone["weights"]:
+            path = download_weights(backbone)
+            source = f"torchvision {architecture} {backbone['weights']} ({path.name})"
+        elif arguments.weights:
+            path = arguments.weights
+            source = path.name
+        else:
+            raise InputError("the spec names no weights: give a file of them with --weights")
+        network, drawn = fitted(architecture, head, read_state(path))
+        if drawn:
+            source += f"; not in it and drawn, seed {RANDOM_SEED}: {', '.join(drawn)}"
 
     weights = output / "weights.safetensors"
+    state = {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).contiguous()
+        for name, tensor in network.state_dict().items()
+    }
     with atomic_path(weights) as temporary:
-        save_file({name: tensor.float().contiguous() for name, tensor in network.state_dict().items()}, temporary)
+        save_file(state, temporary)
     tables.write_table(output / "channels.parquet", channels.derive(network), "channels", {"spec": spec})
     manifest = {
         "backbone": spec["name"],
         "architecture": architecture,
         "head": head,
-        "classes": classes,
+        "classes": network.get_submodule(backbones.last_linear(network)).out_features,
         "mean": backbone["mean"],
         "std": backbone["std"],
         "source": source,
         "weights_sha256": file_digest(weights),
-        "weights_bytes": weights.stat().st_size,
         "layers": [dataclasses.asdict(layer) for layer in channels.layers_of(network)],
         "spec": spec,
     }
@@ -64,15 +73,36 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"{architecture}: {len(manifest['layers'])} layers, weights: {source}")
 
 
-def download_weights(architecture: str, name: str, url: str | None) -> Path:
-    """torchvision's file of weights, downloaded to ``downloads/`` unless it lies there."""
-    members = torchvision.models.get_model_weights(architecture)
-    if name not in members.__members__:
-        raise InputError(f"unknown weights {name!r} of {architecture}; allowed: {', '.join(members.__members__)}")
+def download_weights(backbone: dict[str, Any]) -> Path:
+    """torchvision's file of weights, downloaded to ``downloads/`` unless it lies there.
+
+    Raises
+    ------
+    InputError
+        If there are no weights of that name, they were trained on images normalised otherwise than the backbone says,
+        or their file cannot be had.
+    """
+    architecture, name = backbone["architecture"], backbone["weights"]
+    try:
+        members = torchvision.models.get_model_weights(architecture).__members__
+    except ValueError:
+        members = {}
+    if name not in members:
+        allowed = ", ".join([*members, "random"])
+        raise InputError(f"unknown weights {name!r} of {architecture}; allowed: {allowed}")
+    # The features of some weights were trained on pixels from 0 to 255: on others they would answer with noise.
+    trained_on = members[name].transforms()
+    given = [*backbone["mean"], *backbone["std"]]
+    if not all(map(partial(math.isclose, rel_tol=1e-3), given, [*trained_on.mean, *trained_on.std])):
+        raise InputError(
+            f"{architecture}'s {name} were trained on images normalised by mean {list(trained_on.mean)} and std"
+            f" {list(trained_on.std)}, the backbone says mean {list(backbone['mean'])} and std {list(backbone['std'])}:"
+            " set its mean and std to the former"
+        )
     official = members[name].url
     path = downloads.FOLDER / official.rsplit("/", 1)[1]
     # torchvision names a file after the first digits of its SHA-256.
-    downloads.download(url or official, path, f"sha256:{path.stem.rsplit('-', 1)[1]}")
+    downloads.download(backbone["weights_url"] or official, path, f"sha256:{path.stem.rsplit('-', 1)[1]}")
     return path
 
 
@@ -93,35 +123,52 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def fitted(architecture: str, head: str, state: dict[str, torch.Tensor]) -> nn.Module:
-    """The architecture's network with a state dict's tensors.
+def fitted(architecture: str, head: str, state: dict[str, torch.Tensor]) -> tuple[nn.Module, list[str]]:
+    """The architecture's network with a state dict's tensors, and the names of those that it lacks and that are drawn.
 
-    Under the head ``gap`` only the features are taken, and a new last layer is put on them: it is replaced in every
-    cell anyway. The same holds where torchvision's weights are of the features alone, their other tensors not numbers.
+    The features must be there, whole. Linear layers may be missing, or not be numbers, which is how torchvision
+    publishes weights of the features alone. Under the head ``gap`` those of another head are left out.
+
+    Raises
+    ------
+    InputError
+        If a tensor of the features is missing, any has another shape, or one belongs nowhere; the first are named.
     """
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-    linear = backbones.last_linear(backbones.build(architecture, head, 1))
-    classes = state[f"{linear}.weight"].shape[0] if f"{linear}.weight" in state else 1000
+    skeleton = backbones.build(architecture, head, 1)
+    last = skeleton.get_submodule(backbones.last_linear(skeleton))
+    last_weight = f"{backbones.last_linear(skeleton)}.weight"
+    of_this_head = last_weight in state and state[last_weight].shape[1:] == (last.in_features,)
+    state = {
+        name: tensor
+        for name, tensor in state.items()
+        if not name.startswith("classifier.")
+        or ((head != "gap" or of_this_head) and bool(torch.isfinite(tensor).all()))
+    }
+    classes = state[last_weight].shape[0] if last_weight in state and of_this_head else CLASSES
     network = backbones.build(architecture, head, classes)
     wanted = network.state_dict()
-    fits = {name: tensor for name, tensor in state.items() if name in wanted and tensor.shape == wanted[name].shape}
-    numbers = {name: tensor for name, tensor in fits.items() if bool(torch.isfinite(tensor).all())}
-    missing = [name for name in wanted if name not in numbers]
-    bad = [name for name in missing if name.startswith("features.")]
-    if bad:
-        name = bad[0]
-        found = tuple(state[name].shape) if name in state else "nothing of that name"
-        if name in fits:
-            found = "values that are not finite"
-        raise InputError(
-            f"the weights do not fit {architecture}: {name} needs shape {tuple(wanted[name].shape)}, found {found}"
-            f" ({len(bad)} such tensors)"
-        )
-    network = backbones.initialised(architecture, head, classes, RANDOM_SEED)
-    network.load_state_dict(numbers, strict=False)
+
+    faults = []
+    for name, tensor in wanted.items():
+        if name not in state:
+            # Batch norm's counter came late to torch; files that are older than it do not have it.
+            if name.startswith("features.") and not name.endswith(".num_batches_tracked"):
+                faults.append(f"{name} needs shape {tuple(tensor.shape)}, found nothing of that name")
+        elif state[name].shape != tensor.shape:
+            faults.append(f"{name} needs shape {tuple(tensor.shape)}, found {tuple(state[name].shape)}")
+        elif not torch.isfinite(state[name]).all():
+            faults.append(f"{name} holds values that are not finite")
+    faults += [f"{name} belongs to no layer of it" for name in state if name not in wanted]
+    if faults:
+        more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+        raise InputError(f"the weights do not fit {architecture} with the head {head}: {'; '.join(faults[:3])}{more}")
+
+    missing = [name for name in wanted if name not in state]
     if missing:
-        print(f"drawn anew, since the file does not have them: {', '.join(missing)}")
-    return network
+        state = backbones.initialised(architecture, head, classes, RANDOM_SEED).state_dict() | state
+    network.load_state_dict(state, assign=True)
+    return network, [name for name in missing if name.startswith("classifier.")]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -33,6 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
     trained = training.train(network, images, store.rows("train"), store.rows("val"), recipe, seed, precision)
     network.load_state_dict(trained.state)
     judged = training.evaluate(network, images, store.rows("test"), precision)
+    training.require_finite(judged.loss, "test loss", f"with the weights of epoch {trained.epoch}")
     print(f"test accuracy {judged.accuracy:.4f} with the weights of epoch {trained.epoch}")
     state = {name: tensor.cpu().contiguous() for name, tensor in trained.state.items()}
     with atomic_path(arguments.output) as temporary:

@@ -10,13 +10,23 @@ import torch
 from torch.nn import functional
 
 
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor on a device, itself if it lies there, without waiting for the device.
+
+    Only from pinned memory does a copy queue behind the kernels that a GPU has yet to run; from other memory the host
+    waits until they have run.
+    """
+    return tensor if tensor.device == device else tensor.pin_memory().to(device, non_blocking=True)
+
+
 def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
     """Images (N, H, W, 3) uint8 or float in 0 … 255 as (N, 3, H, W) float32, scaled to [0, 1] and normalised.
 
     Memory stays in the order N, H, W, C, which is torch's channels-last format.
     """
-    scale = 1 / (255 * torch.tensor(std, device=images.device))
-    shift = torch.tensor(mean, device=images.device) * 255 * scale
+    scale = 1 / (255 * torch.tensor(std))
+    shift = torch.tensor(mean) * 255 * scale
+    scale, shift = upload(torch.stack([scale, shift]), images.device)
     return torch.mul(images, scale).sub_(shift).permute(0, 3, 1, 2)
 
 
@@ -70,4 +80,5 @@ def crop(images: torch.Tensor, box: torch.Tensor, size: int) -> torch.Tensor:
     theta = torch.stack([torch.stack([width * flip, zero, 2 * x - 1], 1), torch.stack([zero, height, 2 * y - 1], 1)], 1)
     grid = functional.affine_grid(theta, [images.shape[0], 3, size, size], align_corners=False)
     channels_last = images.permute(0, 3, 1, 2).float()
-    return functional.grid_sample(channels_last, grid, "bilinear", "border", align_corners=False).permute(0, 2, 3, 1)
+    sampled = functional.grid_sample(channels_last, grid, "bilinear", "border", align_corners=False)
+    return sampled.permute(0, 2, 3, 1).contiguous()

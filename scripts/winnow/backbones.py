@@ -22,7 +22,7 @@ from torch import nn
 from torchvision.models import vgg as torchvision_vgg
 
 from winnow import surgery
-from winnow.files import InputError, read_json
+from winnow.files import InputError, file_digest, read_json
 from winnow.tables import read_table
 
 HEADS = ("classifier", "gap")
@@ -109,7 +109,7 @@ class Backbone:
         return sum(layer["filters"] for layer in self.manifest["layers"])
 
     def network(self) -> nn.Module:
-        """The unpruned network with its own last layer, in eval mode."""
+        """The unpruned network with its own last layer, in eval mode. Not to be trained: it shares ``state``."""
         manifest = self.manifest
         network = build(manifest["architecture"], manifest["head"], manifest["classes"])
         network.load_state_dict(self.state, assign=True)
@@ -122,13 +122,16 @@ def load(directory: Path) -> Backbone:
     Raises
     ------
     InputError
-        If a file is missing, truncated or not what the manifest says; the message names it.
+        If a file is missing, truncated or not the one that the manifest was written for; the message names it.
     """
     manifest = read_json(directory / "manifest.json")
     weights = directory / "weights.safetensors"
     try:
-        if weights.stat().st_size != manifest["weights_bytes"]:
-            raise InputError(f"{weights} has another size than its manifest says: delete it and run again")
+        if file_digest(weights) != manifest["weights_sha256"]:
+            raise InputError(
+                f"{weights} is not the file that its manifest describes: it was changed or cut short;"
+                " delete it and run again to make it anew"
+            )
         state = load_file(weights)
     except FileNotFoundError:
         raise InputError(f"{weights} does not exist") from None
@@ -199,8 +202,7 @@ def pruned(backbone: Backbone, keep: np.ndarray | None, classes: int, init: str,
     layer = network.get_submodule(head).to_empty(device="cpu")
     initialise(layer, generator)
     new = {f"{head}.{name}": tensor for name, tensor in layer.state_dict().items()}
-    # A tensor that loses nothing is the backbone's own, which the next cells of a warm worker start from: training must
-    # not write into it.
+    # A tensor that lost nothing is the backbone's own, which serves the next cell too: training must not write into it.
     own = {name: tensor.clone() if tensor is backbone.state[name] else tensor for name, tensor in body.items()}
     network.load_state_dict(own | new, assign=True)
     return network.requires_grad_()

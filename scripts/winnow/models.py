@@ -38,9 +38,14 @@ def save(directory: Path, network: nn.Module, description: dict[str, Any]) -> di
     path = directory / WEIGHTS
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata={"winnow": canonical_json(description)})
-    written = {"file": WEIGHTS, "sha256": file_digest(path), "bytes": path.stat().st_size}
+    written = _written(path)
     write_json(directory / DESCRIPTION, description | {"weights": written})
     return written
+
+
+def _written(path: Path) -> dict[str, Any]:
+    """What tells a file of weights from any other."""
+    return {"file": path.name, "sha256": file_digest(path), "bytes": path.stat().st_size}
 
 
 def remove(directory: Path) -> None:
@@ -50,7 +55,7 @@ def remove(directory: Path) -> None:
 
 
 def load(directory: Path, device: str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
-    """Rebuild a network from its files.
+    """Rebuild a network from its weights, held against ``model.json`` where that lies beside them.
 
     Returns
     -------
@@ -60,20 +65,20 @@ def load(directory: Path, device: str = "cpu") -> tuple[nn.Module, dict[str, Any
     Raises
     ------
     InputError
-        If a file is missing, truncated, or not the one that was written; the message names it.
+        If the weights are missing or truncated, or the two files are not the pair that was written; the message names
+        the file.
     """
-    path = directory / WEIGHTS
-    written = read_json(directory / DESCRIPTION)["weights"]
+    path, beside = directory / WEIGHTS, directory / DESCRIPTION
     if not path.exists():
         raise InputError(f"{path} does not exist")
-    if file_digest(path) != written["sha256"]:
-        raise InputError(f"{path} is not the file that {DESCRIPTION} describes: it was changed or cut short")
     try:
         with safe_open(path, "pt", device=device) as file:
             description = json.loads(file.metadata()["winnow"])
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is not a network that Winnow wrote: {error}") from None
+    if beside.exists() and read_json(beside) != description | {"weights": _written(path)}:
+        raise InputError(f"{path} is not the file that {beside} describes: one of them was changed or cut short")
     network = backbones.build(description["architecture"], description["head"], len(description["classes"]))
     surgery.resize(network, {name: tensor.shape for name, tensor in state.items()})
     network.load_state_dict(state, assign=True)

@@ -66,14 +66,17 @@ def resize(network: nn.Module, shapes: Mapping[str, Sequence[int]]) -> nn.Module
             empty = torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
             setattr(module, name, nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty)
         if isinstance(module, nn.Conv2d):
-            if module.groups == module.in_channels:  # depthwise: a group a channel
-                module.groups = module.weight.shape[0]
+            # Depthwise: each input channel is a group, and they go together. Other groups all stay, but get narrower.
+            if module.groups > 1 and module.groups == module.in_channels:
+                module.groups = module.weight.shape[0] // (module.out_channels // module.groups)
             module.out_channels, inputs = module.weight.shape[:2]
             module.in_channels = inputs * module.groups
         elif isinstance(module, nn.Linear):
             module.out_features, module.in_features = module.weight.shape
         elif isinstance(module, nn.BatchNorm2d):
             module.num_features = module.running_mean.shape[0]
+        elif isinstance(module, nn.LayerNorm):
+            module.normalized_shape = tuple(module.weight.shape)
     return network
 
 

@@ -41,6 +41,7 @@ def test_crops_equal_the_reference(flip, size):
     got = crop(batch, torch.from_numpy(box), size)
     expected = np.stack([reference(image.numpy().astype(float), b, size) for image, b in zip(batch, box, strict=True)])
     np.testing.assert_allclose(got.numpy(), expected, atol=2e-2)
+    assert got.is_contiguous()
 
 
 def test_the_whole_image_is_itself_and_its_mirror():

@@ -1,5 +1,13 @@
 """The cell's program: what it writes, and what it does when things go wrong."""
 
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+import weakref
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -7,7 +15,7 @@ import torch
 
 import winnow
 from winnow import backbones, masks, models, tables, training
-from winnow.files import InputError, read_json
+from winnow.files import InputError, canonical_json, read_json
 from winnow.store import Entry, Store, write_store
 
 from . import programs
@@ -30,16 +38,20 @@ RECIPE = {
 TIMES = ("seconds", "images_per_second", "resumed")
 
 
+def stored(directory, splits):
+    """A store of 3 classes of 11 images, each split like the others."""
+    generator = np.random.default_rng(0)
+    pixels = [generator.integers(0, 80, (8, 8, 3), dtype=np.uint8) + 60 * (n // 11) for n in range(33)]
+    stream = ((Entry(str(n), n // 11, None, 8, 8), pixels[n].astype(np.uint8)) for n in range(33))
+    manifest = {"classes": ["p", "q", "r"], "store_size": 8, "image_size": 8, "spec": {}}
+    write_store(directory, stream, lambda entries: splits * 3, manifest)
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory):
     """A folder with a store of 3 classes, a backbone and a by-layer mask at ratio 0.5."""
     root = tmp_path_factory.mktemp("inputs")
-    generator = np.random.default_rng(0)
-    splits = (["train"] * 5 + ["val"] * 2 + ["test"] * 4) * 3
-    pixels = [generator.integers(0, 80, (8, 8, 3), dtype=np.uint8) + 60 * (n // 11) for n in range(33)]
-    stream = ((Entry(str(n), n // 11, None, 8, 8), pixels[n].astype(np.uint8)) for n in range(33))
-    manifest = {"classes": ["p", "q", "r"], "store_size": 8, "image_size": 8, "spec": {}}
-    write_store(root / "store", stream, lambda entries: splits, manifest)
+    stored(root / "store", ["train"] * 5 + ["val"] * 2 + ["test"] * 4)
     imported(root / "net")
     layers = read_json(root / "net" / "manifest.json")["layers"]
     names = np.repeat([layer["layer"] for layer in layers], [layer["filters"] for layer in layers])
@@ -50,14 +62,19 @@ def inputs(tmp_path_factory):
     return root
 
 
-def finetuned(inputs, output, mask=True, keep=True, recipe=RECIPE, init="inherited", checkpoint_seconds=120):
+def finetuned(inputs, output, **options):
+    programs.run("finetune", *job(inputs, output, **options))
+    return read_json(output / "metrics.json")
+
+
+def job(inputs, output, mask=True, keep=True, recipe=RECIPE, init="inherited", checkpoint_seconds=120):
+    """A job's spec and its other arguments."""
     cell = {"dataset": "d", "backbone": "b", "criterion": "apoz", "scope": "layer", "ratio": 0.5, "round_to": None}
     cell |= {"init": init, "seed": 0}
     spec = {"cell": cell, "recipe": recipe, "models": "keep" if keep else "drop", "code": "0"}
     arguments = ["--dataset", inputs / "store", "--backbone", inputs / "net", "--output", output]
     arguments += ["--checkpoint-seconds", checkpoint_seconds, *(["--mask", inputs / "mask.parquet"] if mask else [])]
-    programs.run("finetune", spec, *arguments)
-    return read_json(output / "metrics.json")
+    return spec, *arguments
 
 
 def comparable(metrics):
@@ -103,6 +120,21 @@ def test_a_cell_has_metrics_history_predictions_and_a_model(inputs, tmp_path):
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
+def test_the_chosen_epochs_weights_are_judged_and_kept(inputs, tmp_path, monkeypatch):
+    real = training.train
+
+    def train(*arguments):
+        trained = real(*arguments)
+        zeros = {name: torch.zeros_like(tensor) for name, tensor in trained.state.items()}
+        return dataclasses.replace(trained, state=zeros)
+
+    monkeypatch.setattr(training, "train", train)
+    metrics = finetuned(inputs, tmp_path)
+    assert metrics["test_loss"] == pytest.approx(np.log(3))
+    network, _ = models.load(tmp_path)
+    assert not any(parameter.any() for parameter in network.parameters())
+
+
 def test_the_baseline_has_no_mask_and_dropped_models_leave_none(inputs, tmp_path):
     pruned = finetuned(inputs, tmp_path)
     assert (tmp_path / "model.safetensors").exists()
@@ -127,6 +159,35 @@ def test_a_diverged_cell_is_a_result_that_says_why(inputs, tmp_path, capsys):
     assert metrics["accuracy"] is None
     assert "DIVERGED" in capsys.readouterr().out
     assert tables.read_table(tmp_path / "predictions.parquet", "predictions").num_rows == 0
+
+
+def test_a_cell_whose_last_step_diverged_is_one_too(inputs, tmp_path):
+    stored(tmp_path / "store", ["train"] * 7 + ["test"] * 4)
+    for name in ("net", "mask.parquet"):
+        (tmp_path / name).symlink_to(inputs / name)
+    # One step: its own loss is finite, the weights that it leaves are not, and no validation looks at them.
+    recipe = RECIPE | {"epochs": 1, "batch_size": 21, "learning_rate": 1e30, "schedule": "constant"}
+    metrics = finetuned(tmp_path, tmp_path / "out", recipe=recipe)
+    assert metrics["status"] == "diverged"
+    assert metrics["reason"] in [f"test loss is {loss} with the weights of epoch 1" for loss in ("nan", "inf")]
+    assert not list(tmp_path.glob("out/model.*"))
+
+
+def test_what_filled_the_memory_is_gone_when_the_cell_runs_once_more(inputs, tmp_path, monkeypatch):
+    real = training.train
+    held, released = [], []
+
+    def train(network, *rest):
+        if not held:
+            activations = torch.zeros(10)
+            held.extend([weakref.ref(network), weakref.ref(activations)])
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(network, *rest)
+
+    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: released.extend(reference() for reference in held))
+    assert finetuned(inputs, tmp_path)["micro_batch"] == 4
+    assert released == [None, None]
 
 
 def test_out_of_memory_runs_once_more_with_half_the_images_a_pass(inputs, tmp_path, monkeypatch, capsys):
@@ -171,6 +232,34 @@ def test_a_killed_cell_goes_on_and_ends_with_the_same_metrics(inputs, tmp_path, 
     monkeypatch.setattr(training.Checkpoint, "write", write)
     resumed = finetuned(inputs, tmp_path / "b")
     assert resumed["resumed"] == 1
+    assert not (tmp_path / "b" / "checkpoint.pt").exists()
+    assert comparable(resumed) == comparable(reference)
+    for name in ("predictions.parquet", "model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_process_that_is_killed_and_told_to_end_ends_with_the_same_files(inputs, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("WINNOW_WORKERS", "off")
+    recipe = RECIPE | {"epochs": 200}
+    reference = finetuned(inputs, tmp_path / "a", recipe=recipe)
+    spec, *arguments = job(inputs, tmp_path / "b", recipe=recipe, checkpoint_seconds=0.1)
+    command = [sys.executable, programs.SCRIPTS / "finetune.py", "--spec", canonical_json(spec), *arguments]
+    checkpoint = tmp_path / "b" / "checkpoint.pt"
+
+    def written():
+        return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+
+    for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, training.TERMINATED)):
+        before = written()
+        with subprocess.Popen(list(map(str, command))) as process:
+            while written() == before and process.poll() is None:
+                time.sleep(0.01)
+            os.kill(process.pid, number)
+        assert process.returncode == status
+        assert not (tmp_path / "b" / "metrics.json").exists()
+    resumed = finetuned(inputs, tmp_path / "b", recipe=recipe)
+    assert resumed["resumed"] == 2
     assert comparable(resumed) == comparable(reference)
     for name in ("predictions.parquet", "model.safetensors"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()

@@ -44,6 +44,41 @@ def test_the_file_is_no_pickle_and_the_same_every_time(network, tmp_path):
         list(pickletools.genops(first))
 
 
+def test_the_weights_alone_rebuild_the_network(network, tmp_path):
+    models.save(tmp_path, network, DESCRIPTION)
+    (tmp_path / "model.json").unlink()
+    rebuilt, description = models.load(tmp_path)
+    assert description == DESCRIPTION
+    assert [tensor.shape for tensor in rebuilt.parameters()] == [tensor.shape for tensor in network.parameters()]
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(InputError, match=r"model\.safetensors"):
+        models.load(tmp_path)
+
+
+def test_nothing_dense_is_made_on_the_way(network, tmp_path, monkeypatch):
+    models.save(tmp_path, network, DESCRIPTION)
+    devices = []
+    build = backbones.build
+
+    def watched(*arguments):
+        built = build(*arguments)
+        devices.extend(parameter.device.type for parameter in built.parameters())
+        return built
+
+    monkeypatch.setattr(backbones, "build", watched)
+    models.load(tmp_path)
+    assert set(devices) == {"meta"}
+
+
+def test_a_changed_description_is_named(network, tmp_path):
+    models.save(tmp_path, network, DESCRIPTION)
+    path = tmp_path / "model.json"
+    path.write_text(path.read_text().replace('"accuracy": 0.5', '"accuracy": 0.9'))
+    with pytest.raises(InputError, match=r"model\.json describes: one of them was changed"):
+        models.load(tmp_path)
+
+
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone", "foreign"])
 def test_a_damaged_file_is_named(network, tmp_path, damage):
     models.save(tmp_path, network, DESCRIPTION)

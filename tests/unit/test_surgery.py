@@ -1,13 +1,18 @@
 """Removing filters for good equals zeroing them, at the sizes that follow from the widths."""
 
+import functools
+
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from winnow import backbones, channels, masks, surgery
 from winnow.backbones import Backbone
+from winnow.tables import SCHEMAS
 
 
 def backbone_of(architecture, head, classes=7, dtype=torch.float32, seed=0):
@@ -59,49 +64,76 @@ def difference(backbone, keep, size):
     return ((got - expected).abs().max() / expected.abs().max()).item()
 
 
-@pytest.fixture(scope="module")
-def vgg16s():
-    return {name: backbone_of(name, "gap") for name in ("vgg16", "vgg16_bn")}
+TOLERANCES = {torch.float32: 1e-4, torch.float64: 1e-10}
 
 
+@pytest.fixture(scope="module", params=["vgg16", "vgg16_bn"])
+def vgg16s(request):
+    """VGG-16 in single and in double precision: the latter sees what rounding and deep layers hide."""
+    return {dtype: backbone_of(request.param, "gap", dtype=dtype) for dtype in TOLERANCES}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("scope", ["global", "layer"])
-@pytest.mark.parametrize("architecture", ["vgg16", "vgg16_bn"])
-def test_removed_equals_masked_at_every_ratio(vgg16s, architecture, scope):
-    backbone = vgg16s[architecture]
+def test_removed_equals_masked_at_every_ratio(vgg16s, scope, dtype):
+    backbone = vgg16s[dtype]
     for tenth in range(1, 10):
-        assert difference(backbone, keep_of(backbone, scope, tenth / 10, tenth), 32) <= 1e-4
+        assert difference(backbone, keep_of(backbone, scope, tenth / 10, tenth), 32) <= TOLERANCES[dtype], tenth
 
 
-@pytest.mark.parametrize("architecture", ["vgg16", "vgg16_bn"])
-def test_removed_equals_masked_in_float64(architecture):
-    backbone = backbone_of(architecture, "gap", dtype=torch.float64)
-    for scope, ratio in (("global", 0.4), ("layer", 0.7)):
-        assert difference(backbone, keep_of(backbone, scope, ratio), 32) <= 1e-10
-
-
-@pytest.mark.parametrize("architecture", ["vgg16", "vgg16_bn"])
-def test_removed_equals_masked_for_every_layer_by_itself(vgg16s, architecture):
-    backbone, start = vgg16s[architecture], 0
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_removed_equals_masked_for_every_layer_by_itself(vgg16s, dtype):
+    backbone, start = vgg16s[dtype], 0
     for layer in backbone.manifest["layers"]:
         keep = np.ones(backbone.units, dtype=bool)
         keep[start : start + layer["filters"] : 2] = False
         start += layer["filters"]
-        assert difference(backbone, keep, 32) <= 1e-4, layer["layer"]
+        assert difference(backbone, keep, 32) <= TOLERANCES[dtype], layer["layer"]
 
 
-def test_the_classifier_loses_the_columns_of_each_removed_channel():
-    backbone = backbone_of("vgg11", "classifier")
-    assert difference(backbone, keep_of(backbone, "global", 0.5), 64) <= 1e-4
+# Maps that are smaller than the 7 × 7 of the classifier's pooling, as large, and larger.
+@pytest.mark.parametrize("size", [8, 28, 32])
+def test_the_classifier_loses_the_columns_of_each_removed_channel(size):
+    backbone = small("classifier", torch.float32)
+    assert difference(backbone, keep_of(backbone, "global", 0.5), size) <= 1e-4
 
 
-@given(st.lists(st.booleans(), min_size=224, max_size=224), st.sampled_from(["gap", "classifier"]))
-@settings(max_examples=25, deadline=None)
-def test_any_mask_of_a_small_network(bits, head):
-    backbone, keep, start = backbone_of("vgg_digits", "gap", dtype=torch.float64), np.array(bits), 0
+@functools.cache
+def small(head, dtype):
+    return backbone_of("vgg_digits", head, dtype=dtype)
+
+
+def at_least_one(backbone, keep):
+    """The mask with the first filter of every layer kept."""
+    start = 0
     for layer in backbone.manifest["layers"]:
         keep[start] = True
         start += layer["filters"]
-    assert difference(backbone, keep, 8) <= 1e-10
+    return keep
+
+
+@given(st.lists(st.booleans(), min_size=224, max_size=224))
+@settings(max_examples=25, deadline=None)
+def test_any_mask_of_a_small_network(bits):
+    backbone = small("gap", torch.float64)
+    assert difference(backbone, at_least_one(backbone, np.array(bits)), 8) <= 1e-10
+
+
+@given(st.lists(st.booleans(), min_size=224, max_size=224), st.integers(0, 99))
+@settings(max_examples=25, deadline=None)
+def test_filters_that_are_zero_go_without_changing_a_logit(bits, seed):
+    backbone = small("gap", torch.float64)
+    keep, start, state = at_least_one(backbone, np.array(bits)), 0, dict(backbone.state)
+    for layer in backbone.manifest["layers"]:
+        stays = torch.from_numpy(keep[start : start + layer["filters"]]).double()
+        start += layer["filters"]
+        state[f"{layer['layer']}.weight"] = state[f"{layer['layer']}.weight"] * stays[:, None, None, None]
+        state[f"{layer['layer']}.bias"] = state[f"{layer['layer']}.bias"] * stays
+    zeroed = Backbone(backbone.manifest, state, backbone.channels)
+    images = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    with torch.inference_mode():
+        expected, got = zeroed.network()(images), removed(zeroed, keep)(images)
+    torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_vgg16_by_layer_at_0_4_has_the_size_that_follows_from_its_widths():
@@ -127,6 +159,31 @@ def test_vgg16_by_layer_at_0_4_has_the_size_that_follows_from_its_widths():
     assert round(macs / 1e9, 2) == 5.62
 
 
+def test_cost_equals_a_count_of_every_product():
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.Conv2d(8, 8, 3, groups=8),
+        nn.Conv2d(8, 12, (1, 3), groups=4),
+        nn.Flatten(),
+        nn.Linear(12 * 6 * 4, 5),
+    ).train()
+    expected = 0
+
+    def count(module, inputs, output):
+        nonlocal expected
+        inputs_of_one = module.weight[0].numel()  # products that make one number of the output
+        expected += output[0].numel() * inputs_of_one
+
+    for module in network:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(count)
+    network(torch.zeros(2, 3, 16, 16))
+    real, expected = expected, 0
+    assert surgery.cost(network, 16) == (sum(parameter.numel() for parameter in network.parameters()), real)
+    assert network.training
+
+
 def test_tensors_that_lose_nothing_are_not_copied_and_the_backbone_is_not_changed():
     backbone = backbone_of("vgg_digits", "gap")
     before = {name: tensor.clone() for name, tensor in backbone.state.items()}
@@ -138,12 +195,8 @@ def test_tensors_that_lose_nothing_are_not_copied_and_the_backbone_is_not_change
 
 
 def test_a_slice_may_have_a_stride_and_several_indices():
-    from winnow.tables import SCHEMAS
-
     rows = {"unit": [0, 1], "layer": ["a", "a"], "filter": [0, 1], "tensor": ["w", "w"], "dimension": [1, 1]}
     rows |= {"first": [0, 1], "length": [3, 3], "stride": [2, 2]}
-    import pyarrow as pa
-
     table = pa.table(rows, schema=SCHEMAS["channels"])
     weights = torch.arange(12.0).view(2, 6)
     kept = surgery.slice_state({"w": weights}, table, np.array([True, False]))["w"]
@@ -151,8 +204,6 @@ def test_a_slice_may_have_a_stride_and_several_indices():
 
 
 def test_depthwise_convolutions_and_norms_take_their_new_sizes():
-    from torch import nn
-
     network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1))
     shapes = {"0.weight": (5, 3, 1, 1), "0.bias": (5,), "2.weight": (5, 1, 3, 3), "2.bias": (5,)}
     shapes |= {f"1.{name}": (5,) for name in ("weight", "bias", "running_mean", "running_var")}
@@ -160,3 +211,19 @@ def test_depthwise_convolutions_and_norms_take_their_new_sizes():
     surgery.resize(network, shapes)
     assert (network[2].groups, network[2].in_channels, network[1].num_features) == (5, 5, 5)
     assert network(torch.randn(2, 3, 6, 6)).shape == (2, 4, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shapes", "image"),
+    [
+        (nn.Conv2d(1, 8, 3), {"weight": (5, 1, 3, 3), "bias": (5,)}, (1, 6, 6)),
+        (nn.Conv2d(8, 16, 3, groups=8), {"weight": (10, 1, 3, 3), "bias": (10,)}, (5, 6, 6)),
+        (nn.Conv2d(8, 8, 3, groups=2), {"weight": (6, 3, 3, 3), "bias": (6,)}, (6, 6, 6)),
+        (nn.LayerNorm(8), {"weight": (5,), "bias": (5,)}, (4, 5)),
+        (nn.Linear(8, 4), {"weight": (4, 5), "bias": (4,)}, (5,)),
+    ],
+)
+def test_a_layer_works_at_its_new_sizes(layer, shapes, image):
+    surgery.resize(layer, shapes)
+    assert layer(torch.zeros(2, *image)).shape[0] == 2
+    assert {name: tuple(parameter.shape) for name, parameter in layer.named_parameters()} == shapes

@@ -48,6 +48,13 @@ def network(seed=0, dropout=0.3):
         )
 
 
+def normalising_network():
+    """One position is left where it normalises: a single image has no variance there."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(3, 8, 8), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4))
+
+
 def run(images, recipe=RECIPE, val=VAL, seed=0, **options):
     return train(network(), images, TRAIN, val, recipe, seed, "fp32", report=lambda line: None, **options)
 
@@ -100,6 +107,18 @@ def test_the_schedule_warms_up_and_ends_at_0():
     assert rates == sorted(rates[:11]) + sorted(rates[11:], reverse=True)
     assert 0 < rates[-1] < 0.001
     assert {learning_rate(RECIPE | {"schedule": "constant"}, step, 10) for step in range(10, 30)} == {0.05}
+
+
+def test_views_are_drawn_from_seed_epoch_and_step_alone(images):
+    def views(*drawn):
+        return training.training_views(images, torch.arange(8), RECIPE["augmentation"], *drawn)
+
+    first = views(0, 1, 0)
+    torch.manual_seed(7)
+    assert torch.equal(first, views(0, 1, 0))
+    assert first.is_contiguous(memory_format=torch.channels_last)
+    for other in ((1, 1, 0), (0, 2, 0), (0, 1, 1)):
+        assert not torch.equal(first, views(*other))
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_one_others(images):
@@ -161,6 +180,41 @@ def test_a_loss_that_is_no_number_names_epoch_and_rate(images):
         run(images, recipe)
 
 
+def test_weights_that_the_last_step_threw_away_are_found_in_validation(images):
+    recipe = RECIPE | {"epochs": 1, "batch_size": 20, "learning_rate": 1e30, "schedule": "constant"}
+    with pytest.raises(Diverged, match=r"validation loss is (nan|inf) after epoch 1 at learning rate 1e\+30"):
+        run(images, recipe | {"warmup_epochs": 0})
+
+
+def test_every_image_is_trained_on_once_an_epoch(images, monkeypatch):
+    seen = []
+    views = training.training_views
+    monkeypatch.setattr(training, "training_views", lambda i, rows, *rest: seen.append(rows) or views(i, rows, *rest))
+    train(network(), images, np.arange(17), VAL, RECIPE, 0, "fp32", report=lambda line: None)
+    assert [len(rows) for rows in seen] == [8, 8, 1] * 3
+    for epoch in range(3):
+        assert sorted(torch.cat(seen[3 * epoch : 3 * epoch + 3]).tolist()) == list(range(17))
+
+
+def test_a_single_image_is_no_batch_under_batch_norm(images, monkeypatch):
+    seen = []
+    views = training.training_views
+    monkeypatch.setattr(training, "training_views", lambda i, rows, *rest: seen.append(rows) or views(i, rows, *rest))
+    recipe = RECIPE | {"augmentation": None, "learning_rate": 0.0}
+    net = normalising_network()
+    trained = train(net, images, np.arange(17), VAL, recipe, 0, "fp32", report=lambda line: None)
+    assert [len(rows) for rows in seen] == [8, 8] * 3
+    left_out = {(set(range(17)) - set(torch.cat(seen[first : first + 2]).tolist())).pop() for first in (0, 2, 4)}
+    assert len(left_out) > 1
+    # Nothing was learnt: the loss is the mean over the images that were shown.
+    net = normalising_network().train()
+    losses = []
+    for rows in seen[:2]:
+        logits = net(normalise(evaluation_view(images.pixels[rows], 8), MEAN, STD))
+        losses.append(functional.cross_entropy(logits, images.labels[rows], label_smoothing=0.1).item())
+    assert trained.history[0]["train_loss"] == pytest.approx(np.mean(losses), rel=1e-4)
+
+
 def test_bfloat16_trains_to_nearly_the_same_loss(images):
     full = run(images)
     half = train(network(), images, TRAIN, VAL, RECIPE, 0, "bf16", report=lambda line: None)
@@ -187,9 +241,11 @@ class Killed(BaseException):
     """What a kill looks like from inside: the run is simply gone."""
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("after", range(1, 9))
-def test_a_run_resumed_from_any_step_ends_bit_for_bit_the_same(images, tmp_path, after):
-    reference = run(images)
+def test_a_run_resumed_from_any_step_ends_bit_for_bit_the_same(images, tmp_path, after, optimizer):
+    recipe = RECIPE | {"optimizer": optimizer}
+    reference = run(images, recipe)
     path = tmp_path / "checkpoint.pt"
 
     class Mortal(Checkpoint):
@@ -202,8 +258,8 @@ def test_a_run_resumed_from_any_step_ends_bit_for_bit_the_same(images, tmp_path,
                 raise Killed
 
     with pytest.raises(Killed):
-        run(images, checkpoint=Mortal(path, "key", 0.0, lambda line: None))
-    resumed = run(images, checkpoint=Checkpoint(path, "key", 1e9, lambda line: None))
+        run(images, recipe, checkpoint=Mortal(path, "key", 0.0, lambda line: None))
+    resumed = run(images, recipe, checkpoint=Checkpoint(path, "key", 1e9, lambda line: None))
     assert resumed.resumed == 1
     assert same(reference, resumed)
     assert stripped(reference.history) == stripped(resumed.history)
@@ -248,6 +304,32 @@ def test_a_checkpoint_that_is_not_this_runs_is_not_taken_up(images, tmp_path, da
     assert result.resumed == 0
     assert "starting anew" in lines[0]
     assert same(result, run(images))
+
+
+def test_a_run_that_began_on_a_cpu_has_a_generator_on_a_gpu(tmp_path):
+    net = network()
+    optimizer = training.optimizer_for(net, RECIPE)
+    cpu, gpu = torch.get_rng_state(), torch.ones(16, dtype=torch.uint8)
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "key", 0.0, lambda line: None)
+    checkpoint.write(net, optimizer, training.Run({"cpu": cpu}, epoch=2))
+    run = checkpoint.restore(net, optimizer, training.Run({"cpu": torch.zeros_like(cpu), "cuda": gpu}))
+    assert run.epoch == 2
+    assert torch.equal(run.generator_state["cpu"], cpu)
+    assert torch.equal(run.generator_state["cuda"], gpu)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("resident", [True, False])
+def test_no_view_waits_for_the_gpu(images, resident):
+    pixels = images.pixels.cuda() if resident else images.pixels
+    images = Images(pixels, images.labels.cuda(), 8, MEAN, STD)
+    rows = torch.arange(8, device=pixels.device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for augmentation in (None, RECIPE["augmentation"]):
+            training.training_views(images, rows, augmentation, 0, 1, 0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_auto_is_what_the_device_gains_from(monkeypatch):
