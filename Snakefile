@@ -9,6 +9,10 @@
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
 #                                                         metrics.json, history.parquet, predictions.parquet, model.*
 #   results/experiments/{experiment}/                     summary.parquet, .csv, .md, figures/
+#   results/experiments/{experiment}/models/{dataset}-{backbone}/
+#                                                         the chosen cell's network to take home, see rules/export.smk
+#   results/exports/{cell}/                               any cell's
+#   results/models/{cell}/                                such a cell again, with the network that the grid did not keep
 #   results/logs/{rule}/...                               one log a job
 #
 # criterion: unpruned (ratio 0), any (by layer with random weights), random~{seed}, or a name in config.yaml
@@ -30,6 +34,7 @@ include: "rules/scores.smk"
 include: "rules/masks.smk"
 include: "rules/finetune.smk"
 include: "rules/summary.smk"
+include: "rules/export.smk"
 
 
 rule all:

@@ -288,6 +288,11 @@ RESERVED_TARGETS = frozenset(
         "finetune",
         "summarize",
         "plot",
+        "export",
+        "export_cell",
+        "export_chosen",
+        "choose",
+        "retrain",
     ]
 )
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from winnow.archives import SPLIT_FOLDERS, image_files
+from winnow.archives import SPLIT_FOLDERS, image_files, name_text
 from winnow.files import InputError
 from winnow.preprocessing import decode_all
 from winnow.store import Entry
@@ -172,18 +172,13 @@ def folder(dataset: dict[str, Any], archives: list[Path]) -> Source:
     def candidates() -> Iterator[Candidate]:
         for parts, path in placed:
             split = parts[0] if official else None
-            yield Candidate(_text("/".join(parts)), classes.index(parts[depth - 2]), split, path.read_bytes)
+            yield Candidate(name_text("/".join(parts)), classes.index(parts[depth - 2]), split, path.read_bytes)
 
-    return Source([_text(name) for name in classes], candidates())
+    return Source([name_text(name) for name in classes], candidates())
 
 
 def _folders(place: Path) -> set[str]:
     return {entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith(".")}
-
-
-def _text(name: str) -> str:
-    """A file's name as text; bytes that are not UTF-8 are written as ``\\xe9``."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def decoded(
