@@ -8,7 +8,7 @@
 #   results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
 #                                                         metrics.json, history.parquet, predictions.parquet, model.*
-#   results/experiments/{experiment}/                     summary.parquet, .csv, .md, figures/
+#   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/
 #   results/logs/{rule}/...                               one log a job
 #
 # criterion: unpruned (ratio 0), any (by layer with random weights), random~{seed}, or a name in config.yaml
