@@ -8,11 +8,11 @@
 #   results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
 #                                                         metrics.json, history.parquet, predictions.parquet, model.*
-#   results/experiments/{experiment}/                     summary.parquet, .csv, .md, figures/
+#   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/
 #   results/experiments/{experiment}/models/{dataset}-{backbone}/
-#                                                         the chosen cell's network to take home, see rules/export.smk
-#   results/exports/{cell}/                               any cell's
-#   results/models/{cell}/                                such a cell again, with the network that the grid did not keep
+#                                                         the chosen cell's network, to take home; see rules/export.smk
+#   results/exports/{cell}/                               any cell's network, to take home
+#   results/models/{cell}/                                a cell once more, with the network that its grid did not keep
 #   results/logs/{rule}/...                               one log a job
 #
 # criterion: unpruned (ratio 0), any (by layer with random weights), random~{seed}, or a name in config.yaml

@@ -44,6 +44,7 @@ localrules:
     score,
     mask,
     summarize,
+    recommend,
     plot,
     choose,
 
@@ -79,9 +80,10 @@ def threads_for(dataset):
 
 
 def experiment_outputs(name):
-    """An experiment's summary and figures."""
+    """An experiment's summary, verdict and figures."""
     return [
         f"results/experiments/{name}/summary.parquet",
+        f"results/experiments/{name}/recommendation.json",
         f"results/experiments/{name}/figures",
     ]
 
@@ -218,8 +220,8 @@ def announce():
     asked = [job.rule.name for job in workflow.dag.targetjobs]
     for name in CONFIG.targets if "all" in asked else asked:
         if name in CONFIG.experiments:
-            parquet, figures = experiment_outputs(name)
-            shell("stage show --summary {parquet:q} --figures {figures:q}")
+            parquet, verdict, figures = experiment_outputs(name)
+            shell("stage show --summary {parquet:q} --verdict {verdict:q} --figures {figures:q}")
 
 
 run.prepare(workflow, forecast, announce, unrecorded)

@@ -1,4 +1,4 @@
-# Needs the metrics of an experiment's cells. Makes its summary table and figures.
+# Needs the metrics and predictions of an experiment's cells. Makes its summary table, its verdict and its figures.
 
 
 rule summarize:
@@ -20,6 +20,32 @@ rule summarize:
         ),
     shell:
         "stage summarize --spec {params.spec:q} --results results"
+        " --output results/experiments/{wildcards.experiment} > {log:q} 2>&1"
+
+
+rule recommend:
+    input:
+        summary="results/experiments/{experiment}/summary.parquet",
+        predictions=lambda wildcards: [
+            f"results/cells/{cell.path}/predictions.parquet" for cell in experiment_cells(wildcards.experiment)
+        ],
+    output:
+        parquet="results/experiments/{experiment}/recommendation.parquet",
+        json="results/experiments/{experiment}/recommendation.json",
+        markdown="results/experiments/{experiment}/recommendation.md",
+    log:
+        "results/logs/recommend/{experiment}.log",
+    conda:
+        "../envs/winnow.yaml"
+    params:
+        spec=lambda wildcards: spec(
+            "recommend.py",
+            experiment=wildcards.experiment,
+            grid=CONFIG.experiments[wildcards.experiment].model_dump(exclude={"models"}),
+            tolerance=CONFIG.tolerance,
+        ),
+    shell:
+        "stage recommend --spec {params.spec:q} --summary {input.summary:q} --results results"
         " --output results/experiments/{wildcards.experiment} > {log:q} 2>&1"
 
 

@@ -229,6 +229,8 @@ class Config(_Model):
 
     targets: Annotated[tuple[Name, ...], Field(min_length=1)]
     """The experiments that a bare ``snakemake`` makes."""
+    tolerance: Annotated[float, Field(ge=0, le=100)] = 2.0
+    """How many points of accuracy a smaller network may cost."""
     datasets: dict[Name, Dataset]
     backbones: dict[Name, Backbone]
     recipes: dict[Name, Recipe]
@@ -287,6 +289,7 @@ RESERVED_TARGETS = frozenset(
         "mask",
         "finetune",
         "summarize",
+        "recommend",
         "plot",
         "export",
         "export_cell",

@@ -127,11 +127,15 @@ def _record(cells: list[Cell], finished: Mapping[Cell, Mapping[str, Any]]) -> di
         found = (finished[cell].get(name) for cell in done)
         return [value for value in found if value is not None]
 
+    def drops_of(name: str) -> list[float]:
+        pairs = (
+            (finished[cell.baseline].get(name), finished[cell].get(name)) for cell in done if cell.baseline in finished
+        )
+        return [baseline - value for baseline, value in pairs if baseline is not None and value is not None]
+
     accuracy = values("accuracy")
     accuracy_low, accuracy_high = interval(accuracy)
-    drops = [
-        finished[cell.baseline]["accuracy"] - finished[cell]["accuracy"] for cell in done if cell.baseline in finished
-    ]
+    drops = drops_of("accuracy")
     drop_low, drop_high = interval(drops)
     description = dataclasses.asdict(cells[0])
     del description["seed"]
@@ -143,6 +147,7 @@ def _record(cells: list[Cell], finished: Mapping[Cell, Mapping[str, Any]]) -> di
         "accuracy_high": accuracy_high,
         "class_accuracy": _mean(values("class_accuracy")),
         "val_accuracy": _mean(values("val_accuracy")),
+        "val_drop": _mean(drops_of("val_accuracy")),
         "drop": _mean(drops),
         "drop_low": drop_low,
         "drop_high": drop_high,

@@ -39,7 +39,7 @@ def baselines(datasets: Iterable = DATASETS, seed: int = 0) -> set[str]:
 
 
 def report(experiment: str = "small") -> set[str]:
-    return {f"summarize {experiment}", f"plot {experiment}"}
+    return {f"{rule} {experiment}" for rule in ("summarize", "recommend", "plot")}
 
 
 def configured(change: Callable[[dict], None]) -> Callable[[Checkout], None]:
