@@ -1,5 +1,7 @@
 # make demo    install, run the demo and print its summary
 # make test    install, and run the tests
+# make run DATA=folder [BACKBONE=vgg16] [NAME=...] [SIZE=224]
+#              the same for your own images: verdict, report and the exported model
 #
 # make lint, format, clean: see below. Every command uses .venv. CORES=4 sets how many cores are used, PYTHON=... which
 # Python makes .venv, PYTEST="-k masks" what pytest is told.
@@ -13,10 +15,16 @@ BIN = .venv/bin
 # Imports of torch take twice as long without compiled files, so let jobs use and write them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint format clean
+.PHONY: demo run test lint format clean
 
 demo: .venv/installed
 	$(BIN)/snakemake demo --cores $(CORES)
+
+# The configuration, own/NAME.yaml, is written once and is yours to edit.
+run: .venv/installed
+	@test -n "$(DATA)" || { echo 'make run DATA=folder [BACKBONE=vgg16] [NAME=...] [SIZE=224] [CORES=...]' >&2; exit 2; }
+	@name=$$($(BIN)/python scripts/configure.py "$(DATA)" $(BACKBONE:%=--backbone %) $(NAME:%=--name %) $(SIZE:%=--size %)) \
+	&& $(BIN)/snakemake $$name results/experiments/$$name/models --configfile own/$$name.yaml --cores $(CORES)
 
 test: .venv/installed
 	$(BIN)/python -m pytest $(PYTEST)
