@@ -24,8 +24,13 @@ HEADLINE_RATIO = 0.4
 _SCHEMA = tables.SCHEMAS["summary"]
 # Integers with gaps: NumPy's have no null.
 _PANDAS_TYPES = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype()}
+# Images a pass → column.
+LATENCY_COLUMNS = {1: "latency_ms", 32: "latency_32_ms"}
 _NUMBERS = ("accuracy", "class_accuracy", "achieved_ratio", "params", "macs", "bytes")
 
+# Headings of the columns with latencies, and of their section of the page.
+LATENCY, LATENCY_32 = "ms", "ms, 32 images"
+LATENCY_SECTION = "## Latency"
 SCOPE_NAMES = {"global": "globally", "layer": "by layer"}
 INIT_NAMES = {"inherited": "inherited weights", "random": "random weights"}
 _CRITERION_NAMES = {RANDOM: "random control", ANY: "any criterion"}
@@ -64,6 +69,24 @@ def _fault(metrics: Any) -> str | None:
     return None
 
 
+def read_latency(path: str | os.PathLike) -> dict[int, float]:
+    """Read a network's latency: images a pass → median milliseconds of a pass.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not JSON, or lacks a number that the summary needs; the message names the file.
+    """
+    found = read_json(path)
+    try:
+        result = {batch: found["batches"][str(batch)]["ms"]["median"] for batch in LATENCY_COLUMNS}
+    except (KeyError, TypeError):
+        result = {}
+    if not result or not all(map(_is_number, result.values())):
+        raise InputError(f"{path} is not a network's latency: delete it and run again to make it anew")
+    return result
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -87,7 +110,9 @@ def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
     return float(mean - half), float(mean + half)
 
 
-def summarise(rows: Iterable[tuple[Cell, Mapping[str, Any] | None]]) -> pd.DataFrame:
+def summarise(
+    rows: Iterable[tuple[Cell, Mapping[str, Any] | None]], latencies: Mapping[str, Mapping[int, float]] | None = None
+) -> pd.DataFrame:
     """Cells to one row per cell less its seed, with the columns of the schema "summary".
 
     Parameters
@@ -95,6 +120,8 @@ def summarise(rows: Iterable[tuple[Cell, Mapping[str, Any] | None]]) -> pd.DataF
     rows
         Cells and their metrics; None where a cell has none. A seed without metrics or whose training diverged is
         listed in ``failed_seeds`` and left out of every mean; where none is left, the numbers are null.
+    latencies
+        :attr:`winnow.grid.Cell.latency` → what :func:`read_latency` found there. A row has its first seed's.
 
     Returns
     -------
@@ -108,7 +135,11 @@ def summarise(rows: Iterable[tuple[Cell, Mapping[str, Any] | None]]) -> pd.DataF
     groups: dict[Cell, list[Cell]] = {}
     for cell in sorted(metrics, key=lambda cell: cell.seed):
         groups.setdefault(dataclasses.replace(cell, seed=0), []).append(cell)
-    records = [_record(groups[group], finished) for group in sorted(groups, key=_order)]
+    records = []
+    for group in sorted(groups, key=_order):
+        measured = (latencies or {}).get(groups[group][0].latency, {})
+        columns = {column: measured.get(batch) for batch, column in LATENCY_COLUMNS.items()}
+        records.append(_record(groups[group], finished) | columns)
     return pa.Table.from_pylist(records, schema=_SCHEMA).to_pandas(types_mapper=_PANDAS_TYPES.get)
 
 
@@ -151,7 +182,6 @@ def _record(cells: list[Cell], finished: Mapping[Cell, Mapping[str, Any]]) -> di
         "params": _rounded_mean(values("params")),
         "macs": _rounded_mean(values("macs")),
         "bytes": _rounded_mean(values("bytes")),
-        "latency_ms": None,
         "seconds": _mean([finished[cell]["seconds"]["total"] for cell in done]),
         "failed_seeds": ", ".join(str(cell.seed) for cell in cells if cell not in finished),
     }
@@ -250,9 +280,10 @@ def quantity(count: float) -> str:
 def formatted(frame: pd.DataFrame) -> pd.DataFrame:
     """The summary as text for people, one row a row: accuracies in %, drops in points, sizes with their prefix.
 
-    ± and brackets hold the 95 % interval over seeds, "–" stands for what is not known.
+    ± and brackets hold the 95 % interval over seeds, "–" stands for what is not known. Latency, of one image in
+    milliseconds, is a column where at least one row has it.
     """
-    return pd.DataFrame(
+    text = pd.DataFrame(
         {
             "scope": frame["scope"],
             "ratio": [
@@ -281,6 +312,16 @@ def formatted(frame: pd.DataFrame) -> pd.DataFrame:
         index=frame.index,
         dtype=object,
     )
+    if frame["latency_ms"].notna().any():
+        text.insert(text.columns.get_loc("seeds"), LATENCY, [_milliseconds(value) for value in frame["latency_ms"]])
+    return text
+
+
+def _milliseconds(value: float) -> str:
+    """Three digits, and all of those before the point."""
+    if pd.isna(value):
+        return "–"
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def _percent(value: float) -> str:
@@ -299,7 +340,7 @@ def _bracketed(mean: float, low: float, high: float) -> str:
     return _percent(mean) + ("" if pd.isna(low) else f" [{_percent(low)}, {_percent(high)}]")
 
 
-_RIGHT = frozenset(["ratio", "accuracy %", "removed", "params", "MACs"])
+_RIGHT = frozenset(["ratio", "accuracy %", "removed", "params", "MACs", LATENCY, LATENCY_32])
 
 
 def aligned(text: pd.DataFrame) -> list[list[str]]:
@@ -315,8 +356,8 @@ def aligned(text: pd.DataFrame) -> list[list[str]]:
 def markdown(frame: pd.DataFrame, experiment: str, missing: int = 0) -> str:
     """The summary as a page: a table per data set, backbone, scope and init, each led by its baseline.
 
-    Within a table, the highest accuracy of each ratio is bold (the control aside). Times are left out: two runs of the
-    same grid give the same page.
+    Within a table, the highest accuracy of each ratio is bold (the control aside). Times stand only in the last
+    section, which begins with :data:`LATENCY_SECTION`: up to there two runs of the same grid give the same page.
 
     Parameters
     ----------
@@ -348,11 +389,33 @@ def markdown(frame: pd.DataFrame, experiment: str, missing: int = 0) -> str:
             references = unpruned[unpruned["init"].isin(["inherited", init])]
             lines += [f"### {SCOPE_NAMES[scope].capitalize()}, {INIT_NAMES[init]}", ""]
             lines += [_markdown_table(pd.concat([references, section])), ""]
-    return "\n".join(lines)
+    return "\n".join(lines + _latency_section(frame))
+
+
+def _latency_section(frame: pd.DataFrame) -> list[str]:
+    """The page's lines on latency; none where nothing was timed."""
+    timed = frame[frame["latency_ms"].notna()]
+    if timed.empty:
+        return []
+    lines = [
+        LATENCY_SECTION,
+        "",
+        f"Median milliseconds of a forward pass of one image ({LATENCY}) and of 32 ({LATENCY_32}); the machine, the "
+        "precision and the spread are in `results/latency/`. By layer all criteria keep equally many filters and share "
+        "a measurement; the control is timed at its first seed.",
+        "",
+    ]
+    for (dataset, backbone), rows in timed.groupby(["dataset", "backbone"], sort=False):
+        text = formatted(rows)[["scope", "ratio", "criterion", "removed", "params", "MACs", LATENCY]]
+        text[LATENCY_32] = [_milliseconds(value) for value in rows["latency_32_ms"]]
+        text.loc[rows["scope"] == "layer", "criterion"] = ANY
+        text = text.drop_duplicates(["scope", "ratio", "criterion"])
+        lines += [f"### {dataset}, {backbone}", "", _markdown_lines(text), ""]
+    return lines
 
 
 def _markdown_table(rows: pd.DataFrame) -> str:
-    text = formatted(rows)
+    text = formatted(rows).drop(columns=LATENCY, errors="ignore")
     text["criterion"] = [
         "unpruned, random weights" if (criterion, init) == (UNPRUNED, "random") else criterion
         for criterion, init in zip(rows["criterion"], rows["init"], strict=True)
@@ -365,7 +428,10 @@ def _markdown_table(rows: pd.DataFrame) -> str:
                 text.loc[position, "accuracy %"] = f"**{text.loc[position, 'accuracy %']}**"
     if not text["failed seeds"].any():
         text = text.drop(columns="failed seeds")
-    text = text.drop(columns=["scope", "init"])
+    return _markdown_lines(text.drop(columns=["scope", "init"]))
+
+
+def _markdown_lines(text: pd.DataFrame) -> str:
     header, *body = aligned(text)
     rule = [
         "-" * (len(field) - 1) + (":" if name in _RIGHT else "-")

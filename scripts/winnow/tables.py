@@ -86,7 +86,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
     # One row a cell less its seed. drop: baseline accuracy minus accuracy, paired by seed. *_low, *_high: 95 %
-    # interval over seeds. macs: multiply-accumulates of one image. failed_seeds: null-free, "" or "3, 5".
+    # interval over seeds. macs: multiply-accumulates of one image. latency_ms, latency_32_ms: median of
+    # a forward pass of 1 and of 32 images, null where not measured. failed_seeds: null-free, "" or "3, 5".
     "summary": pa.schema(
         [
             ("dataset", _NAME),
@@ -111,6 +112,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("macs", pa.int64()),
             ("bytes", pa.int64()),
             ("latency_ms", pa.float64()),
+            ("latency_32_ms", pa.float64()),
             ("seconds", pa.float64()),
             ("failed_seeds", pa.string()),
         ]
