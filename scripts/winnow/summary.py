@@ -69,8 +69,8 @@ def _fault(metrics: Any) -> str | None:
     return None
 
 
-def read_latency(path: str | os.PathLike) -> dict[int, float]:
-    """Read a network's latency: images a pass → median milliseconds of a pass.
+def read_latency(path: str | os.PathLike) -> dict[int, tuple[float, float]]:
+    """Read a network's latency: images a pass → the unpruned network's median milliseconds, and the speed-up over it.
 
     Raises
     ------
@@ -79,12 +79,33 @@ def read_latency(path: str | os.PathLike) -> dict[int, float]:
     """
     found = read_json(path)
     try:
-        result = {batch: found["batches"][str(batch)]["ms"]["median"] for batch in LATENCY_COLUMNS}
+        batches = {batch: found["batches"][str(batch)] for batch in LATENCY_COLUMNS}
+        result = {batch: (part["unpruned_ms"]["median"], part["speedup"]["median"]) for batch, part in batches.items()}
     except (KeyError, TypeError):
         result = {}
-    if not result or not all(map(_is_number, result.values())):
+    if not result or not all(_is_number(value) and value > 0 for pair in result.values() for value in pair):
         raise InputError(f"{path} is not a network's latency: delete it and run again to make it anew")
     return result
+
+
+def comparable(latencies: Mapping[str, Mapping[int, tuple[float, float]]]) -> dict[str, dict[str, float]]:
+    """Milliseconds a pass, by file and column of the summary, that can be held against each other.
+
+    A machine's speed drifts from job to job by more than what a small ratio saves. What does not drift is the speed-up
+    over the unpruned network, timed in turn with each: milliseconds are the median of what the unpruned network took,
+    over all files of the data set and backbone, divided by the file's own speed-up.
+    """
+    taken: dict[tuple, list[float]] = {}
+    for path, batches in latencies.items():
+        for batch, (unpruned, _) in batches.items():
+            taken.setdefault((*path.split("/")[:2], batch), []).append(unpruned)
+    return {
+        path: {
+            LATENCY_COLUMNS[batch]: float(np.median(taken[*path.split("/")[:2], batch])) / speedup
+            for batch, (_, speedup) in batches.items()
+        }
+        for path, batches in latencies.items()
+    }
 
 
 def _is_number(value: Any) -> bool:
@@ -111,7 +132,8 @@ def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 def summarise(
-    rows: Iterable[tuple[Cell, Mapping[str, Any] | None]], latencies: Mapping[str, Mapping[int, float]] | None = None
+    rows: Iterable[tuple[Cell, Mapping[str, Any] | None]],
+    latencies: Mapping[str, Mapping[int, tuple[float, float]]] | None = None,
 ) -> pd.DataFrame:
     """Cells to one row per cell less its seed, with the columns of the schema "summary".
 
@@ -121,7 +143,8 @@ def summarise(
         Cells and their metrics; None where a cell has none. A seed without metrics or whose training diverged is
         listed in ``failed_seeds`` and left out of every mean; where none is left, the numbers are null.
     latencies
-        :attr:`winnow.grid.Cell.latency` → what :func:`read_latency` found there. A row has its first seed's.
+        :attr:`winnow.grid.Cell.latency` → what :func:`read_latency` found there. A row has its first seed's, made
+        :func:`comparable`.
 
     Returns
     -------
@@ -135,11 +158,12 @@ def summarise(
     groups: dict[Cell, list[Cell]] = {}
     for cell in sorted(metrics, key=lambda cell: cell.seed):
         groups.setdefault(dataclasses.replace(cell, seed=0), []).append(cell)
-    records = []
-    for group in sorted(groups, key=_order):
-        measured = (latencies or {}).get(groups[group][0].latency, {})
-        columns = {column: measured.get(batch) for batch, column in LATENCY_COLUMNS.items()}
-        records.append(_record(groups[group], finished) | columns)
+    measured = comparable(latencies or {})
+    not_measured = dict.fromkeys(LATENCY_COLUMNS.values())
+    records = [
+        _record(groups[group], finished) | measured.get(groups[group][0].latency, not_measured)
+        for group in sorted(groups, key=_order)
+    ]
     return pa.Table.from_pylist(records, schema=_SCHEMA).to_pandas(types_mapper=_PANDAS_TYPES.get)
 
 
@@ -400,9 +424,10 @@ def _latency_section(frame: pd.DataFrame) -> list[str]:
     lines = [
         LATENCY_SECTION,
         "",
-        f"Median milliseconds of a forward pass of one image ({LATENCY}) and of 32 ({LATENCY_32}); the machine, the "
-        "precision and the spread are in `results/latency/`. By layer all criteria keep equally many filters and share "
-        "a measurement; the control is timed at its first seed.",
+        f"Milliseconds of a forward pass of one image ({LATENCY}) and of 32 ({LATENCY_32}): what the unpruned network "
+        "takes, by the speed-up over it, timed in turn. The machine, the precision and the spread are in "
+        "`results/latency/`. By layer all criteria keep equally many filters and share a measurement; the control is "
+        "timed at its first seed.",
         "",
     ]
     for (dataset, backbone), rows in timed.groupby(["dataset", "backbone"], sort=False):

@@ -86,8 +86,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
     # One row a cell less its seed. drop: baseline accuracy minus accuracy, paired by seed. *_low, *_high: 95 %
-    # interval over seeds. macs: multiply-accumulates of one image. latency_ms, latency_32_ms: median of
-    # a forward pass of 1 and of 32 images, null where not measured. failed_seeds: null-free, "" or "3, 5".
+    # interval over seeds. macs: multiply-accumulates of one image. latency_ms, latency_32_ms: of a
+    # forward pass of 1 and of 32 images, null where not measured. failed_seeds: null-free, "" or "3, 5".
     "summary": pa.schema(
         [
             ("dataset", _NAME),
