@@ -8,6 +8,7 @@
 #   results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
 #                                                         metrics.json, history.parquet, predictions.parquet, model.*
+#   results/latency/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.json
 #   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/
 #   results/logs/{rule}/...                               one log a job
 #
@@ -29,6 +30,7 @@ include: "rules/statistics.smk"
 include: "rules/scores.smk"
 include: "rules/masks.smk"
 include: "rules/finetune.smk"
+include: "rules/latency.smk"
 include: "rules/summary.smk"
 
 

@@ -99,9 +99,10 @@ def experiment_outputs(name):
 
 
 def experiment_files(name):
-    """All that an experiment's target asks for: its cells too, so that a deleted one is made again."""
+    """All that an experiment's target asks for: its cells and latencies too, so that deleted ones are made again."""
     cells = [f"results/cells/{cell.path}" for cell in experiment_cells(name)]
-    return experiment_outputs(name) + expand("{cell}/{file}", cell=cells, file=CELL_FILES)
+    files = expand("{cell}/{file}", cell=cells, file=CELL_FILES)
+    return experiment_outputs(name) + files + experiment_latencies(name)
 
 
 def dataset_spec(name):
@@ -155,8 +156,28 @@ def mask_spec(wildcards):
     return spec("mask.py", scope=wildcards.scope, ratio=ratio, round_to=round_to, min_filters=min_filters)
 
 
+MASK = "{dataset}/{backbone}/{criterion}/{scope}/{ratio}"
+
+
+def latency_inputs(wildcards):
+    return {
+        "dataset": f"results/datasets/{wildcards.dataset}/manifest.json",
+        "backbone": f"results/backbones/{wildcards.backbone}/manifest.json",
+        "mask": [] if wildcards.criterion == grid.UNPRUNED else expand(f"results/masks/{MASK}.parquet", **wildcards),
+    }
+
+
+def latency_spec(wildcards):
+    precision = CONFIG.recipe(wildcards.dataset, wildcards.backbone).precision
+    return spec("clock.py", **wildcards, precision=precision)
+
+
+def experiment_latencies(name):
+    return [f"results/latency/{path}" for path in grid.latencies(CONFIG.experiments[name].model_dump())]
+
+
 CELL_FILES = ["metrics.json", "history.parquet", "predictions.parquet"]
-CELL = "{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}"
+CELL = f"{MASK}/{{init}}/{{seed}}"
 
 
 def cell_inputs(wildcards):

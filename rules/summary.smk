@@ -1,9 +1,11 @@
-# Needs the metrics and predictions of an experiment's cells. Makes its summary table, its verdict and its figures.
+# Needs the metrics and predictions of an experiment's cells and, where they are timed, their latencies. Makes its summary
+# table, its verdict and its figures.
 
 
 rule summarize:
     input:
         lambda wildcards: [f"results/cells/{cell.path}/metrics.json" for cell in experiment_cells(wildcards.experiment)],
+        lambda wildcards: experiment_latencies(wildcards.experiment),
     output:
         parquet="results/experiments/{experiment}/summary.parquet",
         csv="results/experiments/{experiment}/summary.csv",

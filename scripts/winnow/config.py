@@ -202,6 +202,8 @@ class Experiment(_Model):
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     round_to: Literal[8, 16] | None = None
     models: Literal["keep", "drop"] = "drop"
+    latency: bool = False
+    """Whether to time the networks, which takes the whole machine for a while."""
 
     @field_validator("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "seeds")
     @classmethod
@@ -288,6 +290,7 @@ RESERVED_TARGETS = frozenset(
         "score",
         "mask",
         "finetune",
+        "latency",
         "summarize",
         "recommend",
         "plot",

@@ -164,6 +164,7 @@ experiments:
     scopes: [layer] # or global, or both
     ratios: [0.2, 0.4, 0.6, 0.8] # share of the filters to remove
     seeds: [0, 1, 2]
+    latency: true # how fast each network is on this machine
     models: drop # the one that is worth keeping is trained once more and exported
 
 tolerance: {known.tolerance:g} # how many points of accuracy a smaller network may cost

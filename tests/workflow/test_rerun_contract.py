@@ -38,6 +38,11 @@ def baselines(datasets: Iterable = DATASETS, seed: int = 0) -> set[str]:
     return {f"finetune {d}/net/unpruned/none/0.000/inherited/{seed}" for d in datasets}
 
 
+def latencies(datasets: Iterable = DATASETS) -> set[str]:
+    """By layer all criteria share one."""
+    return {f"latency {d}/net/{mask}" for d in datasets for mask in ("any/layer/0.500", "unpruned/none/0.000")}
+
+
 def report(experiment: str = "small") -> set[str]:
     return {f"{rule} {experiment}" for rule in ("summarize", "recommend", "plot")}
 
@@ -145,6 +150,10 @@ TABLE = {
         pruned(["digits"]) | baselines(["digits"]) | report(),
     ),
     "a recipe that no cell uses": (configured(lambda c: c["recipes"]["unused"].update(epochs=3)), set()),
+    "latency switched on": (
+        configured(lambda c: c["experiments"]["small"].update(latency=True)),
+        scores(criteria=["any"]) | masks(criteria=["any"]) | latencies() | report(),
+    ),
     "epochs swapped with batch size": (configured(swapped), pruned(["digits"]) | baselines(["digits"]) | report()),
     "experiment renamed": (configured(renamed), report("tiny")),
     "helper of masks edited": (appended("scripts/winnow/masks.py", CODE), masks() | pruned() | report()),
