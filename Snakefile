@@ -8,7 +8,8 @@
 #   results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
 #                                                         metrics.json, history.parquet, predictions.parquet, model.*
-#   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/
+#   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/,
+#                                                         report.html
 #   results/logs/{rule}/...                               one log a job
 #
 # criterion: unpruned (ratio 0), any (by layer with random weights), random~{seed}, or a name in config.yaml
@@ -30,6 +31,7 @@ include: "rules/scores.smk"
 include: "rules/masks.smk"
 include: "rules/finetune.smk"
 include: "rules/summary.smk"
+include: "rules/report.smk"
 
 
 rule all:
