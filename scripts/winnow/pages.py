@@ -288,7 +288,11 @@ def summary_table(frame: pd.DataFrame) -> Table:
     for name in ("criterion", "init"):
         columns[name] = [Field(value) for value in text[name]]
     for name, column in numbers.items():
-        columns[name] = [Field(*pair) for pair in zip(text[name], _values(frame[column]), strict=True)]
+        columns[name] = [
+            # Where there is nothing to read there is nothing to sort by: the baseline's drop against itself.
+            Field(shown, None if shown == MISSING else value)
+            for shown, value in zip(text[name], _values(frame[column]), strict=True)
+        ]
     for column in frame.columns.intersection(list(LATENCIES)):
         columns[LATENCIES[column]] = [_number(value, _milliseconds) for value in _values(frame[column])]
     columns["seeds"] = [Field(*pair) for pair in zip(text["seeds"], _values(frame["seeds"]), strict=True)]
