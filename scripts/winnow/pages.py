@@ -25,6 +25,13 @@ _HERE = Path(__file__)
 MEASURES = {"macs": "MACs", "params": "parameters", "latency_ms": "latency"}
 LATENCIES = {"latency_ms": "latency, ms", "latency_32_ms": "latency of 32, ms"}
 MISSING = "–"
+# Columns that are sorted as numbers, and stand to the right.
+_NUMBERS = frozenset(
+    [
+        *("ratio", "size", "accuracy %", "drop, points", "removed", "params", "MACs", *LATENCIES.values()),
+        *("seeds", "threads", "cells", "results here"),
+    ]
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,19 +100,21 @@ class Table:
     Attributes
     ----------
     name, caption : str
-    columns : dict of str to bool
-        Name → whether it holds numbers.
-    rows : list of list of Field
-        A field a column.
+    rows : list of dict
+        Column → field, the same columns in each.
     common : dict of str to str
         What all rows share, and has therefore no column.
     """
 
     name: str
     caption: str
-    columns: dict[str, bool]
-    rows: list[list[Field]]
+    rows: list[dict[str, Field]]
     common: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def columns(self) -> dict[str, bool]:
+        """Name → whether it holds numbers."""
+        return {name: name in _NUMBERS for row in self.rows[:1] for name in row}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,42 +240,30 @@ def verdict_tables(recommendation: Mapping[str, Any]) -> list[Table]:
 
 
 def _verdict_table(name: str, caption: str, records: Sequence[Mapping[str, Any]]) -> Table:
-    columns = {
-        "data set": False,
-        "backbone": False,
-        "measure": False,
-        "verdict": False,
-        "criterion": False,
-        "scope": False,
-        "ratio": True,
-        "init": False,
-        "size": True,
-        "accuracy %": True,
-        "drop, points": True,
-        "seeds": True,
-        "in words": False,
-    }
     rows = []
     for record in records:
-        rows.append(
-            [
-                Field(record["dataset"]),
-                Field(record["backbone"]),
-                _text(MEASURES.get(record["measure"], record["measure"])),
-                _text(record["verdict"]),
-                _text(record["criterion"]),
-                _text(summary.SCOPE_NAMES.get(record["scope"])),
-                _ratio(record["ratio"], record["round_to"]),
-                _text(record["init"]),
-                _size(record),
-                _number(record["accuracy"], _percent),
-                _interval(record["drop"], record["drop_low"], record["drop_high"]),
-                _number(record["seeds"], str),
-                # The sentences of the others are in the lines above the tables, or say no more than the numbers.
-                _text(record["sentence"] if name == "claims" or record["verdict"] is None else None),
-            ]
-        )
-    return _compact(Table(name, caption, columns, rows))
+        place = {"data set": Field(record["dataset"]), "backbone": Field(record["backbone"])}
+        outcome = {
+            "verdict": _text(record["verdict"]),
+            "accuracy %": _number(record["accuracy"], _percent),
+            "drop, points": _interval(record["drop"], record["drop_low"], record["drop_high"]),
+            "seeds": _number(record["seeds"], str),
+        }
+        if name == "claims":
+            rows.append(place | {"claim": _text(record["sentence"])} | outcome)
+            continue
+        network = {
+            "measure": _text(MEASURES.get(record["measure"], record["measure"])),
+            "criterion": _text(record["criterion"]),
+            "scope": _text(summary.SCOPE_NAMES.get(record["scope"])),
+            "ratio": _ratio(record["ratio"], record["round_to"]),
+            "init": _text(record["init"]),
+            "size": _size(record),
+        }
+        # Where there is a verdict, the sentence is among the lines above the tables, or says no more than the numbers.
+        reason = {"why": _text(record["sentence"] if record["verdict"] is None else None)}
+        rows.append(place | network | outcome | reason)
+    return _compact(Table(name, caption, rows))
 
 
 def summary_table(frame: pd.DataFrame) -> Table:
@@ -280,26 +277,25 @@ def summary_table(frame: pd.DataFrame) -> Table:
         "params": "params",
         "MACs": "macs",
     }
-    columns: dict[str, list[Field]] = {
-        "data set": [Field(name) for name in frame["dataset"]],
-        "backbone": [Field(name) for name in frame["backbone"]],
-        "scope": [Field(summary.SCOPE_NAMES.get(scope, MISSING)) for scope in frame["scope"]],
-    }
-    for name in ("criterion", "init"):
-        columns[name] = [Field(value) for value in text[name]]
-    for name, column in numbers.items():
-        columns[name] = [
+    latencies = {name: column for column, name in LATENCIES.items() if column in frame}
+    rows = []
+    for shown, row in zip(text.to_dict("records"), frame.to_dict("records"), strict=True):
+        fields = {
+            "data set": Field(row["dataset"]),
+            "backbone": Field(row["backbone"]),
+            "scope": _text(summary.SCOPE_NAMES.get(row["scope"])),
+            "criterion": Field(row["criterion"]),
+            "init": Field(row["init"]),
+        }
+        for name, column in numbers.items():
             # Where there is nothing to read there is nothing to sort by: the baseline's drop against itself.
-            Field(shown, None if shown == MISSING else value)
-            for shown, value in zip(text[name], _values(frame[column]), strict=True)
-        ]
-    for column in frame.columns.intersection(list(LATENCIES)):
-        columns[LATENCIES[column]] = [_number(value, _milliseconds) for value in _values(frame[column])]
-    columns["seeds"] = [Field(*pair) for pair in zip(text["seeds"], _values(frame["seeds"]), strict=True)]
-    columns["failed seeds"] = [_text(seeds or None) for seeds in frame["failed_seeds"]]
-    kinds = {name: name in numbers or name in LATENCIES.values() or name == "seeds" for name in columns}
-    rows = [list(row) for row in zip(*columns.values(), strict=True)]
-    return _compact(Table("summary", "One row a network and its seeds", kinds, rows))
+            fields[name] = Field(shown[name], None if shown[name] == MISSING else float(row[column]))
+        for name, column in latencies.items():
+            fields[name] = _number(None if pd.isna(row[column]) else row[column], _milliseconds)
+        fields["seeds"] = Field(shown["seeds"], float(row["seeds"]))
+        fields["failed seeds"] = _text(row["failed_seeds"] or None)
+        rows.append(fields)
+    return _compact(Table("summary", "One row a network and its seeds", rows))
 
 
 def failed_seeds(frame: pd.DataFrame) -> list[str]:
@@ -311,27 +307,16 @@ def failed_seeds(frame: pd.DataFrame) -> list[str]:
     ]
 
 
-def _values(column: pd.Series) -> list[float | None]:
-    return [None if pd.isna(value) else float(value) for value in column]
-
-
 def _compact(table: Table) -> Table:
     """The table without the columns in which nothing is known, or in which all rows say the same."""
     kept, common = [], {}
-    for place, name in enumerate(table.columns):
-        texts = {row[place].text for row in table.rows}
-        known = texts - {MISSING}
+    for name in table.columns:
+        known = {row[name].text for row in table.rows} - {MISSING}
         if name in ("data set", "backbone", "measure", "init") and len(known) == 1:
             common[name] = known.pop()
         elif known:
-            kept.append(place)
-    names = list(table.columns)
-    return dataclasses.replace(
-        table,
-        columns={names[place]: table.columns[names[place]] for place in kept},
-        rows=[[row[place] for place in kept] for row in table.rows],
-        common=common,
-    )
+            kept.append(name)
+    return dataclasses.replace(table, rows=[{name: row[name] for name in kept} for row in table.rows], common=common)
 
 
 def _size(record: Mapping[str, Any]) -> Field:
@@ -407,12 +392,13 @@ def environments_table(cells: Iterable[Mapping[str, Any] | None]) -> Table:
         )
         for metrics in found
     )
-    columns = {"device": False, "precision": False, "threads": True, **dict.fromkeys(packages, False), "cells": True}
     rows = [
-        [_text(device), _text(precision), _number(threads, str), *map(_text, versions), _number(count, str)]
+        {"device": _text(device), "precision": _text(precision), "threads": _number(threads, str)}
+        | dict(zip(packages, map(_text, versions), strict=True))
+        | {"cells": _number(count, str)}
         for (device, precision, threads, *versions), count in counts.most_common()
     ]
-    return Table("environments", "Where the cells were made", columns, rows)
+    return Table("environments", "Where the cells were made", rows)
 
 
 def used_rules(configuration: Mapping[str, Any]) -> dict[str, Rule]:
@@ -449,19 +435,14 @@ def rules_table(
             specs = [provenance.spec_of(str(path)) for path in paths]
             found, digests = len(paths), {json.loads(spec)["code"] if spec else "unknown" for spec in specs}
         rows.append(
-            [
-                Field(name),
-                Field(rule.makes),
-                _number(found or None, str),
-                _text(", ".join(sorted(digests)) or None),
-            ]
+            {
+                "rule": Field(name),
+                "makes": Field(rule.makes),
+                "results here": _number(found or None, str),
+                "digest of the code that made them": _text(", ".join(sorted(digests)) or None),
+            }
         )
-    return Table(
-        "rules",
-        "What each rule makes",
-        {"rule": False, "makes": False, "results here": True, "digest of the code that made them": False},
-        rows,
-    )
+    return Table("rules", "What each rule makes", rows)
 
 
 def _beside(suffix: str) -> str:

@@ -254,16 +254,23 @@ def test_the_summary_shows_latencies_where_there_are_any(made):
     frame = summary.read(made / "experiments" / "tiny" / "summary.parquet")
     frame.loc[0, "latency_ms"] = 12.34
     table = pages.summary_table(frame)
-    place = list(table.columns).index("latency, ms")
     assert table.columns["latency, ms"]
-    assert table.rows[0][place] == ("12.3", 12.34)
-    assert table.rows[1][place] == ("–", None)
+    assert table.rows[0]["latency, ms"] == ("12.3", 12.34)
+    assert table.rows[1]["latency, ms"] == ("–", None)
+
+
+def test_a_network_of_which_no_seed_finished_has_a_row():
+    rows = summary.summarise((cell, None if cell.criterion == "random" else metrics(cell)) for cell in CELLS)
+    lost = pages.summary_table(rows).rows[-1]
+    assert lost["criterion"].text == "random"
+    assert lost["accuracy %"] == lost["MACs"] == ("–", None)
+    assert lost["failed seeds"].text == "0, 1"
 
 
 def test_two_data_sets_have_a_column(made):
     frame = summary.read(made / "experiments" / "tiny" / "summary.parquet")
     table = pages.summary_table(pd.concat([frame, frame.assign(dataset="others")]))
-    assert [row[0].text for row in table.rows] == ["digits"] * 5 + ["others"] * 5
+    assert [row["data set"].text for row in table.rows] == ["digits"] * 5 + ["others"] * 5
 
 
 def test_verdicts_are_tables(page):
@@ -272,21 +279,20 @@ def test_verdicts_are_tables(page):
     assert smallest["size"] == ("226 k (37 %)", "3.21 ms (33 %)")
     assert smallest["drop, points"] == ("-1.4 [-2.2, -0.5]",) * 2
     assert smallest["verdict"] == ("holds", "holds")
-    assert "in words" not in smallest
+    assert "why" not in smallest
     ladder = columns(page, "ladder")
     assert ladder["ratio"] == ("0.2~16", "0.4")
     assert ladder["verdict"] == ("undecided", "fails")
     claims = columns(page, "claims")
-    assert claims["in words"] == (f"A claim {NASTY}",)
-    assert "size" not in claims
+    assert list(claims) == ["claim", "verdict", "accuracy %", "drop, points", "seeds"]
+    assert claims["claim"] == (f"A claim {NASTY}",)
     assert CELLS[-1].path in [code["text"] for code in page.find("code")]
 
 
 def test_what_could_not_be_judged_says_why():
     nothing = dict.fromkeys(RECORD) | {"dataset": "digits", "backbone": "net", "sentence": "Nothing to judge."}
     (table,) = pages.verdict_tables({"verdicts": [nothing], "ladder": [], "claims": []})
-    assert table.columns == {"in words": False}
-    assert table.rows == [[("Nothing to judge.", None)]]
+    assert table.rows == [{"why": ("Nothing to judge.", None)}]
 
 
 def test_an_experiment_with_one_seed_and_no_figure_has_a_page(made, tmp_path):
