@@ -1,5 +1,6 @@
 # make demo    install, run the demo and print its summary
 # make test    install, and run the tests
+# make report  install, make an experiment's report and print where it is; EXPERIMENT=by_layer says whose
 # make run DATA=folder [BACKBONE=vgg16] [NAME=...] [SIZE=224]
 #              the same for your own images: verdict, report and the exported model
 #
@@ -11,11 +12,13 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+EXPERIMENT ?= demo
+REPORT = results/experiments/$(EXPERIMENT)/report.html
 BIN = .venv/bin
 # Imports of torch take twice as long without compiled files, so let jobs use and write them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo run test lint format clean
+.PHONY: demo run report test lint format clean
 
 demo: .venv/installed
 	$(BIN)/snakemake demo --cores $(CORES)
@@ -28,6 +31,10 @@ run: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest $(PYTEST)
+
+report: .venv/installed
+	$(BIN)/snakemake $(REPORT) --cores $(CORES)
+	@echo $(CURDIR)/$(REPORT)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -9,7 +9,8 @@
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
 #                                                         metrics.json, history.parquet, predictions.parquet, model.*
 #   results/latency/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.json
-#   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/
+#   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/,
+#                                                         report.html
 #   results/logs/{rule}/...                               one log a job
 #
 # criterion: unpruned (ratio 0), any (by layer with random weights), random~{seed}, or a name in config.yaml
@@ -32,6 +33,7 @@ include: "rules/masks.smk"
 include: "rules/finetune.smk"
 include: "rules/latency.smk"
 include: "rules/summary.smk"
+include: "rules/report.smk"
 
 
 rule all:

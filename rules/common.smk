@@ -46,6 +46,7 @@ localrules:
     summarize,
     recommend,
     plot,
+    write_report,
 
 
 wildcard_constraints:
@@ -90,11 +91,12 @@ def threads_for(dataset):
 
 
 def experiment_outputs(name):
-    """An experiment's summary, verdict and figures."""
+    """An experiment's summary, verdict, figures and report."""
     return [
         f"results/experiments/{name}/summary.parquet",
         f"results/experiments/{name}/recommendation.json",
         f"results/experiments/{name}/figures",
+        f"results/experiments/{name}/report.html",
     ]
 
 
@@ -241,7 +243,7 @@ def announce():
     asked = [job.rule.name for job in workflow.dag.targetjobs]
     for name in CONFIG.targets if "all" in asked else asked:
         if name in CONFIG.experiments:
-            parquet, verdict, figures = experiment_outputs(name)
+            parquet, verdict, figures, _ = experiment_outputs(name)
             shell("stage show --summary {parquet:q} --verdict {verdict:q} --figures {figures:q}")
 
 
