@@ -8,7 +8,9 @@
 #   results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
 #                                                         metrics.json, history.parquet, predictions.parquet, model.*
-#   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/
+#   results/latency/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.json
+#   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/,
+#                                                         report.html
 #   results/experiments/{experiment}/models/{dataset}-{backbone}/
 #                                                         the chosen cell's network, to take home; see rules/export.smk
 #   results/exports/{cell}/                               any cell's network, to take home
@@ -33,7 +35,9 @@ include: "rules/statistics.smk"
 include: "rules/scores.smk"
 include: "rules/masks.smk"
 include: "rules/finetune.smk"
+include: "rules/latency.smk"
 include: "rules/summary.smk"
+include: "rules/report.smk"
 include: "rules/export.smk"
 
 

@@ -46,6 +46,7 @@ localrules:
     summarize,
     recommend,
     plot,
+    write_report,
     choose,
 
 
@@ -80,18 +81,20 @@ def threads_for(dataset):
 
 
 def experiment_outputs(name):
-    """An experiment's summary, verdict and figures."""
+    """An experiment's summary, verdict, figures and report."""
     return [
         f"results/experiments/{name}/summary.parquet",
         f"results/experiments/{name}/recommendation.json",
         f"results/experiments/{name}/figures",
+        f"results/experiments/{name}/report.html",
     ]
 
 
 def experiment_files(name):
-    """All that an experiment's target asks for: its cells too, so that a deleted one is made again."""
+    """All that an experiment's target asks for: its cells and latencies too, so that deleted ones are made again."""
     cells = [f"results/cells/{cell.path}" for cell in experiment_cells(name)]
-    return experiment_outputs(name) + expand("{cell}/{file}", cell=cells, file=CELL_FILES)
+    files = expand("{cell}/{file}", cell=cells, file=CELL_FILES)
+    return experiment_outputs(name) + files + experiment_latencies(name)
 
 
 def dataset_spec(name):
@@ -145,8 +148,28 @@ def mask_spec(wildcards):
     return spec("mask.py", scope=wildcards.scope, ratio=ratio, round_to=round_to, min_filters=min_filters)
 
 
+MASK = "{dataset}/{backbone}/{criterion}/{scope}/{ratio}"
+
+
+def latency_inputs(wildcards):
+    return {
+        "dataset": f"results/datasets/{wildcards.dataset}/manifest.json",
+        "backbone": f"results/backbones/{wildcards.backbone}/manifest.json",
+        "mask": [] if wildcards.criterion == grid.UNPRUNED else expand(f"results/masks/{MASK}.parquet", **wildcards),
+    }
+
+
+def latency_spec(wildcards):
+    precision = CONFIG.recipe(wildcards.dataset, wildcards.backbone).precision
+    return spec("clock.py", **wildcards, precision=precision)
+
+
+def experiment_latencies(name):
+    return [f"results/latency/{path}" for path in grid.latencies(CONFIG.experiments[name].model_dump())]
+
+
 CELL_FILES = ["metrics.json", "history.parquet", "predictions.parquet"]
-CELL = "{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}"
+CELL = f"{MASK}/{{init}}/{{seed}}"
 
 
 def cell_inputs(wildcards):
@@ -220,7 +243,7 @@ def announce():
     asked = [job.rule.name for job in workflow.dag.targetjobs]
     for name in CONFIG.targets if "all" in asked else asked:
         if name in CONFIG.experiments:
-            parquet, verdict, figures = experiment_outputs(name)
+            parquet, verdict, figures, _ = experiment_outputs(name)
             shell("stage show --summary {parquet:q} --verdict {verdict:q} --figures {figures:q}")
 
 

@@ -1,13 +1,25 @@
-# Needs the metrics and predictions of an experiment's cells. Makes its summary table, its verdict and its figures.
+# Needs the metrics and predictions of an experiment's cells and, where they are timed, their latencies. Makes its summary
+# table, its verdict and its figures.
 
 
 rule summarize:
     input:
         lambda wildcards: [f"results/cells/{cell.path}/metrics.json" for cell in experiment_cells(wildcards.experiment)],
+        lambda wildcards: experiment_latencies(wildcards.experiment),
     output:
         parquet="results/experiments/{experiment}/summary.parquet",
-        csv="results/experiments/{experiment}/summary.csv",
-        markdown="results/experiments/{experiment}/summary.md",
+        csv=report(
+            "results/experiments/{experiment}/summary.csv",
+            caption="captions/summary.rst",
+            category="{experiment}",
+            labels={"result": "summary", "form": "table"},
+        ),
+        markdown=report(
+            "results/experiments/{experiment}/summary.md",
+            caption="captions/summary.rst",
+            category="{experiment}",
+            labels={"result": "summary", "form": "text"},
+        ),
     log:
         "results/logs/summarize/{experiment}.log",
     conda:
@@ -53,7 +65,13 @@ rule plot:
     input:
         "results/experiments/{experiment}/summary.parquet",
     output:
-        directory("results/experiments/{experiment}/figures"),
+        report(
+            directory("results/experiments/{experiment}/figures"),
+            patterns=["{figure}.svg"],
+            caption="captions/figures.rst",
+            category="{experiment}",
+            labels={"result": "{figure}", "form": "figure"},
+        ),
     log:
         "results/logs/plot/{experiment}.log",
     conda:

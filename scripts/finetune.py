@@ -18,7 +18,7 @@ import torchvision
 
 import winnow
 from winnow import backbones, cli, models, surgery, tables, training
-from winnow.files import InputError, canonical_json, file_digest, read_json, write_json
+from winnow.files import canonical_json, file_digest, read_json, write_json
 from winnow.images import load_images
 from winnow.runtime import devices
 from winnow.runtime.memory import kept
@@ -36,7 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
     threads = devices.threads()
     store = kept("store", arguments.dataset, lambda: Store.open(arguments.dataset))
     backbone = kept("backbone", arguments.backbone, lambda: backbones.load(arguments.backbone))
-    keep, requested, achieved = read_mask(arguments.mask, backbone)
+    keep, requested, achieved = backbones.read_mask(arguments.mask, backbone)
     mean, std = backbone.manifest["mean"], backbone.manifest["std"]
     images = kept(
         "images",
@@ -165,17 +165,6 @@ def main(arguments: argparse.Namespace) -> None:
     # The last file: a cell that has its metrics is finished.
     write_json(output / "metrics.json", metrics)
     checkpoint.remove()
-
-
-def read_mask(path: Path | None, backbone: backbones.Backbone) -> tuple[np.ndarray | None, float, float]:
-    """Which units stay, the share of units to remove that was asked for, and the one that was achieved."""
-    if path is None:
-        return None, 0.0, 0.0
-    keep = tables.read_table(path, "mask")["keep"].to_numpy(zero_copy_only=False)
-    provenance = tables.read_provenance(path)
-    if keep.size != backbone.units:
-        raise InputError(f"{path} is a mask of {keep.size} filters, the backbone has {backbone.units}")
-    return keep, provenance["requested"], provenance["achieved"]
 
 
 def digests(arguments: argparse.Namespace) -> list[str]:

@@ -53,11 +53,11 @@ def main(arguments: argparse.Namespace) -> None:
     judge = verdict.Judge(grid.cells(spec["grid"]), correct)
     answer = verdict.recommend(frame, judge, spec["tolerance"])
     chosen = []
-    for row in answer["verdicts"]:
-        if row["measure"] == "macs" and row["seeds"]:
-            done = [cell for cell in judge.seeds_of(row) if metrics(cell)["status"] == "finished"]
-            best = max(done, key=lambda cell: (metrics(cell)["val_accuracy"], -cell.seed))
-            chosen.append({"dataset": row["dataset"], "backbone": row["backbone"], "cell": best.path})
+    for row in answer["chosen"]:
+        done = [cell for cell in judge.seeds_of(row) if metrics(cell)["status"] == "finished"]
+        best = max(done, key=lambda cell: (metrics(cell)["val_accuracy"], -cell.seed))
+        said = {"network": verdict.describe(row), "verdict": row["verdict"]}
+        chosen.append({"dataset": row["dataset"], "backbone": row["backbone"], "cell": best.path} | said)
 
     columns = tables.SCHEMAS["recommendation"].names
     rows = [{name: row.get(name, question) for name in columns} for question in QUESTIONS for row in answer[question]]

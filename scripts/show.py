@@ -42,6 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
         made += sorted(arguments.verdict.parent.glob(f"{arguments.verdict.stem}.*"))
     if arguments.figures:
         made += sorted(arguments.figures.glob("*.svg"))
+    made += sorted(arguments.summary.parent.glob("report.html"))
     print()
     for path in made:
         print(path)

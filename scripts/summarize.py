@@ -1,4 +1,5 @@
-"""Summarise an experiment: from its cells' metrics.json to summary.parquet, summary.csv and summary.md.
+"""Summarise an experiment: from its cells' metrics.json and, where they are timed, its latencies to summary.parquet,
+summary.csv and summary.md.
 
 One row per cell less its seed: accuracy with its 95 % interval over seeds, drop against the unpruned baseline paired by
 seed, sizes. A seed whose training diverged is listed and left out of the means.
@@ -34,7 +35,15 @@ def main(arguments: argparse.Namespace) -> None:
             print(f"diverged: {cell.path}: {metrics.get('reason')}", file=sys.stderr)
         rows.append((cell, metrics))
 
-    frame = summary.summarise(rows)
+    latencies = {}
+    for name in grid.latencies(spec["grid"]):
+        path = arguments.results / "latency" / name
+        if arguments.partial and not path.exists():
+            print(f"missing: latency/{name}", file=sys.stderr)
+            continue
+        latencies[name] = summary.read_latency(path)
+
+    frame = summary.summarise(rows, latencies)
     tables.write_table(arguments.output / "summary.parquet", frame, "summary", {"spec": spec, "missing": missing})
     with atomic_path(arguments.output / "summary.csv") as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")
@@ -46,7 +55,9 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
-    result.add_argument("--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/")
+    result.add_argument(
+        "--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/ and latency/"
+    )
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the three files go")
     result.add_argument(
         "--partial", action="store_true", help="summarise what is there: a cell without metrics counts as failed"

@@ -23,7 +23,7 @@ from torchvision.models import vgg as torchvision_vgg
 
 from winnow import surgery
 from winnow.files import InputError, file_digest, read_json
-from winnow.tables import read_table
+from winnow.tables import read_provenance, read_table
 
 HEADS = ("classifier", "gap")
 ARCHITECTURES: dict[str, Callable[[str, int], nn.Module]] = {}
@@ -138,6 +138,25 @@ def load(directory: Path) -> Backbone:
     except SafetensorError as error:
         raise InputError(f"{weights} cannot be read ({error}): delete it and run again to make it anew") from None
     return Backbone(manifest, state, read_table(directory / "channels.parquet", "channels"))
+
+
+def read_mask(path: Path | None, backbone: Backbone) -> tuple[np.ndarray | None, float, float]:
+    """Which units stay, the share of units to remove that was asked for, and the one that was achieved.
+
+    Without a path all stay: None, 0 and 0.
+
+    Raises
+    ------
+    InputError
+        If the file is not a mask, or not one of this backbone; the message names it.
+    """
+    if path is None:
+        return None, 0.0, 0.0
+    keep = read_table(path, "mask")["keep"].to_numpy(zero_copy_only=False)
+    provenance = read_provenance(path)
+    if keep.size != backbone.units:
+        raise InputError(f"{path} is a mask of {keep.size} filters, the backbone has {backbone.units}")
+    return keep, provenance["requested"], provenance["achieved"]
 
 
 def initialise(module: nn.Module, generator: torch.Generator) -> None:

@@ -57,6 +57,15 @@ class Cell:
         return f"{self.dataset}/{self.backbone}/{mask}/{self.init}/{self.seed}"
 
     @property
+    def latency(self) -> str:
+        """Path, below ``results/latency/``, of the latency of a network of the cell's widths.
+
+        By layer the widths are the same whatever the criterion: the mask of ``any`` stands for all.
+        """
+        criterion = ANY if self.scope == "layer" else self.mask_criterion
+        return f"{self.dataset}/{self.backbone}/{criterion}/{self.scope}/{self.ratio_text}.json"
+
+    @property
     def baseline(self) -> Cell:
         """The unpruned network with inherited weights, fine-tuned with the same recipe and seed."""
         return Cell(self.dataset, self.backbone, UNPRUNED, NO_SCOPE, 0.0, None, "inherited", self.seed)
@@ -88,6 +97,17 @@ def cells(experiment: Mapping[str, Any]) -> list[Cell]:
     ]
     baselines = {cell.baseline: None for cell in grid}
     return list(baselines | dict.fromkeys(grid))
+
+
+def latencies(experiment: Mapping[str, Any]) -> list[str]:
+    """The files of an experiment's latencies below ``results/latency/``; none unless its ``latency`` is set.
+
+    The control's widths differ by seed globally, though hardly: its first seed stands for all.
+    """
+    if not experiment.get("latency"):
+        return []
+    first = min(experiment["seeds"])
+    return list(dict.fromkeys(cell.latency for cell in cells(experiment) if cell.seed == first))
 
 
 def parse_ratio(text: str) -> tuple[float, int | None]:

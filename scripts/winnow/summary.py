@@ -24,8 +24,13 @@ HEADLINE_RATIO = 0.4
 _SCHEMA = tables.SCHEMAS["summary"]
 # Integers with gaps: NumPy's have no null.
 _PANDAS_TYPES = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype()}
+# Images a pass → column.
+LATENCY_COLUMNS = {1: "latency_ms", 32: "latency_32_ms"}
 _NUMBERS = ("accuracy", "class_accuracy", "achieved_ratio", "params", "macs", "bytes")
 
+# Headings of the columns with latencies, and of their section of the page.
+LATENCY, LATENCY_32 = "ms", "ms, 32 images"
+LATENCY_SECTION = "## Latency"
 SCOPE_NAMES = {"global": "globally", "layer": "by layer"}
 INIT_NAMES = {"inherited": "inherited weights", "random": "random weights"}
 _CRITERION_NAMES = {RANDOM: "random control", ANY: "any criterion"}
@@ -64,6 +69,45 @@ def _fault(metrics: Any) -> str | None:
     return None
 
 
+def read_latency(path: str | os.PathLike) -> dict[int, tuple[float, float]]:
+    """Read a network's latency: images a pass → the unpruned network's median milliseconds, and the speed-up over it.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not JSON, or lacks a number that the summary needs; the message names the file.
+    """
+    found = read_json(path)
+    try:
+        batches = {batch: found["batches"][str(batch)] for batch in LATENCY_COLUMNS}
+        result = {batch: (part["unpruned_ms"]["median"], part["speedup"]["median"]) for batch, part in batches.items()}
+    except (KeyError, TypeError):
+        result = {}
+    if not result or not all(_is_number(value) and value > 0 for pair in result.values() for value in pair):
+        raise InputError(f"{path} is not a network's latency: delete it and run again to make it anew")
+    return result
+
+
+def comparable(latencies: Mapping[str, Mapping[int, tuple[float, float]]]) -> dict[str, dict[str, float]]:
+    """Milliseconds a pass, by file and column of the summary, that can be held against each other.
+
+    A machine's speed drifts from job to job by more than what a small ratio saves. What does not drift is the speed-up
+    over the unpruned network, timed in turn with each: milliseconds are the median of what the unpruned network took,
+    over all files of the data set and backbone, divided by the file's own speed-up.
+    """
+    taken: dict[tuple, list[float]] = {}
+    for path, batches in latencies.items():
+        for batch, (unpruned, _) in batches.items():
+            taken.setdefault((*path.split("/")[:2], batch), []).append(unpruned)
+    return {
+        path: {
+            LATENCY_COLUMNS[batch]: float(np.median(taken[*path.split("/")[:2], batch])) / speedup
+            for batch, (_, speedup) in batches.items()
+        }
+        for path, batches in latencies.items()
+    }
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -87,7 +131,10 @@ def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
     return float(mean - half), float(mean + half)
 
 
-def summarise(rows: Iterable[tuple[Cell, Mapping[str, Any] | None]]) -> pd.DataFrame:
+def summarise(
+    rows: Iterable[tuple[Cell, Mapping[str, Any] | None]],
+    latencies: Mapping[str, Mapping[int, tuple[float, float]]] | None = None,
+) -> pd.DataFrame:
     """Cells to one row per cell less its seed, with the columns of the schema "summary".
 
     Parameters
@@ -95,6 +142,9 @@ def summarise(rows: Iterable[tuple[Cell, Mapping[str, Any] | None]]) -> pd.DataF
     rows
         Cells and their metrics; None where a cell has none. A seed without metrics or whose training diverged is
         listed in ``failed_seeds`` and left out of every mean; where none is left, the numbers are null.
+    latencies
+        :attr:`winnow.grid.Cell.latency` → what :func:`read_latency` found there. A row has its first seed's, made
+        :func:`comparable`.
 
     Returns
     -------
@@ -108,7 +158,12 @@ def summarise(rows: Iterable[tuple[Cell, Mapping[str, Any] | None]]) -> pd.DataF
     groups: dict[Cell, list[Cell]] = {}
     for cell in sorted(metrics, key=lambda cell: cell.seed):
         groups.setdefault(dataclasses.replace(cell, seed=0), []).append(cell)
-    records = [_record(groups[group], finished) for group in sorted(groups, key=_order)]
+    measured = comparable(latencies or {})
+    not_measured = dict.fromkeys(LATENCY_COLUMNS.values())
+    records = [
+        _record(groups[group], finished) | measured.get(groups[group][0].latency, not_measured)
+        for group in sorted(groups, key=_order)
+    ]
     return pa.Table.from_pylist(records, schema=_SCHEMA).to_pandas(types_mapper=_PANDAS_TYPES.get)
 
 
@@ -156,7 +211,6 @@ def _record(cells: list[Cell], finished: Mapping[Cell, Mapping[str, Any]]) -> di
         "params": _rounded_mean(values("params")),
         "macs": _rounded_mean(values("macs")),
         "bytes": _rounded_mean(values("bytes")),
-        "latency_ms": None,
         "seconds": _mean([finished[cell]["seconds"]["total"] for cell in done]),
         "failed_seeds": ", ".join(str(cell.seed) for cell in cells if cell not in finished),
     }
@@ -255,9 +309,10 @@ def quantity(count: float) -> str:
 def formatted(frame: pd.DataFrame) -> pd.DataFrame:
     """The summary as text for people, one row a row: accuracies in %, drops in points, sizes with their prefix.
 
-    ± and brackets hold the 95 % interval over seeds, "–" stands for what is not known.
+    ± and brackets hold the 95 % interval over seeds, "–" stands for what is not known. Latency, of one image in
+    milliseconds, is a column where at least one row has it.
     """
-    return pd.DataFrame(
+    text = pd.DataFrame(
         {
             "scope": frame["scope"],
             "ratio": [
@@ -286,6 +341,16 @@ def formatted(frame: pd.DataFrame) -> pd.DataFrame:
         index=frame.index,
         dtype=object,
     )
+    if frame["latency_ms"].notna().any():
+        text.insert(text.columns.get_loc("seeds"), LATENCY, [_milliseconds(value) for value in frame["latency_ms"]])
+    return text
+
+
+def _milliseconds(value: float) -> str:
+    """Three digits, and all of those before the point."""
+    if pd.isna(value):
+        return "–"
+    return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def _percent(value: float) -> str:
@@ -304,7 +369,7 @@ def _bracketed(mean: float, low: float, high: float) -> str:
     return _percent(mean) + ("" if pd.isna(low) else f" [{_percent(low)}, {_percent(high)}]")
 
 
-_RIGHT = frozenset(["ratio", "accuracy %", "removed", "params", "MACs"])
+_RIGHT = frozenset(["ratio", "accuracy %", "removed", "params", "MACs", LATENCY, LATENCY_32])
 
 
 def aligned(text: pd.DataFrame) -> list[list[str]]:
@@ -320,8 +385,8 @@ def aligned(text: pd.DataFrame) -> list[list[str]]:
 def markdown(frame: pd.DataFrame, experiment: str, missing: int = 0) -> str:
     """The summary as a page: a table per data set, backbone, scope and init, each led by its baseline.
 
-    Within a table, the highest accuracy of each ratio is bold (the control aside). Times are left out: two runs of the
-    same grid give the same page.
+    Within a table, the highest accuracy of each ratio is bold (the control aside). Times stand only in the last
+    section, which begins with :data:`LATENCY_SECTION`: up to there two runs of the same grid give the same page.
 
     Parameters
     ----------
@@ -353,11 +418,34 @@ def markdown(frame: pd.DataFrame, experiment: str, missing: int = 0) -> str:
             references = unpruned[unpruned["init"].isin(["inherited", init])]
             lines += [f"### {SCOPE_NAMES[scope].capitalize()}, {INIT_NAMES[init]}", ""]
             lines += [_markdown_table(pd.concat([references, section])), ""]
-    return "\n".join(lines)
+    return "\n".join(lines + _latency_section(frame))
+
+
+def _latency_section(frame: pd.DataFrame) -> list[str]:
+    """The page's lines on latency; none where nothing was timed."""
+    timed = frame[frame["latency_ms"].notna()]
+    if timed.empty:
+        return []
+    lines = [
+        LATENCY_SECTION,
+        "",
+        f"Milliseconds of a forward pass of one image ({LATENCY}) and of 32 ({LATENCY_32}): what the unpruned network "
+        "takes, by the speed-up over it, timed in turn. The machine, the precision and the spread are in "
+        "`results/latency/`. By layer all criteria keep equally many filters and share a measurement; the control is "
+        "timed at its first seed.",
+        "",
+    ]
+    for (dataset, backbone), rows in timed.groupby(["dataset", "backbone"], sort=False):
+        text = formatted(rows)[["scope", "ratio", "criterion", "removed", "params", "MACs", LATENCY]]
+        text[LATENCY_32] = [_milliseconds(value) for value in rows["latency_32_ms"]]
+        text.loc[rows["scope"] == "layer", "criterion"] = ANY
+        text = text.drop_duplicates(["scope", "ratio", "criterion"])
+        lines += [f"### {dataset}, {backbone}", "", _markdown_lines(text), ""]
+    return lines
 
 
 def _markdown_table(rows: pd.DataFrame) -> str:
-    text = formatted(rows)
+    text = formatted(rows).drop(columns=LATENCY, errors="ignore")
     text["criterion"] = [
         "unpruned, random weights" if (criterion, init) == (UNPRUNED, "random") else criterion
         for criterion, init in zip(rows["criterion"], rows["init"], strict=True)
@@ -370,7 +458,10 @@ def _markdown_table(rows: pd.DataFrame) -> str:
                 text.loc[position, "accuracy %"] = f"**{text.loc[position, 'accuracy %']}**"
     if not text["failed seeds"].any():
         text = text.drop(columns="failed seeds")
-    text = text.drop(columns=["scope", "init"])
+    return _markdown_lines(text.drop(columns=["scope", "init"]))
+
+
+def _markdown_lines(text: pd.DataFrame) -> str:
     header, *body = aligned(text)
     rule = [
         "-" * (len(field) - 1) + (":" if name in _RIGHT else "-")

@@ -86,8 +86,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
     # One row a cell less its seed. drop: baseline accuracy minus accuracy, paired by seed; val_drop: the same on the
-    # validation images. *_low, *_high: 95 % interval over seeds. macs: multiply-accumulates of one image.
-    # failed_seeds: null-free, "" or "3, 5".
+    # validation images. *_low, *_high: 95 % interval over seeds. macs: multiply-accumulates of one image. latency_ms,
+    # latency_32_ms: of a forward pass of 1 and of 32 images, null where not measured. failed_seeds: null-free, "" or
+    # "3, 5".
     "summary": pa.schema(
         [
             ("dataset", _NAME),
@@ -113,6 +114,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("macs", pa.int64()),
             ("bytes", pa.int64()),
             ("latency_ms", pa.float64()),
+            ("latency_32_ms", pa.float64()),
             ("seconds", pa.float64()),
             ("failed_seeds", pa.string()),
         ]

@@ -8,6 +8,7 @@ every image), and the differences are paired by both.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -133,10 +134,11 @@ def recommend(frame: pd.DataFrame, judge: Judge, tolerance: float) -> dict[str, 
         ``verdicts``: one row a measure of size, the smallest network whose drop on *validation* is within the
         tolerance (or, where none is, the one that loses least there), judged on the test images. ``ladder``: one row
         a ratio, the network that loses least on validation, judged likewise. ``claims``: the same at ratio
-        :data:`CLAIM_RATIO` with the tolerance of the claim. ``lines``: all that in sentences. ``notes``: how it was
-        found. No row where there is no validation accuracy to choose with.
+        :data:`CLAIM_RATIO` with the tolerance of the claim. ``chosen``: the row to take home, see
+        :func:`to_take_home`. ``lines``: all that in sentences. ``notes``: how it was found. No row where there is no
+        validation accuracy to choose with.
     """
-    answer: dict[str, list] = {"verdicts": [], "ladder": [], "claims": [], "lines": []}
+    answer: dict[str, list] = {"verdicts": [], "ladder": [], "claims": [], "chosen": [], "lines": []}
     for (dataset, backbone), rows in frame.groupby(["dataset", "backbone"], sort=False):
         records = rows.astype(object).where(rows.notna(), None).to_dict("records")
         unpruned = next(row for row in records if row["criterion"] == UNPRUNED and row["init"] == "inherited")
@@ -177,6 +179,7 @@ def recommend(frame: pd.DataFrame, judge: Judge, tolerance: float) -> dict[str, 
         answer["verdicts"] += chosen
         answer["ladder"] += ladder
         answer["claims"] += claims
+        answer["chosen"].append(to_take_home(chosen[0], ladder))
         answer["lines"] += [*_headline(chosen), f"{subject}: {_steps(ladder, tolerance)}"]
         answer["lines"] += [claim["sentence"] for claim in claims]
     return answer | {"notes": notes(frame, tolerance)}
@@ -240,22 +243,35 @@ def _headline(rows: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def steps(ladder: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The choices that hold when they are tested in turn, from the smallest ratio on, until one does not.
+
+    Tested in an order that was fixed beforehand, each at its full level, the chance that any of them holds wrongly is
+    that of a single test [Maurer, Hothorn & Lehmacher 1995].
+    """
+    return list(itertools.takewhile(lambda row: row["verdict"] == HOLDS, ladder))
+
+
+def to_take_home(choice: dict[str, Any], ladder: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The smallest network on validation if it holds; else the smallest that does, tested in turn; else the first."""
+    held = steps(ladder)
+    return held[-1] if choice["verdict"] != HOLDS and held else choice
+
+
 def _steps(ladder: Sequence[dict[str, Any]], tolerance: float) -> str:
-    """How far the choices hold when they are tested from the smallest ratio on, until one does not."""
-    last = None
-    for row in ladder:
-        if row["verdict"] != HOLDS:
-            break
-        last = row
-    if last is None:
+    held = steps(ladder)
+    if not held:
         first = ladder[0]
         return (
             f"already at ratio {first['ratio']:g} the tolerance of {tolerance:g} does not hold: it {_outcome(first)}."
         )
-    if last is ladder[-1]:
-        return f"every ratio up to {last['ratio']:g}, the grid's largest, holds."
-    following = ladder[ladder.index(last) + 1]
-    return f"every ratio up to {last['ratio']:g} holds; at {following['ratio']:g}, the best {_outcome(following)}."
+    last = held[-1]
+    share = 100 * last["size"] / last["baseline_size"]
+    said = f"every ratio up to {last['ratio']:g} holds ({describe(last)}: {share:.0f} % of the MACs)"
+    if len(held) == len(ladder):
+        return f"{said}, the grid's largest."
+    following = ladder[len(held)]
+    return f"{said}; at {following['ratio']:g}, the best {_outcome(following)}."
 
 
 def _claim(row: dict[str, Any]) -> str:

@@ -94,3 +94,23 @@ def test_a_shared_cell_keeps_its_model_if_one_experiment_asks_for_it(kept):
     assert kept_at[0.2]
     assert kept_at[0.1] == (kept[0] == "keep")
     assert kept_at[0.3] == (kept[1] == "keep")
+
+
+@given(CELLS, st.sampled_from(["apoz", "random"]), st.sampled_from(["inherited", "random"]), st.integers(0, 20))
+def test_by_layer_all_networks_of_a_ratio_share_a_latency(cell, criterion, init, seed):
+    cell = dataclasses.replace(cell, scope="layer")
+    other = dataclasses.replace(cell, criterion=criterion, init=init, seed=seed)
+    assert grid.canonical(cell).latency == grid.canonical(other).latency
+    assert cell.ratio == 0 or f"/any/layer/{cell.ratio_text}.json" in grid.canonical(cell).latency
+
+
+def test_latencies_are_one_a_network_of_other_widths_and_only_where_asked_for():
+    axes = {"datasets": ["d"], "backbones": ["b"], "criteria": ["apoz", "random"], "scopes": ["global", "layer"]}
+    axes |= {"ratios": [0, 0.4], "inits": ["inherited", "random"], "seeds": [2, 1], "round_to": 16}
+    assert grid.latencies(axes) == grid.latencies(axes | {"latency": False}) == []
+    assert sorted(grid.latencies(axes | {"latency": True})) == [
+        "d/b/any/layer/0.400~16.json",
+        "d/b/apoz/global/0.400~16.json",
+        "d/b/random~1/global/0.400~16.json",
+        "d/b/unpruned/none/0.000.json",
+    ]

@@ -85,6 +85,19 @@ def fake_results(root, experiment=None, accuracy=None):
         path.write_text(json.dumps(value if isinstance(value, dict) else metrics(value)))
 
 
+def latency(milliseconds, unpruned=0.5):
+    """A latency's file: what the summary needs of it."""
+    batch = {"unpruned_ms": {"median": unpruned}, "speedup": {"median": unpruned / milliseconds}}
+    return {"batches": {"1": batch, "32": batch}}
+
+
+def fake_latencies(root, experiment, milliseconds):
+    for name in grid.latencies(experiment):
+        path = root / "latency" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(latency(milliseconds(name))))
+
+
 def run_summarize(root, output, *flags, experiment=None):
     spec = {"code": "c0de", "experiment": "demo", "grid": experiment or GRID}
     arguments = ["--spec", json.dumps(spec), "--results", str(root), "--output", str(output), *flags]
@@ -176,6 +189,25 @@ class TestNumbers:
         assert (row["params"], row["macs"], row["bytes"]) == (11, 11, 11)
         assert row["seconds"] == 2.0
         assert pd.isna(row["latency_ms"])
+
+    def test_latencies_are_comparable_though_the_machines_speed_drifted(self):
+        """Each file: the unpruned network's milliseconds beside it, and the speed-up over it."""
+        files = {"unpruned/none/0.000": (30.0, 1.0), "apoz/layer/0.400": (10.0, 2.0), "apoz/layer/0.800": (20.0, 4.0)}
+        latencies = {f"digits/vgg_digits/{name}.json": {1: pair, 32: pair} for name, pair in files.items()}
+        other = {"digits/vgg16/unpruned/none/0.000.json": {1: (500.0, 1.0), 32: (5000.0, 1.0)}}
+        found = summary.comparable(latencies | other)
+        milliseconds = [found[path]["latency_ms"] for path in latencies]
+        assert milliseconds == [20.0, 10.0, 5.0]
+        assert found["digits/vgg16/unpruned/none/0.000.json"] == {"latency_ms": 500.0, "latency_32_ms": 5000.0}
+
+    def test_a_row_has_the_latency_of_its_first_seed(self):
+        rows = [(cell("random", seed=s, scope="global"), DIVERGED if s == 1 else metrics(0.5)) for s in (2, 1)]
+        rows.append((cell("random", scope="layer"), metrics(0.5)))
+        pair = {1: (3.0, 1.5), 32: (60.0, 2.0)}
+        frame = summary.summarise(rows, {"digits/vgg_digits/random~1/global/0.400.json": pair})
+        whole, by_layer = (frame[frame["scope"] == scope].iloc[0] for scope in ("global", "layer"))
+        assert (whole["latency_ms"], whole["latency_32_ms"]) == (2.0, 30.0)
+        assert by_layer[["latency_ms", "latency_32_ms"]].isna().all()
 
     def test_without_validation_images_there_is_no_validation_accuracy(self):
         row = pruned_row([(cell(seed=s), metrics(0.5, val_accuracy=None)) for s in range(3)])
@@ -291,6 +323,14 @@ class TestWords:
         assert (pruned["params"], pruned["MACs"], pruned["removed"]) == ("84.1 M", "5.62 G", "40.0 %")
         assert pruned["seeds"] == "3"
 
+    @pytest.mark.parametrize(
+        ("value", "text"), [(0.01234, "0.0123"), (1.0, "1.00"), (12.345, "12.3"), (1234.5, "1234"), (None, "–")]
+    )
+    def test_milliseconds_have_three_digits(self, value, text):
+        frame = summary.summarise([(cell(), metrics(0.5))]).assign(latency_ms=[value])
+        frame = pd.concat([frame, frame.assign(latency_ms=5.0)])
+        assert summary.formatted(frame)[summary.LATENCY].tolist() == [text, "5.00"]
+
     def test_cells_of_failed_and_single_seeds(self):
         frame = summary.summarise(with_baseline({0: 0.92, 1: None}, {0: None, 1: 0.95}))
         whole, pruned = summary.formatted(frame).to_dict("records")
@@ -361,6 +401,66 @@ class TestProgram:
         run_summarize(tmp_path / "a", tmp_path / "again")
         for name in "summary.parquet", "summary.csv":
             assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "a" / "out" / name).read_bytes()
+
+    def test_latencies_have_columns_and_a_section_that_comes_last(self, tmp_path):
+        timed = GRID | {"latency": True, "ratios": [0.4], "inits": ["inherited"]}
+        pages = []
+        for run, factor in ("a", 1), ("b", 2):
+            fake_results(tmp_path / run, timed)
+            fake_latencies(tmp_path / run, timed, lambda name, f=factor: f * (0.25 if "/any/" in name else 0.5))
+            frame = run_summarize(tmp_path / run, tmp_path / run / "out", experiment=timed)
+            pages.append((tmp_path / run / "out" / "summary.md").read_text())
+        assert frame["latency_32_ms"].tolist() == frame["latency_ms"].tolist()
+        assert sorted(set(frame[frame["scope"] == "layer"]["latency_ms"])) == [0.5]
+        assert sorted(set(frame[frame["scope"] != "layer"]["latency_ms"])) == [1.0]
+        first, second = (page.split(summary.LATENCY_SECTION) for page in pages)
+        assert first[0] == second[0]
+        assert first[1] != second[1]
+        assert " ms " not in first[0]
+        rows = [[field.strip() for field in line.split("|")[1:-1]] for line in first[1].splitlines() if "|" in line]
+        assert rows[0][:3] + rows[0][-2:] == ["scope", "ratio", "criterion", "ms", "ms, 32 images"]
+        # By layer the three criteria share a measurement.
+        assert [row[:3] + row[-2:] for row in rows[2:]] == [
+            ["none", "0", "unpruned", "0.500", "0.500"],
+            ["global", "0.4", "apoz", "0.500", "0.500"],
+            ["global", "0.4", "mean_activation", "0.500", "0.500"],
+            ["global", "0.4", "random", "0.500", "0.500"],
+            ["layer", "0.4", "any", "0.250", "0.250"],
+        ]
+
+    def test_where_nothing_is_timed_no_latency_is_read_and_none_is_shown(self, tmp_path):
+        fake_results(tmp_path)
+        frame = run_summarize(tmp_path, tmp_path / "out", experiment=GRID | {"latency": False})
+        assert frame[["latency_ms", "latency_32_ms"]].isna().all(axis=None)
+        assert summary.LATENCY_SECTION not in (tmp_path / "out" / "summary.md").read_text()
+        assert summary.LATENCY not in summary.formatted(frame)
+
+    def test_a_missing_latency_is_an_error_unless_partial(self, tmp_path, capsys):
+        timed = GRID | {"latency": True}
+        fake_results(tmp_path, timed)
+        fake_latencies(tmp_path, timed, lambda name: 1.0)
+        gone = "digits/vgg_digits/any/layer/0.800.json"
+        (tmp_path / "latency" / gone).unlink()
+        with pytest.raises(InputError, match=rf"latency/{gone} does not exist"):
+            run_summarize(tmp_path, tmp_path / "out", experiment=timed)
+        frame = run_summarize(tmp_path, tmp_path / "out", "--partial", experiment=timed)
+        assert f"missing: latency/{gone}" in capsys.readouterr().err
+        null = frame["latency_ms"].isna()
+        assert (null == ((frame["scope"] == "layer") & (frame["ratio"] == 0.8))).all()
+
+    @pytest.mark.parametrize(
+        "text",
+        ["[]", "{}", '{"batches": {"1": {}, "32": {}}}', json.dumps(latency(float("nan"))), json.dumps(latency(-1.0))],
+    )
+    def test_a_corrupted_latency_is_an_error_that_names_the_file(self, tmp_path, text):
+        timed = GRID | {"latency": True}
+        fake_results(tmp_path, timed)
+        fake_latencies(tmp_path, timed, lambda name: 1.0)
+        path = tmp_path / "latency" / "digits/vgg_digits/unpruned/none/0.000.json"
+        path.write_text(text)
+        with pytest.raises(InputError) as error:
+            run_summarize(tmp_path, tmp_path / "out", experiment=timed)
+        assert f"{path} is not a network's latency" in str(error.value)
 
     def test_diverged_cells_are_named(self, tmp_path, capsys):
         fake_results(tmp_path, accuracy=lambda one: DIVERGED if (one.criterion, one.seed) == ("apoz", 1) else 0.9)
@@ -463,6 +563,17 @@ class TestShow:
         made = [Path(line).name for line in lines[-4:]]
         assert made == ["summary.csv", "summary.md", "summary.parquet", "digits-vgg_digits-layer.svg"]
         assert "Digits, globally: " in text
+
+    def test_a_table_with_latencies_fits_the_terminal(self, tmp_path, capsys):
+        timed = GRID | {"latency": True}
+        fake_results(tmp_path, timed, accuracy=lambda one: DIVERGED if one.seed == 1 else 0.5 + 0.4 * (one.seed == 2))
+        fake_latencies(tmp_path, timed, lambda name: 1234.5)
+        run_summarize(tmp_path, tmp_path / "out", experiment=timed)
+        capsys.readouterr()
+        lines = [line for line in self.shown(capsys, tmp_path).splitlines() if "pytest" not in line]
+        assert max(map(len, lines)) <= 100
+        assert lines[2].split()[-2:] == ["MACs", "ms"]
+        assert lines[4].split()[-1] == "1234"
 
     def test_columns_that_say_nothing_are_left_out(self, tmp_path, capsys):
         small = GRID | {"inits": ["inherited"]}

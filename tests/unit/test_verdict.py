@@ -201,7 +201,8 @@ def test_validation_chooses_and_the_test_judges(study):
     assert answer["lines"] == [
         "Digits, net: HOLDS. apoz, by layer, ratio 0.4 needs 60 % of the MACs and loses 0.5 points (drop 0.2 to 0.8), "
         "within the tolerance of 2. Smallest by parameters too.",
-        "Digits, net: every ratio up to 0.4 holds; at 0.6, the best loses 5.0 points (drop 4.0 to 6.0).",
+        "Digits, net: every ratio up to 0.4 holds (apoz, by layer, ratio 0.4: 60 % of the MACs); at 0.6, the best "
+        "loses 5.0 points (drop 4.0 to 6.0).",
         "Digits, net: the claim that the best criterion loses less than 2 points at ratio 0.4 holds: apoz, by layer, "
         "loses 0.5 points (drop 0.2 to 0.8).",
     ]
@@ -228,7 +229,24 @@ def test_it_fails_with_a_tolerance_of_0_where_accuracy_dropped(tmp_path):
 
 def test_the_seed_that_did_best_on_validation_goes_home(study):
     (chosen,) = study.answer()["chosen"]
-    assert chosen == {"dataset": "digits", "backbone": "net", "cell": "digits/net/apoz/layer/0.400/inherited/2"}
+    assert chosen == {
+        "dataset": "digits",
+        "backbone": "net",
+        "cell": "digits/net/apoz/layer/0.400/inherited/2",
+        "network": "apoz, by layer, ratio 0.4",
+        "verdict": "holds",
+    }
+
+
+def test_what_holds_goes_home_where_the_smallest_does_not(tmp_path):
+    # At 0.6 validation saw no loss, the test does.
+    (chosen,) = Study(tmp_path, LOSSES | {("apoz", 0.6): (1, 3)}).answer()["chosen"]
+    assert (chosen["network"], chosen["verdict"]) == ("apoz, by layer, ratio 0.4", "holds")
+
+
+def test_where_nothing_holds_the_choice_goes_home_with_its_verdict(tmp_path):
+    (chosen,) = Study(tmp_path, dict.fromkeys(LOSSES, (1, 3))).answer()["chosen"]
+    assert (chosen["network"], chosen["verdict"]) == ("mean activation, by layer, ratio 0.6", "fails")
 
 
 def test_a_failed_seed_is_left_out_on_both_sides(tmp_path):

@@ -79,6 +79,7 @@ def test_the_demo_answers(fresh):
     assert len(list((fresh.path / "results/cells").rglob("metrics.json"))) >= 60
     (baseline,) = [row for row in summary if row["criterion"] == "unpruned"]
     assert baseline["accuracy"] > 0.9
+    assert all(row["latency_ms"] > 0 and row["latency_32_ms"] > 0 for row in summary)
     for scope in ("global", "layer"):
         drop = {row["criterion"]: row["drop"] for row in summary if (row["scope"], row["ratio"]) == (scope, 0.4)}
         assert min(drop[name] for name in ("apoz", "mean_activation", "average_weight")) < 0.03

@@ -18,7 +18,7 @@ from winnow.tables import read_table
 from .checkout import ROOT, SMALL_GRID, Checkout
 
 # The only columns that a second run of the same configuration may change.
-TIMES = ("seconds", "latency_ms")
+TIMES = ("seconds", "latency_ms", "latency_32_ms")
 
 
 def summary(checkout: Checkout, experiment: str) -> pa.Table:

@@ -38,8 +38,13 @@ def baselines(datasets: Iterable = DATASETS, seed: int = 0) -> set[str]:
     return {f"finetune {d}/net/unpruned/none/0.000/inherited/{seed}" for d in datasets}
 
 
+def latencies(datasets: Iterable = DATASETS) -> set[str]:
+    """By layer all criteria share one."""
+    return {f"latency {d}/net/{mask}" for d in datasets for mask in ("any/layer/0.500", "unpruned/none/0.000")}
+
+
 def report(experiment: str = "small") -> set[str]:
-    return {f"{rule} {experiment}" for rule in ("summarize", "recommend", "plot")}
+    return {f"{rule} {experiment}" for rule in ("summarize", "recommend", "plot", "write_report")}
 
 
 def configured(change: Callable[[dict], None]) -> Callable[[Checkout], None]:
@@ -145,6 +150,10 @@ TABLE = {
         pruned(["digits"]) | baselines(["digits"]) | report(),
     ),
     "a recipe that no cell uses": (configured(lambda c: c["recipes"]["unused"].update(epochs=3)), set()),
+    "latency switched on": (
+        configured(lambda c: c["experiments"]["small"].update(latency=True)),
+        scores(criteria=["any"]) | masks(criteria=["any"]) | latencies() | report(),
+    ),
     "epochs swapped with batch size": (configured(swapped), pruned(["digits"]) | baselines(["digits"]) | report()),
     "experiment renamed": (configured(renamed), report("tiny")),
     "helper of masks edited": (appended("scripts/winnow/masks.py", CODE), masks() | pruned() | report()),
@@ -190,8 +199,9 @@ TABLE = {
         pruned() | baselines() | report(),
     ),
     "helper of summaries edited": (appended("scripts/winnow/summary.py", CODE), report()),
-    "helper of figures edited": (appended("scripts/winnow/figures.py", CODE), {"plot small"}),
-    "stage program edited": (appended("scripts/plot.py", CODE), {"plot small"}),
+    "helper of figures edited": (appended("scripts/winnow/figures.py", CODE), {"plot small", "write_report small"}),
+    "stage program edited": (appended("scripts/plot.py", CODE), {"plot small", "write_report small"}),
+    "template of the report edited": (appended("scripts/winnow/pages.html", "<!-- -->"), {"write_report small"}),
     "how jobs run edited": (appended("scripts/winnow/runtime/devices.py", CODE), set()),
     "comment, docstring and formatting edited": (
         lambda checkout: [

@@ -78,7 +78,7 @@ def _kind(file: str) -> str:
     """Which workers may run a program of this process's: the others cannot be made to look like it any more.
 
     GPU workers are told apart from the rest, so that there are never more leases than GPU jobs side by side; for the
-    same reason their number of threads makes no difference.
+    same reason their number of threads makes no difference. Of Snakemake's six variables for it, torch heeds the one.
     """
     granted = _gpus_granted(sys.argv[1:])
     if granted:
@@ -88,7 +88,7 @@ def _kind(file: str) -> str:
     variables = sorted(
         f"{name}={value}"
         for name, value in os.environ.items()
-        if name == "CUDA_VISIBLE_DEVICES" or (not granted and name.endswith("_NUM_THREADS"))
+        if name == "CUDA_VISIBLE_DEVICES" or (not granted and name == "OMP_NUM_THREADS")
     )
     text = "\0".join([sys.executable, os.path.dirname(os.path.abspath(file)), *variables])
     return f"{'gpu' if granted else 'cpu'}-{zlib.crc32(os.fsencode(text)):08x}"

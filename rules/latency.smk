@@ -1,0 +1,25 @@
+# Needs a data set's manifest, a backbone and a mask (none for the unpruned network). Makes the latency of one network,
+# in turn with the unpruned one. Masks that leave the same widths share one file: by layer all criteria do.
+
+
+rule latency:
+    input:
+        unpack(latency_inputs),
+    output:
+        f"results/latency/{MASK}.json",
+    log:
+        f"results/logs/latency/{MASK}.log",
+    conda:
+        "../envs/winnow.yaml"
+    # Every job takes a core, so with all of them none runs beside this one, whatever number of GPUs there is. It computes
+    # with as many as a cell of the data set does.
+    threads: workflow.cores or 1
+    resources:
+        gpu=1,
+        used_threads=lambda wildcards, threads: min(threads, threads_for(wildcards.dataset)),
+    params:
+        spec=latency_spec,
+    shell:
+        "OMP_NUM_THREADS={resources.used_threads} stage clock --spec {params.spec:q}"
+        " --dataset results/datasets/{wildcards.dataset} --backbone results/backbones/{wildcards.backbone}"
+        " --mask {input.mask:q} --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"

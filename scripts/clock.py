@@ -1,0 +1,81 @@
+"""Time a pruned network's forward pass, in turn with the unpruned network's. Needs a data set's manifest (image size,
+classes), a backbone and a mask (none for the unpruned network itself); makes one JSON file.
+
+The weights are the backbone's, with a new last layer: how long a pass takes does not depend on what was learned.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from winnow.runtime import workers
+
+if __name__ == "__main__":
+    workers.delegate(__file__)
+
+import torch
+
+from winnow import backbones, cli, latency, surgery, training
+from winnow.files import read_json, write_json
+from winnow.runtime import devices
+from winnow.runtime.memory import kept
+
+
+def main(arguments: argparse.Namespace) -> None:
+    spec = arguments.spec
+    lease = devices.lease(arguments.gpu)
+    threads = devices.threads()
+    dataset = read_json(arguments.dataset / "manifest.json")
+    backbone = kept("backbone", arguments.backbone, lambda: backbones.load(arguments.backbone))
+    keep, requested, achieved = backbones.read_mask(arguments.mask, backbone)
+    size, classes = dataset["image_size"], len(dataset["classes"])
+    networks = [backbones.pruned(backbone, mask, classes, "inherited", 0).to(lease.device) for mask in (keep, None)]
+    (params, macs), (unpruned_params, unpruned_macs) = (surgery.cost(network, size) for network in networks)
+    precisions = tuple(
+        training.precision_for(spec["precision"], lease.device, count) for count in (macs, unpruned_macs)
+    )
+    batches = {}
+    for batch in latency.BATCHES:
+        found = latency.compare(*networks, precisions, batch, size, lease.device)
+        batches[str(batch)] = found
+        print(
+            f"{batch} images: {found['ms']['median']:.4g} ms a pass, {found['speedup']['median']:.3f} times as fast "
+            f"as unpruned ({found['speedup']['q1']:.3f} to {found['speedup']['q3']:.3f}, {found['repeats']} pairs)"
+        )
+    write_json(
+        arguments.output,
+        {
+            "batches": batches,
+            "params": params,
+            "macs": macs,
+            "unpruned_params": unpruned_params,
+            "unpruned_macs": unpruned_macs,
+            "mac_reduction": unpruned_macs / macs,
+            "requested_ratio": requested,
+            "achieved_ratio": achieved,
+            "image_size": size,
+            "precision": precisions[0],
+            "unpruned_precision": precisions[1],
+            "device": lease.name,
+            "threads": threads,
+            "versions": {"torch": torch.__version__},
+            "spec": spec,
+        },
+    )
+
+
+def parser() -> argparse.ArgumentParser:
+    result = cli.parser(__doc__)
+    result.add_argument("--dataset", type=Path, required=True, metavar="DIR")
+    result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
+    result.add_argument("--mask", type=Path, nargs="?", metavar="FILE")
+    result.add_argument("--output", type=Path, required=True, metavar="FILE")
+    result.add_argument(
+        "--gpu", type=int, default=0, metavar="N", help="1 to lease a GPU, if there is one (default: 0)"
+    )
+    return result
+
+
+if __name__ == "__main__":
+    cli.run(parser(), main)

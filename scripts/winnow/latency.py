@@ -1,0 +1,113 @@
+"""Latency: how long a network takes for a batch of images, timed in turn with the unpruned one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+# Images a pass: one, as an application that waits for each answer sends them, and as many as keep a device busy.
+BATCHES = (1, 32)
+# A batch size is done after so many seconds or pairs, whichever comes first, but not with fewer pairs than the least.
+SECONDS = 3.0
+LEAST_PAIRS = 5
+MOST_PAIRS = 100
+# The first passes choose kernels and convert weights. Large networks are warm after one pair.
+WARM_UP_SECONDS = 0.3
+WARM_UP_PAIRS = 10
+
+
+def compare(
+    network: nn.Module,
+    unpruned: nn.Module,
+    precisions: tuple[str, str],
+    batch: int,
+    image_size: int,
+    device: str,
+) -> dict[str, Any]:
+    """Time forward passes of a network and of the unpruned one in turn: A B A B …, so that drift falls on both.
+
+    A pass is what evaluation does with a batch that is on the device: inference mode, channels last, autocast where the
+    precision is bf16. The images are noise.
+
+    Parameters
+    ----------
+    network, unpruned
+        On ``device``; put into eval mode, the channels-last layout and, their convolutions and linear layers, into the
+        precision.
+    precisions
+        Of the two, ``fp32`` or ``bf16``.
+    batch
+        Images a pass.
+    image_size
+        Their side, in pixels.
+    device
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    dict
+        ``ms`` and ``unpruned_ms``, milliseconds a pass, and ``speedup``, the unpruned network's time over the
+        network's, pair by pair: each with its ``median`` and its quartiles ``q1`` and ``q3``. ``repeats``: the number
+        of pairs.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(batch, 3, image_size, image_size, generator=generator)
+    images = images.to(device).contiguous(memory_format=torch.channels_last)
+    first = _pass(unpruned, images, precisions[1])
+    second = _pass(network, images, precisions[0])
+    with torch.inference_mode():
+        pairs = np.array(_pairs(first, second))
+    return {
+        "ms": quartiles(1000 * pairs[:, 1]),
+        "unpruned_ms": quartiles(1000 * pairs[:, 0]),
+        "speedup": quartiles(pairs[:, 0] / pairs[:, 1]),
+        "repeats": len(pairs),
+    }
+
+
+def quartiles(values: Sequence[float] | np.ndarray) -> dict[str, float]:
+    """Median and quartiles, with linear interpolation between order statistics."""
+    q1, median, q3 = np.quantile(values, (0.25, 0.5, 0.75)).tolist()
+    return {"median": median, "q1": q1, "q3": q3}
+
+
+def _pass(network: nn.Module, images: torch.Tensor, precision: str) -> Callable[[], float]:
+    """A function that runs one pass and returns its wall-clock seconds, the device's work included."""
+    kind = images.device.type
+    network.to(memory_format=torch.channels_last).eval()
+    if precision == "bf16":
+        # In inference mode autocast would convert the weights anew in each pass (torch 2.14), for one image most of it.
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.to(torch.bfloat16)
+    finish = torch.cuda.synchronize if kind == "cuda" else lambda: None
+
+    def run() -> float:
+        with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
+            finish()
+            start = time.perf_counter()
+            network(images)
+            finish()
+            return time.perf_counter() - start
+
+    return run
+
+
+def _pairs(first: Callable[[], float], second: Callable[[], float]) -> list[tuple[float, float]]:
+    """Seconds of the two in turn, after a warm-up."""
+    spent = 0.0
+    for _ in range(WARM_UP_PAIRS):
+        spent += first() + second()
+        if spent >= WARM_UP_SECONDS:
+            break
+    spent = 0.0
+    pairs: list[tuple[float, float]] = []
+    while len(pairs) < LEAST_PAIRS or (len(pairs) < MOST_PAIRS and spent < SECONDS):
+        pairs.append((first(), second()))
+        spent += sum(pairs[-1])
+    return pairs
