@@ -36,7 +36,7 @@ rule export_chosen:
         "results/logs/export_chosen/{experiment}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: 1
+    threads: lambda wildcards: max(threads_for(name) for name in CONFIG.experiments[wildcards.experiment].datasets)
     params:
         spec=lambda wildcards: spec("export.py", experiment=wildcards.experiment),
     shell:
