@@ -317,6 +317,7 @@ def test_an_experiment_with_one_seed_and_no_figure_has_a_page(made, tmp_path):
 def test_the_configuration_is_yaml_and_whole(page):
     (block,) = page.find("pre")
     assert yaml.safe_load(block["text"]) == CONFIGURATION
+    assert block["text"].startswith("experiments:")
 
 
 def test_provenance_tells_devices_versions_digests_and_failures(page):
