@@ -14,7 +14,7 @@ from snakemake.exceptions import WorkflowError
 from winnow import archives, disk, grid, provenance
 from winnow import config as configuration
 from winnow.criteria import CRITERIA
-from winnow.files import InputError, canonical_json
+from winnow.files import InputError, canonical_json, read_json
 from winnow.identity import code_digest
 from winnow.runtime import run
 
@@ -47,6 +47,7 @@ localrules:
     recommend,
     plot,
     write_report,
+    choose,
 
 
 wildcard_constraints:
@@ -71,18 +72,7 @@ def spec(program, only_criterion=None, /, **contents):
 
 def cell_of(wildcards):
     """The cell that a path names."""
-    criterion, _ = grid.parse_criterion(wildcards.criterion)
-    ratio, round_to = grid.parse_ratio(wildcards.ratio)
-    return grid.Cell(
-        wildcards.dataset,
-        wildcards.backbone,
-        criterion,
-        wildcards.scope,
-        ratio,
-        round_to,
-        wildcards.init,
-        int(wildcards.seed),
-    )
+    return grid.parse_path(CELL.format(**wildcards))
 
 
 def threads_for(dataset):
@@ -191,18 +181,28 @@ def cell_inputs(wildcards):
     }
 
 
-def cell_spec(wildcards):
+def cell_spec(wildcards, models=None):
     cell = cell_of(wildcards)
     return spec(
         "finetune.py",
         cell=asdict(cell),
         recipe=CONFIG.recipe(cell.dataset, cell.backbone).model_dump(),
-        models="keep" if CELLS.get(cell) else "drop",
+        models=models or ("keep" if CELLS.get(cell) else "drop"),
     )
 
 
 def experiment_cells(name):
     return grid.cells(CONFIG.experiments[name].model_dump())
+
+
+def kept_cell(cell):
+    """Where a cell's network is: with the cell, or, where no experiment keeps it, with the cell trained once more."""
+    return f"results/{'cells' if CELLS.get(cell) else 'models'}/{cell.path}"
+
+
+def chosen_cells(wildcards):
+    chosen = read_json(checkpoints.choose.get(**wildcards).output[0])["chosen"]
+    return [grid.parse_path(each["cell"]) for each in chosen]
 
 
 def forecast():

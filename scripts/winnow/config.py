@@ -316,6 +316,11 @@ RESERVED_TARGETS = frozenset(
         "recommend",
         "plot",
         "write_report",
+        "export",
+        "export_cell",
+        "export_chosen",
+        "choose",
+        "retrain",
     ]
 )
 
