@@ -180,6 +180,23 @@ def experiment_cells(name):
     return grid.cells(CONFIG.experiments[name].model_dump())
 
 
+def plot_inputs(wildcards):
+    """An experiment's summary, and what its pruned cells were made from: each file once."""
+    cells = [cell for cell in experiment_cells(wildcards.experiment) if cell.mask]
+    places = dict.fromkeys((cell.dataset, cell.backbone) for cell in cells)
+    measured = any(CRITERIA[cell.criterion].needs == "activations" for cell in cells)
+    scores = [f"results/scores/{cell.dataset}/{cell.backbone}/{cell.mask_criterion}.parquet" for cell in cells]
+    return {
+        "summary": f"results/experiments/{wildcards.experiment}/summary.parquet",
+        "masks": list(dict.fromkeys(f"results/masks/{cell.mask}" for cell in cells)),
+        "scores": list(dict.fromkeys(scores)),
+        "activations": [f"results/statistics/{d}/{b}/activations.parquet" for d, b in places] if measured else [],
+        "datasets": (
+            [f"results/datasets/{d}/manifest.json" for d in dict.fromkeys(d for d, _ in places)] if measured else []
+        ),
+    }
+
+
 def forecast():
     """How much disk the jobs of this run will fill."""
     cells = [cell_of(job.wildcards) for job in workflow.dag.needrun_jobs() if job.rule.name == "finetune"]

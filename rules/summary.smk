@@ -1,4 +1,5 @@
-# Needs the metrics of an experiment's cells. Makes its summary table and figures.
+# Needs the metrics of an experiment's cells, for the figures also what the cells were made from: scores, masks and, where
+# a criterion looks at activations, the statistics. Makes the experiment's summary table and figures.
 
 
 rule summarize:
@@ -25,7 +26,7 @@ rule summarize:
 
 rule plot:
     input:
-        "results/experiments/{experiment}/summary.parquet",
+        unpack(plot_inputs),
     output:
         directory("results/experiments/{experiment}/figures"),
     log:
@@ -33,6 +34,12 @@ rule plot:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=lambda wildcards: spec("plot.py", experiment=wildcards.experiment),
+        spec=lambda wildcards: spec(
+            "plot.py",
+            experiment=wildcards.experiment,
+            grid=CONFIG.experiments[wildcards.experiment].model_dump(exclude={"models"}),
+            activations=bool(plot_inputs(wildcards)["activations"]),
+        ),
     shell:
-        "stage plot --spec {params.spec:q} --summary {input:q} --output {output:q} > {log:q} 2>&1"
+        "stage plot --spec {params.spec:q} --summary {input.summary:q} --results results --output {output:q}"
+        " > {log:q} 2>&1"

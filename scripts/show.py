@@ -39,7 +39,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     made = sorted(arguments.summary.parent.glob(f"{arguments.summary.stem}.*"))
     if arguments.figures:
-        made += sorted(arguments.figures.glob("*.svg"))
+        made.append(f"{arguments.figures} ({len(list(arguments.figures.glob('*.svg')))} figures)")
     print()
     for path in made:
         print(path)
