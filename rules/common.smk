@@ -191,6 +191,11 @@ def cell_spec(wildcards, models=None):
     )
 
 
+def grid_of(name):
+    """An experiment's axes, as a spec carries them."""
+    return CONFIG.experiments[name].model_dump(exclude={"models"})
+
+
 def experiment_cells(name):
     return grid.cells(CONFIG.experiments[name].model_dump())
 
@@ -203,6 +208,23 @@ def kept_cell(cell):
 def chosen_cells(wildcards):
     chosen = read_json(checkpoints.choose.get(**wildcards).output[0])["chosen"]
     return [grid.parse_path(each["cell"]) for each in chosen]
+
+
+def plot_inputs(wildcards):
+    """An experiment's summary, and what its pruned cells were made from: each file once."""
+    cells = [cell for cell in experiment_cells(wildcards.experiment) if cell.mask]
+    places = dict.fromkeys((cell.dataset, cell.backbone) for cell in cells)
+    measured = any(CRITERIA[cell.criterion].needs == "activations" for cell in cells)
+    scores = [f"results/scores/{cell.dataset}/{cell.backbone}/{cell.mask_criterion}.parquet" for cell in cells]
+    return {
+        "summary": f"results/experiments/{wildcards.experiment}/summary.parquet",
+        "masks": list(dict.fromkeys(f"results/masks/{cell.mask}" for cell in cells)),
+        "scores": list(dict.fromkeys(scores)),
+        "activations": [f"results/statistics/{d}/{b}/activations.parquet" for d, b in places] if measured else [],
+        "datasets": (
+            [f"results/datasets/{d}/manifest.json" for d in dict.fromkeys(d for d, _ in places)] if measured else []
+        ),
+    }
 
 
 def forecast():

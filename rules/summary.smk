@@ -1,5 +1,6 @@
-# Needs the metrics and predictions of an experiment's cells and, where they are timed, their latencies. Makes its summary
-# table, its verdict and its figures.
+# Needs the metrics and predictions of an experiment's cells and, where they are timed, their latencies; for the figures
+# also what the cells were made from: scores, masks and, where a criterion looks at activations, the statistics. Makes
+# the experiment's summary table, its verdict and its figures.
 
 
 rule summarize:
@@ -28,7 +29,7 @@ rule summarize:
         spec=lambda wildcards: spec(
             "summarize.py",
             experiment=wildcards.experiment,
-            grid=CONFIG.experiments[wildcards.experiment].model_dump(exclude={"models"}),
+            grid=grid_of(wildcards.experiment),
         ),
     shell:
         "stage summarize --spec {params.spec:q} --results results"
@@ -53,7 +54,7 @@ rule recommend:
         spec=lambda wildcards: spec(
             "recommend.py",
             experiment=wildcards.experiment,
-            grid=CONFIG.experiments[wildcards.experiment].model_dump(exclude={"models"}),
+            grid=grid_of(wildcards.experiment),
             tolerance=CONFIG.tolerance,
         ),
     shell:
@@ -63,7 +64,7 @@ rule recommend:
 
 rule plot:
     input:
-        "results/experiments/{experiment}/summary.parquet",
+        unpack(plot_inputs),
     output:
         report(
             directory("results/experiments/{experiment}/figures"),
@@ -77,6 +78,12 @@ rule plot:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=lambda wildcards: spec("plot.py", experiment=wildcards.experiment),
+        spec=lambda wildcards: spec(
+            "plot.py",
+            experiment=wildcards.experiment,
+            grid=grid_of(wildcards.experiment),
+            activations=bool(plot_inputs(wildcards)["activations"]),
+        ),
     shell:
-        "stage plot --spec {params.spec:q} --summary {input:q} --output {output:q} > {log:q} 2>&1"
+        "stage plot --spec {params.spec:q} --summary {input.summary:q} --results results --output {output:q}"
+        " > {log:q} 2>&1"

@@ -81,7 +81,7 @@ RULES = {
     ),
     "summarize": Rule(("finetune", "latency"), "the summary", "{experiment}/summary.parquet"),
     "recommend": Rule(("finetune", "summarize"), "the verdict", "{experiment}/recommendation.json"),
-    "plot": Rule(("summarize",), "the figures"),
+    "plot": Rule(("decode", "measure", "score", "mask", "summarize"), "the figures"),
     "write_report": Rule(("finetune", "summarize", "recommend", "plot"), "this page"),
 }
 

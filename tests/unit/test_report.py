@@ -195,7 +195,7 @@ def test_whatever_its_sources_say_is_text(page):
     texts = [p["text"] for p in page.find("p")]
     assert RECOMMENDATION["lines"][0] in texts
     assert RECOMMENDATION["notes"][0] in [li["text"] for li in page.find("li")]
-    assert any(caption["text"] == f"One {NASTY}. How {NASTY}" for caption in page.find("figcaption"))
+    assert any(caption["text"] == f"How {NASTY}" for caption in page.find("figcaption"))
     assert page.find("img")[0]["attributes"]["alt"] == f"One {NASTY}. How {NASTY}"
     assert any(f"Sizes {NASTY}" in heading["text"] for heading in page.find("h3"))
     assert columns(page, "environments")["device"] == (f"Card {NASTY}",)
@@ -317,6 +317,7 @@ def test_an_experiment_with_one_seed_and_no_figure_has_a_page(made, tmp_path):
 def test_the_configuration_is_yaml_and_whole(page):
     (block,) = page.find("pre")
     assert yaml.safe_load(block["text"]) == CONFIGURATION
+    assert block["text"].startswith("experiments:")
 
 
 def test_provenance_tells_devices_versions_digests_and_failures(page):
