@@ -39,7 +39,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     made = sorted(arguments.summary.parent.glob(f"{arguments.summary.stem}.*"))
     if arguments.figures:
-        made.append(f"{arguments.figures} ({len(list(arguments.figures.glob('*.svg')))} figures)")
+        made.append(arguments.figures)
     print()
     for path in made:
         print(path)

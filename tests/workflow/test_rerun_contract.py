@@ -190,7 +190,8 @@ TABLE = {
         pruned() | baselines() | report(),
     ),
     "helper of summaries edited": (appended("scripts/winnow/summary.py", CODE), report()),
-    "helper of figures edited": (appended("scripts/winnow/figures.py", CODE), {"plot small"}),
+    "helper of figures edited": (appended("scripts/winnow/figures/look.py", CODE), {"plot small"}),
+    "analysis behind figures edited": (appended("scripts/winnow/analysis.py", CODE), {"plot small"}),
     "stage program edited": (appended("scripts/plot.py", CODE), {"plot small"}),
     "how jobs run edited": (appended("scripts/winnow/runtime/devices.py", CODE), set()),
     "comment, docstring and formatting edited": (
