@@ -208,6 +208,14 @@ TABLE = {
     "one cell deleted": (removed(CELL), {"finetune digits/net/apoz/layer/0.500/inherited/0"} | report()),
     # A mask that finished cells were made from is not needed again.
     "mask deleted": (removed("results/masks/digits/net/apoz/layer/0.500.parquet"), set()),
+    # But figures show it; and what a mask is made for again is made again from it.
+    "mask deleted and figures edited": (
+        lambda checkout: [
+            removed("results/masks/digits/net/apoz/layer/0.500.parquet")(checkout),
+            appended("scripts/plot.py", CODE)(checkout),
+        ],
+        masks(["digits"], ["apoz"]) | pruned(["digits"], ["apoz"]) | report(),
+    ),
 }
 
 
