@@ -1,5 +1,8 @@
 # make demo    install, run the demo and print its summary
 # make test    install, and run the tests
+# make report  install, make an experiment's report and print where it is; EXPERIMENT=by_layer says whose
+# make run DATA=folder [BACKBONE=vgg16] [NAME=...] [SIZE=224]
+#              the same for your own images: verdict, report and the exported model
 #
 # make lint, format, clean: see below. Every command uses .venv. CORES=4 sets how many cores are used, PYTHON=... which
 # Python makes .venv, PYTEST="-k masks" what pytest is told.
@@ -9,17 +12,29 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3
 	$$python -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 CORES ?= $(shell getconf _NPROCESSORS_ONLN)
+EXPERIMENT ?= demo
+REPORT = results/experiments/$(EXPERIMENT)/report.html
 BIN = .venv/bin
 # Imports of torch take twice as long without compiled files, so let jobs use and write them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint format clean
+.PHONY: demo run report test lint format clean
 
 demo: .venv/installed
 	$(BIN)/snakemake demo --cores $(CORES)
 
+# The configuration, own/NAME.yaml, is written once and is yours to edit.
+run: .venv/installed
+	@test -n "$(DATA)" || { echo 'make run DATA=folder [BACKBONE=vgg16] [NAME=...] [SIZE=224] [CORES=...]' >&2; exit 2; }
+	@name=$$($(BIN)/python scripts/configure.py "$(DATA)" $(BACKBONE:%=--backbone %) $(NAME:%=--name %) $(SIZE:%=--size %)) \
+	&& $(BIN)/snakemake $$name results/experiments/$$name/models --configfile own/$$name.yaml --cores $(CORES)
+
 test: .venv/installed
 	$(BIN)/python -m pytest $(PYTEST)
+
+report: .venv/installed
+	$(BIN)/snakemake $(REPORT) --cores $(CORES)
+	@echo $(CURDIR)/$(REPORT)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

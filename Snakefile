@@ -9,7 +9,12 @@
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
 #                                                         metrics.json, history.parquet, predictions.parquet, model.*
 #   results/latency/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.json
-#   results/experiments/{experiment}/                     summary.parquet, .csv, .md, figures/
+#   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/,
+#                                                         report.html
+#   results/experiments/{experiment}/models/{dataset}-{backbone}/
+#                                                         the chosen cell's network, to take home; see rules/export.smk
+#   results/exports/{cell}/                               any cell's network, to take home
+#   results/models/{cell}/                                a cell once more, with the network that its grid did not keep
 #   results/logs/{rule}/...                               one log a job
 #
 # criterion: unpruned (ratio 0), any (by layer with random weights), random~{seed}, or a name in config.yaml
@@ -32,6 +37,8 @@ include: "rules/masks.smk"
 include: "rules/finetune.smk"
 include: "rules/latency.smk"
 include: "rules/summary.smk"
+include: "rules/report.smk"
+include: "rules/export.smk"
 
 
 rule all:

@@ -14,7 +14,7 @@ from snakemake.exceptions import WorkflowError
 from winnow import archives, disk, grid, provenance
 from winnow import config as configuration
 from winnow.criteria import CRITERIA
-from winnow.files import InputError, canonical_json
+from winnow.files import InputError, canonical_json, read_json
 from winnow.identity import code_digest
 from winnow.runtime import run
 
@@ -44,7 +44,10 @@ localrules:
     score,
     mask,
     summarize,
+    recommend,
     plot,
+    write_report,
+    choose,
 
 
 wildcard_constraints:
@@ -69,18 +72,7 @@ def spec(program, only_criterion=None, /, **contents):
 
 def cell_of(wildcards):
     """The cell that a path names."""
-    criterion, _ = grid.parse_criterion(wildcards.criterion)
-    ratio, round_to = grid.parse_ratio(wildcards.ratio)
-    return grid.Cell(
-        wildcards.dataset,
-        wildcards.backbone,
-        criterion,
-        wildcards.scope,
-        ratio,
-        round_to,
-        wildcards.init,
-        int(wildcards.seed),
-    )
+    return grid.parse_path(CELL.format(**wildcards))
 
 
 def threads_for(dataset):
@@ -89,10 +81,12 @@ def threads_for(dataset):
 
 
 def experiment_outputs(name):
-    """An experiment's summary and figures."""
+    """An experiment's summary, verdict, figures and report."""
     return [
         f"results/experiments/{name}/summary.parquet",
+        f"results/experiments/{name}/recommendation.json",
         f"results/experiments/{name}/figures",
+        f"results/experiments/{name}/report.html",
     ]
 
 
@@ -187,18 +181,50 @@ def cell_inputs(wildcards):
     }
 
 
-def cell_spec(wildcards):
+def cell_spec(wildcards, models=None):
     cell = cell_of(wildcards)
     return spec(
         "finetune.py",
         cell=asdict(cell),
         recipe=CONFIG.recipe(cell.dataset, cell.backbone).model_dump(),
-        models="keep" if CELLS.get(cell) else "drop",
+        models=models or ("keep" if CELLS.get(cell) else "drop"),
     )
+
+
+def grid_of(name):
+    """An experiment's axes, as a spec carries them."""
+    return CONFIG.experiments[name].model_dump(exclude={"models"})
 
 
 def experiment_cells(name):
     return grid.cells(CONFIG.experiments[name].model_dump())
+
+
+def kept_cell(cell):
+    """Where a cell's network is: with the cell, or, where no experiment keeps it, with the cell trained once more."""
+    return f"results/{'cells' if CELLS.get(cell) else 'models'}/{cell.path}"
+
+
+def chosen_cells(wildcards):
+    chosen = read_json(checkpoints.choose.get(**wildcards).output[0])["chosen"]
+    return [grid.parse_path(each["cell"]) for each in chosen]
+
+
+def plot_inputs(wildcards):
+    """An experiment's summary, and what its pruned cells were made from: each file once."""
+    cells = [cell for cell in experiment_cells(wildcards.experiment) if cell.mask]
+    places = dict.fromkeys((cell.dataset, cell.backbone) for cell in cells)
+    measured = any(CRITERIA[cell.criterion].needs == "activations" for cell in cells)
+    scores = [f"results/scores/{cell.dataset}/{cell.backbone}/{cell.mask_criterion}.parquet" for cell in cells]
+    return {
+        "summary": f"results/experiments/{wildcards.experiment}/summary.parquet",
+        "masks": list(dict.fromkeys(f"results/masks/{cell.mask}" for cell in cells)),
+        "scores": list(dict.fromkeys(scores)),
+        "activations": [f"results/statistics/{d}/{b}/activations.parquet" for d, b in places] if measured else [],
+        "datasets": (
+            [f"results/datasets/{d}/manifest.json" for d in dict.fromkeys(d for d, _ in places)] if measured else []
+        ),
+    }
 
 
 def forecast():
@@ -239,8 +265,8 @@ def announce():
     asked = [job.rule.name for job in workflow.dag.targetjobs]
     for name in CONFIG.targets if "all" in asked else asked:
         if name in CONFIG.experiments:
-            parquet, figures = experiment_outputs(name)
-            shell("stage show --summary {parquet:q} --figures {figures:q}")
+            parquet, verdict, figures, _ = experiment_outputs(name)
+            shell("stage show --summary {parquet:q} --verdict {verdict:q} --figures {figures:q}")
 
 
 run.prepare(workflow, forecast, announce, unrecorded)

@@ -16,7 +16,8 @@ import torch
 from tqdm import tqdm
 
 from winnow import backbones, cli, statistics, tables
-from winnow.augmentation import evaluation_view, normalise
+from winnow.augmentation import normalise
+from winnow.preprocessing import evaluation_view
 from winnow.runtime import devices
 from winnow.store import Store
 

@@ -1,10 +1,15 @@
-"""Draw an experiment's figures: from its summary.parquet to accuracy against ratio as SVG, PNG and Vega-Lite JSON, one
-figure for each data set, backbone and scope."""
+"""Draw an experiment's figures, each as SVG, PNG and Vega-Lite JSON, and list them in index.json.
+
+Needs the experiment's summary and, below the folder of results, the scores and masks of its cells, their metrics and,
+where a criterion looks at activations, the statistics. A figure that has no data is left out.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from winnow.runtime import workers
@@ -12,21 +17,142 @@ from winnow.runtime import workers
 if __name__ == "__main__":
     workers.delegate(__file__)
 
-from winnow import cli, figures, summary
+import numpy as np
+import pandas as pd
+
+from winnow import analysis, cli, grid, summary, tables
+from winnow.figures import accuracy, activations, classes, filters, look, weights
+from winnow.files import InputError, read_json, write_json
+from winnow.grid import UNPRUNED, Cell
 
 
 def main(arguments: argparse.Namespace) -> None:
+    spec = arguments.spec
     frame = summary.read(arguments.summary)
-    names = figures.file_names(frame)
+    finished = finished_cells(frame, grid.cells(spec["grid"]))
+    figures: dict[str, look.Figure] = {}
+    places: dict[str, tuple[str, str]] = {}
+    for place in dict.fromkeys((cell.dataset, cell.backbone) for cell in finished):
+        cells = [cell for cell in finished if (cell.dataset, cell.backbone) == place]
+        if all(cell.criterion == UNPRUNED for cell in cells):
+            continue
+        for figure in drawn(frame, cells, arguments.results, spec["activations"]):
+            if figure.name in figures:
+                raise InputError(
+                    f"data set and backbone {places[figure.name]} and {place} give figures of the same name, "
+                    f"{figure.name}: rename one"
+                )
+            figures[figure.name], places[figure.name] = figure, place
+    listed = sorted(figures.values(), key=lambda figure: list(look.Group).index(figure.group))
     arguments.output.mkdir(parents=True, exist_ok=True)
-    for key, name in names.items():
-        figures.write(figures.accuracy_against_ratio(frame, *key), arguments.output, name)
-    print(f"{arguments.spec['experiment']}: {len(names)} figures", file=sys.stderr)
+    for figure in listed:
+        look.write(figure, arguments.output)
+    index = [{key: getattr(figure, key) for key in ("name", "group", "title", "caption")} for figure in listed]
+    write_json(arguments.output / "index.json", index)
+    print(f"{spec['experiment']}: {len(listed)} figures", file=sys.stderr)
+
+
+def finished_cells(frame: pd.DataFrame, cells: list[Cell]) -> list[Cell]:
+    """Those cells that the summary counts: neither diverged nor missing."""
+    keys = [name for name in frame.columns if name in Cell.__slots__]
+    failed = {
+        (*(None if pd.isna(value) else value for value in key), int(seed))
+        for *key, seeds in frame[[*keys, "failed_seeds"]].itertuples(index=False)
+        if seeds
+        for seed in seeds.split(", ")
+    }
+    return [cell for cell in cells if (*(getattr(cell, name) for name in keys), cell.seed) not in failed]
+
+
+def drawn(frame: pd.DataFrame, cells: list[Cell], results: Path, with_activations: bool) -> Iterator[look.Figure]:
+    """The figures of one data set and backbone, from its finished cells: one of a pruned network is among them."""
+    dataset, backbone = place = cells[0].dataset, cells[0].backbone
+    scopes = [scope for scope in summary.SCOPE_NAMES if any(cell.scope == scope for cell in cells)]
+    metrics = {cell: read_json(results / "cells" / cell.path / "metrics.json") for cell in cells}
+    for scope in scopes:
+        yield accuracy.against_ratio(frame, *place, scope)
+    for cost in accuracy.COSTS:
+        if cost in frame:
+            yield from present(accuracy.against_cost(frame, *place, cost))
+    for scope in scopes:
+        row = summary.headline_rows(frame, *place, scope).iloc[0]
+        yield from present(classes.class_losses(*accuracies_by_class(metrics, scope, row), row, *place, scope))
+    gains = gains_from_weights(metrics)
+    if (gains["scope"] != grid.NO_SCOPE).any():
+        yield weights.inherited_less_random(gains, *place)
+
+    criteria = dict.fromkeys(cell.mask_criterion for cell in cells if cell.mask)
+    scores = {}
+    for criterion in criteria:
+        table = tables.read_table(results / "scores" / dataset / backbone / f"{criterion}.parquet", "scores")
+        scores[criterion] = table["score"].to_numpy()
+    layers = np.array(table["layer"].to_pylist())
+    for scope in scopes:
+        masks = read_masks(results, [cell for cell in cells if cell.scope == scope])
+        yield filters.kept_by_layer(layers, masks, *place, scope)
+        yield from present(filters.overlap(layers, masks, *place, scope))
+    plain = {criterion: found for criterion, found in scores.items() if grid.parse_criterion(criterion)[1] is None}
+    yield from present(filters.rank_correlation(layers, plain, *place))
+
+    if with_activations:
+        path = results / "statistics" / dataset / backbone / "activations.parquet"
+        responses = analysis.responses(tables.read_table(path, "activations").to_pandas())
+        names = read_json(results / "datasets" / dataset / "manifest.json")["classes"]
+        yield from present(activations.class_specificity(responses, *place))
+        yield from present(activations.activation_map(responses, names, *place))
+
+
+def present(figure: look.Figure | None) -> list[look.Figure]:
+    return [] if figure is None else [figure]
+
+
+def read_masks(results: Path, cells: list[Cell]) -> dict[tuple[str, float], list[np.ndarray]]:
+    """(criterion, ratio) → the masks of its cells, each once."""
+    masks: dict[tuple[str, float], dict[str, np.ndarray]] = {}
+    for cell in cells:
+        found = masks.setdefault((cell.criterion, cell.ratio), {})
+        if cell.mask not in found:
+            table = tables.read_table(results / "masks" / cell.mask, "mask")
+            found[cell.mask] = table["keep"].to_numpy(zero_copy_only=False)
+    return {key: list(found.values()) for key, found in masks.items()}
+
+
+def accuracies_by_class(metrics: dict[Cell, dict], scope: str, row: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Accuracy a seed and class, of the summary's row of pruned networks and of their unpruned baselines."""
+    wanted = {
+        cell: found["per_class"]
+        for cell, found in metrics.items()
+        if (cell.criterion, cell.scope, cell.ratio, cell.init) == (row["criterion"], scope, row["ratio"], row["init"])
+    }
+    pairs = {cell.seed: (found, metrics.get(cell.baseline)) for cell, found in wanted.items()}
+    pruned = {seed: found for seed, (found, _) in pairs.items()}
+    unpruned = {seed: baseline["per_class"] for seed, (_, baseline) in pairs.items() if baseline}
+    return pd.DataFrame.from_dict(pruned, orient="index"), pd.DataFrame.from_dict(unpruned, orient="index")
+
+
+def gains_from_weights(metrics: dict[Cell, dict]) -> pd.DataFrame:
+    """Accuracy with inherited weights less that with random ones, in points: a row a network, over its seeds."""
+    gains: dict[Cell, list[float]] = {}
+    for cell, found in metrics.items():
+        twin = metrics.get(grid.canonical(dataclasses.replace(cell, init="random")))
+        if cell.init == "inherited" and twin:
+            gain = 100 * (found["accuracy"] - twin["accuracy"])
+            gains.setdefault(dataclasses.replace(cell, seed=0), []).append(gain)
+    rows = []
+    for cell, values in gains.items():
+        low, high = summary.interval(values)
+        row = {"criterion": cell.criterion, "scope": cell.scope, "ratio": cell.ratio, "gain": float(np.mean(values))}
+        rows.append(row | {"low": low, "high": high, "seeds": len(values)})
+    columns = ["criterion", "scope", "ratio", "gain", "low", "high", "seeds"]
+    return pd.DataFrame(rows, columns=columns).astype({"low": float, "high": float})
 
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--summary", type=Path, required=True, metavar="FILE", help="the experiment's summary.parquet")
+    result.add_argument(
+        "--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/, masks/"
+    )
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the figures go")
     return result
 

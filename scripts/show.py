@@ -1,4 +1,4 @@
-"""Print an experiment's summary on the terminal, and where its files are."""
+"""Print an experiment's summary on the terminal, where its files are, and its verdict."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 from winnow import cli, summary
+from winnow.files import read_json
 
 WIDTH = 100  # columns
 
@@ -33,21 +34,33 @@ def main(arguments: argparse.Namespace) -> None:
             print(f"failed: {row.scope} {row.ratio:g} {row.criterion} {row.init}, seed {row.failed_seeds}")
         for scope in summary.SCOPE_NAMES:
             if not summary.finished_rows(frame, dataset, backbone, scope).empty:
-                sentence, remark = summary.headline(frame, dataset, backbone, scope)
-                print(textwrap.fill(f"{sentence}; {remark}" if remark else sentence, WIDTH, subsequent_indent="  "))
+                print(filled("; ".join(filter(None, summary.headline(frame, dataset, backbone, scope)))))
     print("\n± and [ ]: 95 % interval over seeds. Drop: against the unpruned baseline, paired by seed.")
 
     made = sorted(arguments.summary.parent.glob(f"{arguments.summary.stem}.*"))
+    if arguments.verdict:
+        made += sorted(arguments.verdict.parent.glob(f"{arguments.verdict.stem}.*"))
     if arguments.figures:
-        made += sorted(arguments.figures.glob("*.svg"))
+        made.append(f"{arguments.figures} ({len(list(arguments.figures.glob('*.svg')))} figures)")
+    made += sorted(arguments.summary.parent.glob("report.html"))
+    made += sorted(arguments.summary.parent.glob("models/*"))
     print()
     for path in made:
         print(path)
+    if arguments.verdict:
+        print("\nHow small can it be?")
+        for line in read_json(arguments.verdict)["lines"]:
+            print(filled(line))
+
+
+def filled(text: str) -> str:
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ")
 
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__)
     result.add_argument("--summary", type=Path, required=True, metavar="FILE", help="a summary.parquet")
+    result.add_argument("--verdict", type=Path, metavar="FILE", help="the experiment's recommendation.json")
     result.add_argument("--figures", type=Path, metavar="DIR", help="the folder with the experiment's figures")
     return result
 

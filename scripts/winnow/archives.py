@@ -113,6 +113,11 @@ def image_files(folder: Path) -> Iterator[Path]:
                 yield Path(place, name)
 
 
+def name_text(name: str) -> str:
+    """A file's name as text; bytes that are not UTF-8 are written as ``\\xe9``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def listing_digest(folder: str) -> str:
     """Digest of a folder's images by path and size: what has to change for the folder to be decoded again.
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from winnow.preprocessing import scale_and_shift
+
 
 def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor on a device, itself if it lies there, without waiting for the device.
@@ -24,16 +26,8 @@ def normalise(images: torch.Tensor, mean: Sequence[float], std: Sequence[float])
 
     Memory stays in the order N, H, W, C, which is torch's channels-last format.
     """
-    scale = 1 / (255 * torch.tensor(std))
-    shift = torch.tensor(mean) * 255 * scale
-    scale, shift = upload(torch.stack([scale, shift]), images.device)
+    scale, shift = upload(torch.from_numpy(scale_and_shift(mean, std)), images.device)
     return torch.mul(images, scale).sub_(shift).permute(0, 3, 1, 2)
-
-
-def evaluation_view(images: torch.Tensor, size: int) -> torch.Tensor:
-    """The centre ``size`` × ``size`` pixels of images (N, S, S, 3)."""
-    start = (images.shape[1] - size) // 2
-    return images[:, start : start + size, start : start + size]
 
 
 def boxes(count: int, augmentation: dict[str, Any], generator: np.random.Generator) -> np.ndarray:

@@ -231,6 +231,8 @@ class Config(_Model):
 
     targets: Annotated[tuple[Name, ...], Field(min_length=1)]
     """The experiments that a bare ``snakemake`` makes."""
+    tolerance: Annotated[float, Field(ge=0, le=100)] = 2.0
+    """How many points of accuracy a smaller network may cost."""
     datasets: dict[Name, Dataset]
     backbones: dict[Name, Backbone]
     recipes: dict[Name, Recipe]
@@ -240,6 +242,27 @@ class Config(_Model):
         """The recipe that fine-tunes ``backbone`` on ``dataset``."""
         name = self.datasets[dataset].recipe
         return self.recipes[name if isinstance(name, str) else name[backbone]]
+
+    def part(self, experiment: str) -> dict[str, dict[str, Any]]:
+        """What of the file an experiment depends on: section → name → entry, without what is not set."""
+        grid = self.experiments[experiment]
+        pretrainings = [self.backbones[name].pretrain for name in grid.backbones if self.backbones[name].pretrain]
+        used = {name: self.datasets[name].recipe for name in grid.datasets}
+        recipes = {
+            recipe if isinstance(recipe, str) else recipe[name] for recipe in used.values() for name in grid.backbones
+        }
+        names = {
+            "experiments": {experiment},
+            "datasets": {*used, *(pretraining.dataset for pretraining in pretrainings)},
+            "backbones": set(grid.backbones),
+            "recipes": recipes | {pretraining.recipe for pretraining in pretrainings},
+        }
+        return {
+            section: {
+                name: getattr(self, section)[name].model_dump(mode="json", exclude_none=True) for name in sorted(chosen)
+            }
+            for section, chosen in names.items()
+        }
 
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
@@ -290,7 +313,14 @@ RESERVED_TARGETS = frozenset(
         "finetune",
         "latency",
         "summarize",
+        "recommend",
         "plot",
+        "write_report",
+        "export",
+        "export_cell",
+        "export_chosen",
+        "choose",
+        "retrain",
     ]
 )
 

@@ -5,37 +5,24 @@ A source is one function and one name. It streams its images; decoding and split
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-import io
 import os
 import re
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from winnow.archives import SPLIT_FOLDERS, image_files
+from winnow.archives import SPLIT_FOLDERS, image_files, name_text
 from winnow.files import InputError
+from winnow.preprocessing import decode_all
 from winnow.store import Entry
 
 DEFAULT_SPLIT = {"val": 0.15, "test": 0.15}
-BACKGROUND = (255, 255, 255)  # behind transparent pixels
-ORIENTATION = 0x0112  # EXIF tag
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,120 +172,25 @@ def folder(dataset: dict[str, Any], archives: list[Path]) -> Source:
     def candidates() -> Iterator[Candidate]:
         for parts, path in placed:
             split = parts[0] if official else None
-            yield Candidate(_text("/".join(parts)), classes.index(parts[depth - 2]), split, path.read_bytes)
+            yield Candidate(name_text("/".join(parts)), classes.index(parts[depth - 2]), split, path.read_bytes)
 
-    return Source([_text(name) for name in classes], candidates())
+    return Source([name_text(name) for name in classes], candidates())
 
 
 def _folders(place: Path) -> set[str]:
     return {entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith(".")}
 
 
-def _text(name: str) -> str:
-    """A file's name as text; bytes that are not UTF-8 are written as ``\\xe9``."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def decode(content: bytes | Image.Image, size: int) -> tuple[np.ndarray, int, int]:
-    """One image as an RGB square.
-
-    The centre square is cut out and resized to ``size``, bilinearly and with antialiasing. Orientation follows the EXIF
-    tag; transparent pixels are laid on white; 16-bit gray is scaled to 8 bits.
-
-    Parameters
-    ----------
-    content
-        A file's bytes, or an image.
-
-    Returns
-    -------
-    (pixels, width, height)
-        (size, size, 3) uint8, and the original's size in pixels as it is looked at.
-    """
-    if isinstance(content, Image.Image):
-        image, turned = content, 1
-    else:
-        if not content:
-            raise ValueError("empty file")
-        image = Image.open(io.BytesIO(content))
-        turned = _orientation(image)
-    width, height = image.size
-    # A JPEG decodes at a half, a quarter or an eighth of its size in a fraction of the time. Where twice what is needed
-    # is left, photographs come out the same to within a level; with less, it shows how large the original was.
-    image.draft("RGB", (2 * size, 2 * size))
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = _rgb(image.crop((left, top, left + side, top + side)))
-    square = square.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    if turned in TURNS:
-        square = square.transpose(TURNS[turned])
-        if turned >= 5:
-            width, height = height, width
-    return np.asarray(square), width, height
-
-
-def _orientation(image: Image.Image) -> Any:
-    try:
-        return image.getexif().get(ORIENTATION, 1)
-    except SyntaxError:  # what Pillow raises for damaged tags; the pixels may be fine
-        return 1
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise ValueError("pixels of 32-bit floating point have no fixed range: save them with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        values = np.asarray(image, dtype=np.float64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"pixels from {values.min():g} to {values.max():g}, more than 16 bits hold")
-        return Image.fromarray(np.rint(values * (255 / 65535)).astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, (*BACKGROUND, 255)), image).convert("RGB")
-    return image.convert("RGB")
-
-
 def decoded(
     candidates: Iterator[Candidate], size: int, threads: int, skipped: list[dict[str, str]]
 ) -> Iterator[tuple[Entry, np.ndarray]]:
-    """Decode a stream of candidates on ``threads`` threads, in order; what cannot be read goes to ``skipped``.
-
-    At most a few images a thread are in memory at any time. Pillow decodes and resizes without Python's lock, so
-    threads are enough.
-    """
-
-    def work(candidate: Candidate) -> tuple[Entry, np.ndarray] | str:
-        try:
-            pixels, width, height = decode(candidate.read(), size)
-        except Exception as error:  # Pillow's plugins raise what they like; a bad file is never more than a bad file
-            return _reason(error)
-        return Entry(candidate.file, candidate.label, candidate.split, width, height), pixels
-
-    waiting: collections.deque[tuple[Candidate, Future]] = collections.deque()
-
-    def finished() -> Iterator[tuple[Entry, np.ndarray]]:
-        candidate, future = waiting.popleft()
-        result = future.result()
+    """Decode a stream of candidates on ``threads`` threads, in order; what cannot be read goes to ``skipped``."""
+    for candidate, result in decode_all(candidates, lambda candidate: candidate.read(), size, threads):
         if isinstance(result, str):
             skipped.append({"file": candidate.file, "reason": result})
         else:
-            yield result
-
-    with ThreadPoolExecutor(threads) as pool:
-        for candidate in candidates:
-            waiting.append((candidate, pool.submit(work, candidate)))
-            if len(waiting) >= 4 * threads:
-                yield from finished()
-        while waiting:
-            yield from finished()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image in a known format"
-    return str(error) or type(error).__name__
+            pixels, width, height = result
+            yield Entry(candidate.file, candidate.label, candidate.split, width, height), pixels
 
 
 def assign(dataset: dict[str, Any], classes: list[str], entries: list[Entry]) -> list[str | None]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +41,37 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary folder beside ``path``; on success flush its files to disk and rename it to ``path``.
+
+    A folder that was there is replaced: it is for the caller to know that it may be. An exception leaves it as it is,
+    and nothing else. What a killed process left is removed, since a folder has one writer at a time.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        shutil.rmtree(left)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
+    try:
+        new = temporary / path.name
+        new.mkdir()
+        yield new
+        for file in new.rglob("*"):
+            with open(file, "rb") as content:
+                os.fsync(content.fileno())
+        if path.exists():
+            path.rename(temporary / "old")
+        new.rename(path)
+    finally:
+        shutil.rmtree(temporary)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, cut to one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def canonical_json(value: Any) -> str:

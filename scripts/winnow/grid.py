@@ -122,6 +122,21 @@ def parse_criterion(text: str) -> tuple[str, int | None]:
     return criterion, int(seed) if seed else None
 
 
+def parse_path(path: str) -> Cell:
+    """Read the folder that :attr:`Cell.path` writes.
+
+    Raises
+    ------
+    ValueError
+        If no cell has such a path.
+    """
+    dataset, backbone, criterion, scope, ratio, init, seed = path.split("/")
+    cell = Cell(dataset, backbone, parse_criterion(criterion)[0], scope, *parse_ratio(ratio), init, int(seed))
+    if cell.path != path:
+        raise ValueError(f"{path!r} is no cell's path")
+    return cell
+
+
 def union(experiments: Iterable[Mapping[str, Any]]) -> dict[Cell, bool]:
     """All cells of several experiments, each once: cell → whether one of them keeps its model."""
     found: dict[Cell, bool] = {}

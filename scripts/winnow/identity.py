@@ -2,8 +2,9 @@
 
 It covers the stage program and every ``winnow`` module that it imports, directly or through another, anywhere in the
 file. It is taken over the syntax tree without comments, docstrings and positions, so only a change that can change a
-result changes it. :mod:`winnow.runtime` (how a job runs, not what it computes) and the package's own ``__init__`` (its
-version) are left out.
+result changes it. What lies beside a module under its name, such as the template of ``pages.py`` in ``pages.html``, is
+part of it, byte for byte. :mod:`winnow.runtime` (how a job runs, not what it computes) and the package's own
+``__init__`` (its version) are left out.
 """
 
 from __future__ import annotations
@@ -40,14 +41,19 @@ def code_digest(program: Path, criterion: str | None = None) -> str:
 
 
 def sources(program: Path) -> dict[str, Path]:
-    """The program (under its file name) and the modules that its digest covers: dotted name → file."""
+    """The program (under its file name) and the modules that its digest covers: dotted name → file.
+
+    A file that goes with a module has the module's name and its own suffix: ``winnow.pages.html``.
+    """
     found = {program.name: program}
     queue = [program]
     while queue:
         for name in imported_modules(queue.pop(), program.parent):
             if name not in found:
-                found[name] = _module_file(name, program.parent)
-                queue.append(found[name])
+                found[name] = module = _module_file(name, program.parent)
+                queue.append(module)
+                companions = set(module.parent.glob(f"{module.stem}.*")) - {module}
+                found |= {f"{name}{path.suffix}": path for path in companions}
     return found
 
 
@@ -81,6 +87,8 @@ def _named_modules(path: Path) -> set[str]:
 
 
 def _file_digest(path: Path, criterion: str | None) -> str:
+    if path.suffix != ".py":
+        return hashlib.sha256(path.read_bytes()).hexdigest()
     tree = ast.parse(path.read_bytes(), str(path))
     if criterion is not None:
         tree.body = [node for node in tree.body if _registered_criterion(node) in (None, criterion)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from winnow import backbones, surgery
-from winnow.files import InputError, atomic_path, canonical_json, file_digest, read_json, write_json
+from winnow import backbones, descriptions, surgery
+from winnow.files import InputError, atomic_path, first_line, write_json
 
-WEIGHTS = "model.safetensors"
-DESCRIPTION = "model.json"
+WEIGHTS = descriptions.FILES["weights"]
 
 
 def save(directory: Path, network: nn.Module, description: dict[str, Any]) -> dict[str, Any]:
@@ -37,25 +35,25 @@ def save(directory: Path, network: nn.Module, description: dict[str, Any]) -> di
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     path = directory / WEIGHTS
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"winnow": canonical_json(description)})
-    written = _written(path)
-    write_json(directory / DESCRIPTION, description | {"weights": written})
+        save_file(state, temporary, metadata={descriptions.KEY: descriptions.pack(description)})
+    written = descriptions.written(path)
+    write_json(directory / descriptions.DESCRIPTION, description | {"weights": written})
     return written
-
-
-def _written(path: Path) -> dict[str, Any]:
-    """What tells a file of weights from any other."""
-    return {"file": path.name, "sha256": file_digest(path), "bytes": path.stat().st_size}
 
 
 def remove(directory: Path) -> None:
     """Delete a network's files, if there are any."""
-    (directory / DESCRIPTION).unlink(missing_ok=True)
+    (directory / descriptions.DESCRIPTION).unlink(missing_ok=True)
     (directory / WEIGHTS).unlink(missing_ok=True)
 
 
-def load(directory: Path, device: str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+def load(place: Path, device: str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
     """Rebuild a network from its weights, held against ``model.json`` where that lies beside them.
+
+    Parameters
+    ----------
+    place
+        The file of weights, or the folder with ``model.safetensors``.
 
     Returns
     -------
@@ -68,20 +66,21 @@ def load(directory: Path, device: str = "cpu") -> tuple[nn.Module, dict[str, Any
         If the weights are missing or truncated, or the two files are not the pair that was written; the message names
         the file.
     """
-    path, beside = directory / WEIGHTS, directory / DESCRIPTION
+    path = place / WEIGHTS if place.is_dir() else place
     if not path.exists():
         raise InputError(f"{path} does not exist")
+    descriptions.check_file(path, "weights")
     try:
         with safe_open(path, "pt", device=device) as file:
-            description = json.loads(file.metadata()["winnow"])
+            description = descriptions.unpack((file.metadata() or {}).get(descriptions.KEY), path)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is not a network that Winnow wrote: {error}") from None
-    if beside.exists() and read_json(beside) != description | {"weights": _written(path)}:
-        raise InputError(f"{path} is not the file that {beside} describes: one of them was changed or cut short")
-    network = backbones.build(description["architecture"], description["head"], len(description["classes"]))
-    surgery.resize(network, {name: tensor.shape for name, tensor in state.items()})
-    network.load_state_dict(state, assign=True)
+        descriptions.check_description(path, "weights", description)
+        network = backbones.build(description["architecture"], description["head"], len(description["classes"]))
+        surgery.resize(network, {name: tensor.shape for name, tensor in state.items()})
+        network.load_state_dict(state, assign=True)
+    # A description without its keys, weights of another network: all that is wrong here is the file.
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is not a network that Winnow wrote: {first_line(error)}") from None
     return network.eval(), description
 
 

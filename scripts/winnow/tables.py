@@ -85,9 +85,10 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("images_per_second", pa.float64()),
         ]
     ),
-    # One row a cell less its seed. drop: baseline accuracy minus accuracy, paired by seed. *_low, *_high: 95 %
-    # interval over seeds. macs: multiply-accumulates of one image. latency_ms, latency_32_ms: of a
-    # forward pass of 1 and of 32 images, null where not measured. failed_seeds: null-free, "" or "3, 5".
+    # One row a cell less its seed. drop: baseline accuracy minus accuracy, paired by seed; val_drop: the same on the
+    # validation images. *_low, *_high: 95 % interval over seeds. macs: multiply-accumulates of one image. latency_ms,
+    # latency_32_ms: of a forward pass of 1 and of 32 images, null where not measured. failed_seeds: null-free, "" or
+    # "3, 5".
     "summary": pa.schema(
         [
             ("dataset", _NAME),
@@ -104,6 +105,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("accuracy_high", pa.float64()),
             ("class_accuracy", pa.float64()),
             ("val_accuracy", pa.float64()),
+            ("val_drop", pa.float64()),
             ("drop", pa.float64()),
             ("drop_low", pa.float64()),
             ("drop_high", pa.float64()),
@@ -115,6 +117,32 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("latency_32_ms", pa.float64()),
             ("seconds", pa.float64()),
             ("failed_seeds", pa.string()),
+        ]
+    ),
+    # One row an answer. question: verdicts, ladder or claims. size, baseline_size: in the unit of the measure.
+    # drop_low, drop_high: 95 % interval over seeds and test images. verdict: holds, fails, undecided, or null.
+    "recommendation": pa.schema(
+        [
+            ("question", _NAME),
+            ("dataset", _NAME),
+            ("backbone", _NAME),
+            ("measure", _NAME),
+            ("criterion", _NAME),
+            ("scope", _NAME),
+            ("ratio", pa.float64()),
+            ("round_to", pa.int32()),
+            ("init", _NAME),
+            ("seeds", pa.int32()),
+            ("size", pa.float64()),
+            ("baseline_size", pa.float64()),
+            ("accuracy", pa.float64()),
+            ("baseline_accuracy", pa.float64()),
+            ("val_drop", pa.float64()),
+            ("drop", pa.float64()),
+            ("drop_low", pa.float64()),
+            ("drop_high", pa.float64()),
+            ("verdict", _NAME),
+            ("sentence", pa.string()),
         ]
     ),
 }

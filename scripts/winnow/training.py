@@ -20,8 +20,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from winnow.augmentation import boxes, crop, evaluation_view, normalise, upload
+from winnow.augmentation import boxes, crop, normalise, upload
 from winnow.files import atomic_path
+from winnow.preprocessing import evaluation_view
 
 # Below this, the conversions cost more than bfloat16 saves.
 BF16_MACS = 50_000_000

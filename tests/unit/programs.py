@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import types
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,19 @@ from winnow.files import canonical_json
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 
 
-def run(name: str, spec: dict[str, Any], *arguments: object) -> None:
-    """Run ``scripts/{name}.py`` with a spec and further arguments; its errors come out as exceptions."""
+def load(name: str) -> types.ModuleType:
+    """``scripts/{name}.py`` as a module: its ``parser`` and its ``main``."""
     place = importlib.util.spec_from_file_location(f"program_{name}", SCRIPTS / f"{name}.py")
     program = importlib.util.module_from_spec(place)
     place.loader.exec_module(program)
-    program.main(program.parser().parse_args(["--spec", canonical_json(spec), *map(str, arguments)]))
+    return program
+
+
+def run(name: str, spec: dict[str, Any] | None, *arguments: object) -> None:
+    """Run ``scripts/{name}.py`` with a spec, None for one that takes none, and further arguments.
+
+    Its errors come out as exceptions.
+    """
+    program = load(name)
+    options = [] if spec is None else ["--spec", canonical_json(spec)]
+    program.main(program.parser().parse_args([*options, *map(str, arguments)]))

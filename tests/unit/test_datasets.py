@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from winnow import datasets
+from winnow import datasets, preprocessing
 from winnow.archives import listing_count, listing_digest
 from winnow.files import InputError, file_digest
 from winnow.store import Entry, Store
@@ -195,7 +195,7 @@ KINDS = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_file_is_read(name):
-    pixels, width, height = datasets.decode(KINDS[name], 8)
+    pixels, width, height = preprocessing.decode(KINDS[name], 8)
     assert (width, height) == (20, 26)
     assert pixels.shape == (8, 8, 3)
     expected = (124, 124, 124) if name == "gray.jpeg" else (200, 100, 50)
@@ -204,14 +204,14 @@ def test_every_kind_of_file_is_read(name):
 
 def test_16_bit_gray_is_scaled_not_clipped():
     values = np.full((20, 20), 40_000, dtype=np.uint16)
-    pixels, *_ = datasets.decode(encoded(Image.fromarray(values)), 8)
+    pixels, *_ = preprocessing.decode(encoded(Image.fromarray(values)), 8)
     assert abs(int(pixels[4, 4, 0]) - round(40_000 / 65_535 * 255)) <= 1
 
 
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM"])
 def test_a_dark_16_bit_image_stays_dark(format):
     dark = Image.fromarray(np.full((20, 20), 200, dtype=np.uint16))
-    assert (datasets.decode(encoded(dark.convert("I") if format == "PPM" else dark, format), 8)[0] == 1).all()
+    assert (preprocessing.decode(encoded(dark.convert("I") if format == "PPM" else dark, format), 8)[0] == 1).all()
 
 
 @pytest.mark.parametrize(
@@ -224,13 +224,13 @@ def test_a_dark_16_bit_image_stays_dark(format):
 )
 def test_what_has_no_meaning_as_an_image_is_refused(content, says):
     with pytest.raises(ValueError, match=says):
-        datasets.decode(content, 8)
+        preprocessing.decode(content, 8)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
 def test_transparent_pixels_lie_on_white(mode):
     image = Image.new(mode, (10, 10), (0,) * len(mode))
-    assert (datasets.decode(encoded(image), 8)[0] == 255).all()
+    assert (preprocessing.decode(encoded(image), 8)[0] == 255).all()
 
 
 @pytest.mark.parametrize(("tag", "left_top"), [(1, "red"), (3, "green"), (6, "red"), (8, "green"), (2, "green")])
@@ -238,7 +238,7 @@ def test_orientation_follows_the_exif_tag(tag, left_top):
     from PIL import ImageOps
 
     content = turned(tag)
-    pixels, *_ = datasets.decode(content, 16)
+    pixels, *_ = preprocessing.decode(content, 16)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).resize((16, 16)).convert("RGB"))
     assert np.abs(pixels.astype(int) - expected).mean() < 12
     assert (pixels[2, 2, 0] > pixels[2, 2, 1]) == (left_top == "red")
@@ -252,7 +252,7 @@ def test_every_orientation_is_as_pillow_has_it(tag):
     exif = Image.Exif()
     exif[0x0112] = tag
     content = encoded(image, exif=exif)
-    pixels, width, height = datasets.decode(content, 16)
+    pixels, width, height = preprocessing.decode(content, 16)
     expected = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
     assert (width, height) == expected.size
     left, top = (width - 16) // 2, (height - 16) // 2
@@ -267,7 +267,7 @@ def test_damaged_exif_tags_cost_no_image():
         content = content.replace(whole, damaged)
     with pytest.raises(SyntaxError):
         Image.open(io.BytesIO(content)).getexif()
-    assert datasets.decode(content, 8)[0][4, 4].tolist() == [9, 200, 9]
+    assert preprocessing.decode(content, 8)[0][4, 4].tolist() == [9, 200, 9]
 
 
 @pytest.mark.parametrize("side", [150, 300, 900])
@@ -278,7 +278,7 @@ def test_a_large_jpeg_comes_out_as_a_small_one(side):
         (side * 4 // 3, side), Image.BICUBIC
     )
     content = encoded(image, "JPEG", quality=95)
-    small, width, height = datasets.decode(content, 64)
+    small, width, height = preprocessing.decode(content, 64)
     left = (width - side) // 2
     whole = Image.open(io.BytesIO(content)).crop((left, 0, left + side, side))
     assert (width, height) == image.size
@@ -288,7 +288,7 @@ def test_a_large_jpeg_comes_out_as_a_small_one(side):
 def test_the_centre_square_is_kept():
     image = Image.new("RGB", (60, 20), (255, 0, 0))
     image.paste((0, 0, 255), (20, 0, 40, 20))
-    assert (datasets.decode(image, 10)[0][:, :, 2] > 200)[:, 1:-1].all()
+    assert (preprocessing.decode(image, 10)[0][:, :, 2] > 200)[:, 1:-1].all()
 
 
 def test_a_folder_of_classes_with_unreadable_and_odd_files(tmp_path, folder):

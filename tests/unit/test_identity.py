@@ -23,6 +23,8 @@ def program(tmp_path):
     (package / "runtime" / "devices.py").write_text("x = 1\n")
     (package / "helper.py").write_text("def f(x):\n    from winnow.deep import g\n    return g(x)\n")
     (package / "deep.py").write_text('"""Prose."""\n\ndef g(x):\n    """More."""\n    return x + 1\n')
+    (package / "deep.html").write_text("<p>{{ x }}</p>")
+    (package / "deeper.html").write_text("<p>{{ y }}</p>")
     (package / "unused.py").write_text("y = 1\n")
     (package / "criteria.py").write_text(
         textwrap.dedent("""
@@ -53,6 +55,7 @@ def edit(path, old, new):
         ("winnow/deep.py", "x + 1", "x + 2"),
         ("winnow/deep.py", "x + 1", "x - 1"),
         ("winnow/deep.py", "def g(x)", "def g(x=0)"),
+        ("winnow/deep.html", "<p>", "<p class='x'>"),
         ("winnow/criteria.py", "return shared() + 1", "return shared() + 5"),
         ("winnow/criteria.py", "return 0", "return 9"),
     ],
@@ -70,6 +73,7 @@ def test_an_edit_of_code_that_the_program_uses_changes_it(program, file, old, ne
         ("winnow/deep.py", '    """More."""\n', ""),
         ("winnow/deep.py", "return x + 1", "# why\n    return (x  +\n        1)"),
         ("winnow/unused.py", "y = 1", "y = 2"),
+        ("winnow/deeper.html", "y", "z"),
         ("winnow/runtime/devices.py", "x = 1", "x = 2"),
         ("winnow/__init__.py", "'1'", "'2'"),
         ("winnow/__init__.py", "'1'", "'1'"),

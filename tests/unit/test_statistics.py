@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from winnow import backbones, channels, statistics, tables
-from winnow.augmentation import evaluation_view, normalise
+from winnow.augmentation import normalise
 from winnow.files import InputError
+from winnow.preprocessing import evaluation_view
 from winnow.store import Entry, Store, write_store
 
 from . import programs

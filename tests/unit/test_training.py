@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional
 
 from winnow import training
-from winnow.augmentation import evaluation_view, normalise
+from winnow.augmentation import normalise
+from winnow.preprocessing import evaluation_view
 from winnow.training import Checkpoint, Diverged, Images, evaluate, learning_rate, train
 
 RECIPE = {

@@ -143,7 +143,7 @@ def jobs(text: str) -> set[str]:
     """The jobs in Snakemake's account of a run, target rules left out."""
     found = set()
     for block in re.split(r"\n(?=\[)|\n\n", text):
-        rule = re.search(r"^(?:local)?rule (\w+):$", block, re.MULTILINE)
+        rule = re.search(r"^(?:local)?(?:rule|checkpoint) (\w+):$", block, re.MULTILINE)
         if rule and "output:" in block:
             wildcards = re.search(r"^\s+wildcards: (.*)$", block, re.MULTILINE)
             values = [item.split("=", 1)[1] for item in wildcards[1].split(", ")] if wildcards else []

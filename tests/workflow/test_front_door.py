@@ -86,11 +86,31 @@ def test_the_demo_answers(fresh):
         assert drop["random"] > 0.03
         assert drop["random"] > max(drop["apoz"], drop["mean_activation"]) + 0.03
         assert (fresh.path / f"results/experiments/demo/figures/digits-vgg_digits-{scope}.svg").exists()
-    # The summary and the places of its files are the last thing that a run prints.
+    # The summary, the places of its files and the verdict are the last thing that a run prints.
     assert "digits, vgg_digits" in output
-    assert "results/experiments/demo/summary.csv" in output.splitlines()[-8:]
+    assert "results/experiments/demo/summary.csv" in output
+    last = output[output.index("How small can it be?") :]
+    assert re.search(r"Digits, vgg_digits: HOLDS\. .* \(drop\s-?[\d.]+\sto\s-?[\d.]+\)", last, re.DOTALL)
+    assert len(last.splitlines()) < 15
     # And of a run that has nothing to do.
-    assert "results/experiments/demo/summary.csv" in fresh.snakemake("demo")
+    again = fresh.snakemake("demo")
+    assert "results/experiments/demo/summary.csv" in again
+    assert "HOLDS" in again
+
+
+def test_the_demos_verdict_turns_where_the_tolerance_is_0_and_accuracy_dropped(fresh):
+    fresh.run("demo")
+    raw = copy.deepcopy(CONFIG) | {"tolerance": 0}
+    # Of what is finished already, the ratio at which every criterion lost accuracy.
+    raw["experiments"]["demo"]["ratios"] = [0.6]
+    fresh.configure(raw)
+    try:
+        logs = fresh.snakemake("demo")
+    finally:
+        fresh.configure(CONFIG)
+    assert {job.split()[0] for job in jobs(logs)} <= {"summarize", "recommend", "plot"}
+    assert "FAILS" in logs
+    assert "HOLDS" not in logs
 
 
 def test_workers_on_and_off_give_the_same_bytes(tmp_path):

@@ -44,7 +44,7 @@ def latencies(datasets: Iterable = DATASETS) -> set[str]:
 
 
 def report(experiment: str = "small") -> set[str]:
-    return {f"summarize {experiment}", f"plot {experiment}"}
+    return {f"{rule} {experiment}" for rule in ("summarize", "recommend", "plot", "write_report")}
 
 
 def configured(change: Callable[[dict], None]) -> Callable[[Checkout], None]:
@@ -199,8 +199,9 @@ TABLE = {
         pruned() | baselines() | report(),
     ),
     "helper of summaries edited": (appended("scripts/winnow/summary.py", CODE), report()),
-    "helper of figures edited": (appended("scripts/winnow/figures.py", CODE), {"plot small"}),
-    "stage program edited": (appended("scripts/plot.py", CODE), {"plot small"}),
+    "helper of figures edited": (appended("scripts/winnow/figures.py", CODE), {"plot small", "write_report small"}),
+    "stage program edited": (appended("scripts/plot.py", CODE), {"plot small", "write_report small"}),
+    "template of the report edited": (appended("scripts/winnow/pages.html", "<!-- -->"), {"write_report small"}),
     "how jobs run edited": (appended("scripts/winnow/runtime/devices.py", CODE), set()),
     "comment, docstring and formatting edited": (
         lambda checkout: [

@@ -107,7 +107,7 @@ class Display:
                     self.bar = tqdm(
                         total=self.totals[CELL_RULE], desc="cells", unit="cell", file=self.stream, leave=True
                     )
-        elif self.totals[rule] == 1:
+        elif self.totals[rule] <= 1:  # 0: what a checkpoint added to the plan
             self.write(f"{rule} {name}".rstrip())
 
     def finished(self, jobid: int) -> None:

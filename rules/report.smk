@@ -1,0 +1,29 @@
+# Needs an experiment's summary, figures, recommendation and cells. Makes its report: one HTML page that needs no network.
+
+
+rule write_report:
+    input:
+        cells=lambda wildcards: [
+            f"results/cells/{cell.path}/metrics.json" for cell in experiment_cells(wildcards.experiment)
+        ],
+        summary="results/experiments/{experiment}/summary.parquet",
+        recommendation="results/experiments/{experiment}/recommendation.json",
+        figures="results/experiments/{experiment}/figures",
+    output:
+        report(
+            "results/experiments/{experiment}/report.html",
+            caption="captions/report.rst",
+            category="{experiment}",
+            labels={"result": "report", "form": "page"},
+        ),
+    log:
+        "results/logs/write_report/{experiment}.log",
+    conda:
+        "../envs/winnow.yaml"
+    params:
+        spec=lambda wildcards: spec(
+            "report.py", experiment=wildcards.experiment, configuration=CONFIG.part(wildcards.experiment)
+        ),
+    shell:
+        'stage report --spec {params.spec:q} --experiment "$(dirname {input.summary:q})" --results results'
+        " --output {output:q} > {log:q} 2>&1"

@@ -1,0 +1,57 @@
+"""Take from an experiment's recommendation which cells to export: from recommendation.json to chosen.json."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from winnow.runtime import workers
+
+if __name__ == "__main__":
+    workers.delegate(__file__)
+
+from winnow import cli, grid
+from winnow.files import InputError, read_json, write_json
+
+
+def main(arguments: argparse.Namespace) -> None:
+    chosen = cells(arguments.recommendation)
+    write_json(arguments.output, {"chosen": chosen, "spec": arguments.spec})
+    for each in chosen:
+        print(each["cell"])
+
+
+def cells(path: Path) -> list[dict[str, Any]]:
+    """One cell for each data set and backbone that has one to recommend.
+
+    Raises
+    ------
+    InputError
+        If there is none, or what stands there is no list of cells with their data sets and backbones.
+    """
+    recommendation = read_json(path)
+    try:
+        chosen = [{name: each[name] for name in ("dataset", "backbone", "cell")} for each in recommendation["chosen"]]
+        parsed = [grid.parse_path(each["cell"]) for each in chosen]
+        pairs = [(each["dataset"], each["backbone"]) for each in chosen]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path} names no cells to export ({error}): delete it and run again to make it anew"
+        ) from None
+    if not chosen:
+        raise InputError(f"{path} recommends no cell: there is nothing to export until some have finished")
+    if pairs != [(cell.dataset, cell.backbone) for cell in parsed] or len(set(pairs)) < len(pairs):
+        raise InputError(f"{path} names cells that are not one for each data set and backbone: {pairs}")
+    return chosen
+
+
+def parser() -> argparse.ArgumentParser:
+    result = cli.parser(__doc__)
+    result.add_argument("--recommendation", type=Path, required=True, metavar="FILE")
+    result.add_argument("--output", type=Path, required=True, metavar="FILE")
+    return result
+
+
+if __name__ == "__main__":
+    cli.run(parser(), main)

@@ -1,0 +1,70 @@
+"""Write the configuration of a grid on your own images: a folder with one folder a class, or train/, val/ and test/
+with a folder a class in each. The recipe is chosen from the number of images; every choice stands in the file.
+
+A configuration that is there already stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+
+from winnow import cli, config, defaults
+from winnow.files import InputError, atomic_path
+
+BACKBONE = "vgg16"
+
+
+def main(arguments: argparse.Namespace) -> None:
+    base = Path(__file__).resolve().parents[1] / "config.yaml"
+    known = config.load(yaml.safe_load(base.read_text(encoding="utf-8")))
+    name = arguments.name or defaults.name_of(arguments.data)
+    path = arguments.folder / f"{name}.yaml"
+    if path.exists():
+        hold_against(path, name, arguments)
+        print(f"{path} is used as it is; delete it to have the defaults again", file=sys.stderr)
+    else:
+        backbone = arguments.backbone or BACKBONE
+        text = defaults.configuration(arguments.data, name, backbone, known, arguments.size)
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        print(f"{path} written", file=sys.stderr)
+    print(name)
+
+
+def hold_against(path: Path, name: str, arguments: argparse.Namespace) -> None:
+    """What is asked for has to be what a configuration that is there already says."""
+    try:
+        written = yaml.safe_load(path.read_text(encoding="utf-8"))
+        dataset, backbones = written["datasets"][name], written["experiments"][name]["backbones"]
+        images, size = Path(dataset["path"]), dataset["image_size"]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a configuration of {name!r} ({error}): mend it or delete it") from None
+    if images.resolve() != arguments.data.resolve():
+        raise InputError(f"{path} is of the images in {images}: give these another name (--name, or NAME= of make)")
+    if arguments.backbone not in (None, *backbones) or arguments.size not in (None, size):
+        raise InputError(
+            f"{path} says backbones: {backbones} and image_size: {size}: edit it, delete it, or give another name"
+            " (--name, or NAME= of make)"
+        )
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("data", type=Path, metavar="DIR", help="the images")
+    result.add_argument(
+        "--backbone", metavar="NAME", help=f"of config.yaml, or a torchvision VGG (default: {BACKBONE})"
+    )
+    result.add_argument("--name", metavar="NAME", help="of the experiment (default: the folder's)")
+    result.add_argument("--size", type=int, metavar="PIXELS", help="side of what the network sees (default: 224)")
+    result.add_argument(
+        "--folder", type=Path, default=Path("own"), metavar="DIR", help="where the configuration goes (default: own)"
+    )
+    return result
+
+
+if __name__ == "__main__":
+    cli.run(parser(), main)

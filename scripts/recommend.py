@@ -1,0 +1,91 @@
+"""Answer how small the network can be: from an experiment's summary.parquet and its cells' test predictions to
+recommendation.parquet, recommendation.json and recommendation.md.
+
+The smallest network within the tolerance is chosen on validation; the test images say whether it holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+from typing import Any
+
+from winnow.runtime import workers
+
+if __name__ == "__main__":
+    workers.delegate(__file__)
+
+import numpy as np
+
+from winnow import cli, grid, summary, tables, verdict
+from winnow.files import InputError, atomic_path, write_json
+
+QUESTIONS = ("verdicts", "ladder", "claims")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    spec, folder = arguments.spec, arguments.results / "cells"
+    frame = summary.read(arguments.summary)
+
+    @functools.cache
+    def metrics(cell: grid.Cell) -> dict[str, Any]:
+        return summary.read_metrics(folder / cell.path / "metrics.json")
+
+    @functools.cache
+    def images_and_correct(cell: grid.Cell) -> tuple[np.ndarray, np.ndarray]:
+        table = tables.read_table(folder / cell.path / "predictions.parquet", "predictions")
+        return table["image"].to_numpy(), table["correct"].to_numpy(zero_copy_only=False)
+
+    def correct(cell: grid.Cell) -> np.ndarray | None:
+        if metrics(cell)["status"] != "finished":
+            return None
+        images, found = images_and_correct(cell)
+        expected, _ = images_and_correct(cell.baseline)
+        if not np.array_equal(images, expected):
+            raise InputError(
+                f"{folder / cell.path / 'predictions.parquet'} is of other test images than {cell.baseline.path}:"
+                " delete the older of the two cells and run again"
+            )
+        return found
+
+    judge = verdict.Judge(grid.cells(spec["grid"]), correct)
+    answer = verdict.recommend(frame, judge, spec["tolerance"])
+    chosen = []
+    for row in answer["chosen"]:
+        done = [cell for cell in judge.seeds_of(row) if metrics(cell)["status"] == "finished"]
+        best = max(done, key=lambda cell: (metrics(cell)["val_accuracy"], -cell.seed))
+        said = {"network": verdict.describe(row), "verdict": row["verdict"]}
+        chosen.append({"dataset": row["dataset"], "backbone": row["backbone"], "cell": best.path} | said)
+
+    columns = tables.SCHEMAS["recommendation"].names
+    rows = [{name: row.get(name, question) for name in columns} for question in QUESTIONS for row in answer[question]]
+    tables.write_table(
+        arguments.output / "recommendation.parquet",
+        {name: [row[name] for row in rows] for name in columns},
+        "recommendation",
+        {"spec": spec},
+    )
+    with atomic_path(arguments.output / "recommendation.md") as temporary:
+        temporary.write_text(verdict.markdown(answer, spec["experiment"]), encoding="utf-8")
+    by_question = {name: [row for row in rows if row["question"] == name] for name in QUESTIONS}
+    write_json(
+        arguments.output / "recommendation.json",
+        {key: answer[key] for key in ("lines", "notes")}
+        | by_question
+        | {"experiment": spec["experiment"], "tolerance": spec["tolerance"], "chosen": chosen, "spec": spec},
+    )
+    print("\n".join(answer["lines"]), file=sys.stderr)
+
+
+def parser() -> argparse.ArgumentParser:
+    result = cli.parser(__doc__)
+    result.add_argument("--summary", type=Path, required=True, metavar="FILE", help="the experiment's summary.parquet")
+    result.add_argument("--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/")
+    result.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the three files go")
+    return result
+
+
+if __name__ == "__main__":
+    cli.run(parser(), main)

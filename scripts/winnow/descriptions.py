@@ -1,0 +1,87 @@
+"""What a kept network's files say of it, and whether they still say the same. Imports no torch.
+
+The weights, as safetensors or as ONNX, carry the description in their metadata under the key ``winnow``, so that each
+file can be used alone. ``model.json`` beside them is the same for people, with the size and digest of each file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from winnow.files import InputError, canonical_json, file_digest, read_json
+
+KEY = "winnow"
+DESCRIPTION = "model.json"
+# What is said of a file stands in model.json alone, under the key: no file carries its own digest.
+FILES = {"weights": "model.safetensors", "onnx": "model.onnx"}
+
+
+def pack(description: dict[str, Any]) -> str:
+    """A description as the text that a file of weights carries."""
+    return canonical_json(description)
+
+
+def unpack(text: str | None, path: Path) -> dict[str, Any]:
+    """The description that a file carries.
+
+    Raises
+    ------
+    InputError
+        If the file carries none.
+    """
+    try:
+        description = json.loads(text or "")
+    except ValueError:
+        description = None
+    if not isinstance(description, dict):
+        raise InputError(f"{path} carries no description of its network: Winnow did not write it, or it was changed")
+    return description
+
+
+def written(path: Path) -> dict[str, Any]:
+    """What tells a file from any other: ``file``, ``sha256`` and ``bytes``."""
+    return {"file": path.name, "sha256": file_digest(path), "bytes": path.stat().st_size}
+
+
+def check_file(path: Path, kind: str) -> None:
+    """Hold a file of weights against what ``model.json``, if it lies beside the file, says of its bytes.
+
+    Parameters
+    ----------
+    path
+        A file of another name than the one it was written under is alone, whatever lies beside it.
+    kind
+        A key of :data:`FILES`.
+
+    Raises
+    ------
+    InputError
+        If it is not the file that was written, or ``model.json`` is damaged; the message names both.
+    """
+    said = _beside(path, kind)
+    if said is not None and (not isinstance(said, dict) or not _says(said.get(kind), written(path))):
+        raise _changed(path)
+
+
+def check_description(path: Path, kind: str, description: dict[str, Any]) -> None:
+    """Hold the description that a file carries against ``model.json``, as :func:`check_file` does with its bytes."""
+    said = _beside(path, kind)
+    if said is not None and {name: value for name, value in said.items() if name not in FILES} != description:
+        raise _changed(path)
+
+
+def _beside(path: Path, kind: str) -> Any:
+    beside = path.with_name(DESCRIPTION)
+    return read_json(beside) if path.name == FILES[kind] and beside.exists() else None
+
+
+def _says(said: Any, found: dict[str, Any]) -> bool:
+    return isinstance(said, dict) and found.items() <= said.items()
+
+
+def _changed(path: Path) -> InputError:
+    return InputError(
+        f"{path} is not the file that {path.with_name(DESCRIPTION)} describes: one of them was changed or cut short"
+    )

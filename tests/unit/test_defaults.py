@@ -1,0 +1,148 @@
+"""Settings for somebody's own images: what is chosen, what is written, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from winnow import config, defaults
+from winnow.files import InputError
+
+ROOT = Path(__file__).parents[2]
+RAW = yaml.safe_load((ROOT / "config.yaml").read_text())
+KNOWN = config.load(RAW)
+
+
+def images(folder: Path, counts: dict[str, int]) -> Path:
+    for place, count in counts.items():
+        (folder / place).mkdir(parents=True)
+        for number in range(count):
+            (folder / place / f"{number}.jpg").touch()
+    return folder
+
+
+def merged(text: str) -> config.Config:
+    """The configuration laid over config.yaml, as Snakemake does it, and checked."""
+    overlay = yaml.safe_load(text)
+    return config.load(
+        {key: {**value, **overlay.get(key, {})} if isinstance(value, dict) else value for key, value in RAW.items()}
+    )
+
+
+def configure(*arguments: object) -> None:
+    place = importlib.util.spec_from_file_location("program_configure", ROOT / "scripts" / "configure.py")
+    program = importlib.util.module_from_spec(place)
+    place.loader.exec_module(program)
+    program.main(program.parser().parse_args([str(argument) for argument in arguments]))
+
+
+@given(st.integers(1, 10**6))
+def test_a_recipe_fits_any_size(count):
+    chosen = defaults.recipe(count, 0.01)
+    assert 10 <= chosen["epochs"] <= 60
+    assert chosen["batch_size"] == 8 or count // chosen["batch_size"] >= 8
+    # More images never mean more epochs or a smaller batch.
+    more = defaults.recipe(count * 2, 0.01)
+    assert more["epochs"] <= chosen["epochs"]
+    assert more["batch_size"] >= chosen["batch_size"]
+    config.Recipe.model_validate(chosen)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (40, {"epochs": 60, "batch_size": 8, "learning_rate": 0.0013, "warmup_epochs": 2}),
+        (1020, {"epochs": 59, "batch_size": 64, "learning_rate": 0.01, "warmup_epochs": 1}),
+        (17500, {"epochs": 10, "batch_size": 64, "learning_rate": 0.01, "warmup_epochs": 1}),
+    ],
+)
+def test_recipes_of_known_sizes(count, expected):
+    assert defaults.recipe(count, 0.01) == expected
+
+
+def test_a_folder_of_classes_gets_a_split_and_a_grid(tmp_path):
+    folder = images(tmp_path / "My bees, 2024", {"honey": 50, "bumble": 50})
+    text = defaults.configuration(folder, defaults.name_of(folder), "vgg16", KNOWN)
+    checked = merged(text)
+    dataset = checked.datasets["My_bees_2024"]
+    assert (dataset.path, dataset.image_size, dataset.store_size) == (str(folder), 224, 256)
+    assert (dataset.split.val, dataset.split.test) == (0.2, 0.2)
+    # 60 of the 100 images are for training.
+    assert checked.recipe("My_bees_2024", "vgg16").batch_size == 8
+    experiment = checked.experiments["My_bees_2024"]
+    assert "random" in experiment.criteria
+    assert len(experiment.seeds) >= 3
+
+
+def test_a_split_of_its_own_is_kept(tmp_path):
+    folder = images(tmp_path / "bees", {"train/a": 100, "train/b": 100, "test/a": 5, "test/b": 5})
+    text = defaults.configuration(folder, "bees", "vgg16", KNOWN)
+    assert merged(text).datasets["bees"].split is None
+    assert merged(text).recipe("bees", "vgg16").batch_size == defaults.recipe(200, 0.01)["batch_size"]
+
+
+def test_any_vgg_will_do_and_the_small_one_sees_small_images(tmp_path):
+    folder = images(tmp_path / "bees", {"a": 50, "b": 50})
+    checked = merged(defaults.configuration(folder, "bees", "vgg11_bn", KNOWN, 128))
+    assert checked.backbones["vgg11_bn"].weights == "IMAGENET1K_V1"
+    assert (checked.datasets["bees"].image_size, checked.datasets["bees"].store_size) == (128, 146)
+    assert merged(defaults.configuration(folder, "bees", "vgg_digits", KNOWN)).datasets["bees"].image_size == 8
+
+
+@pytest.mark.parametrize(
+    ("counts", "name", "backbone", "said"),
+    [
+        ({"a": 3, "b": 3}, "demo", "vgg16", "the name 'demo' is taken"),
+        ({"a": 3, "b": 3}, "bees", "vgg17", "unknown backbone 'vgg17'; allowed: .*vgg16"),
+        ({"a": 3}, "bees", "vgg16", "has one class, 'a'"),
+        ({"a/deep/er": 3}, "bees", "vgg16", "has one class"),
+        ({"a": 0}, "bees", "vgg16", "no image in a folder of its class"),
+    ],
+)
+def test_what_cannot_be_is_refused(tmp_path, counts, name, backbone, said):
+    folder = images(tmp_path / "bees", counts)
+    with pytest.raises(InputError, match=said):
+        defaults.configuration(folder, name, backbone, KNOWN)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(InputError, match="nowhere is not a folder"):
+        defaults.survey(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("bees", "bees"),
+        ("2024 bees!", "images_2024_bees"),
+        ("Blüten", "Bluten"),
+        ("日本", "images"),
+        ("a.b-c", "a_b-c"),
+    ],
+)
+def test_names(tmp_path, folder, name):
+    assert defaults.name_of(tmp_path / folder) == name
+
+
+def test_a_configuration_is_written_once_and_is_its_users(tmp_path, capsys):
+    folder = images(tmp_path / "bees", {"a": 50, "b": 50})
+    own = tmp_path / "own"
+    configure(folder, "--folder", own)
+    assert capsys.readouterr().out == "bees\n"
+    path = own / "bees.yaml"
+    path.write_text(path.read_text().replace("seeds: [0, 1, 2]", "seeds: [7]"))
+    configure(folder, "--folder", own, "--backbone", "vgg16", "--size", 224)
+    assert "seeds: [7]" in path.read_text()
+    for arguments in [("--backbone", "vgg19"), ("--size", 128)]:
+        with pytest.raises(InputError, match="edit it, delete it, or give another name"):
+            configure(folder, "--folder", own, *arguments)
+    with pytest.raises(InputError, match="is of the images in"):
+        configure(images(tmp_path / "x" / "bees", {"a": 5, "b": 5}), "--folder", own)
+    path.write_text("experiments: 3\n")
+    with pytest.raises(InputError, match="mend it or delete it"):
+        configure(folder, "--folder", own)
