@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
+import types
 
 from paired import machine
 
@@ -19,7 +21,10 @@ from winnow.training import precision_for
 
 
 def main(arguments: argparse.Namespace) -> None:
-    machine(arguments.threads)
+    machine(1 if arguments.processor_time else arguments.threads)
+    if arguments.processor_time:
+        # The stage's own clock, exchanged for one that stands still while another process has the core.
+        latency.time = types.SimpleNamespace(perf_counter=time.thread_time)
     dense = backbones.initialised(arguments.architecture, "gap", 102, 0)
     layers = [vars(layer) for layer in channels.layers_of(dense)]
     manifest = {"architecture": arguments.architecture, "head": "gap", "classes": 102, "layers": layers}
@@ -56,4 +61,5 @@ if __name__ == "__main__":
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--ratios", type=float, nargs="+", default=[0.2, 0.4, 0.6, 0.8], metavar="R")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--processor-time", action="store_true", help="of one thread, where others use the machine too")
     main(parser.parse_args())
