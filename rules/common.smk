@@ -196,6 +196,7 @@ def grid_of(name):
     return CONFIG.experiments[name].model_dump(exclude={"models"})
 
 
+@cache
 def experiment_cells(name):
     return grid.cells(CONFIG.experiments[name].model_dump())
 

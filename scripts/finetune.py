@@ -200,14 +200,11 @@ class Clock:
 
 
 def parser() -> argparse.ArgumentParser:
-    result = cli.parser(__doc__)
+    result = cli.parser(__doc__, leases=True)
     result.add_argument("--dataset", type=Path, required=True, metavar="DIR")
     result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
     result.add_argument("--mask", type=Path, nargs="?", metavar="FILE")
     result.add_argument("--output", type=Path, required=True, metavar="DIR")
-    result.add_argument(
-        "--gpu", type=int, default=0, metavar="N", help="1 to lease a GPU, if there is one (default: 0)"
-    )
     result.add_argument(
         "--checkpoint-seconds",
         type=float,

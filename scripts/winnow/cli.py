@@ -12,8 +12,11 @@ from typing import Any
 from winnow.files import InputError
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser with ``--spec``: the part of the configuration that the job depends on, as JSON or as ``@FILE``."""
+def parser(description: str | None, leases: bool = False) -> argparse.ArgumentParser:
+    """A parser with ``--spec``: the part of the configuration that the job depends on, as JSON or as ``@FILE``.
+
+    A stage that ``leases`` a device also has ``--gpu``.
+    """
     result = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument(
         "--spec",
@@ -22,6 +25,10 @@ def parser(description: str | None) -> argparse.ArgumentParser:
         metavar="JSON",
         help="what the job depends on, as a JSON object or as @FILE; it is stored with the output as its provenance",
     )
+    if leases:
+        result.add_argument(
+            "--gpu", type=int, default=0, metavar="N", help="1 to lease a GPU, if there is one (default: 0)"
+        )
     return result
 
 

@@ -18,7 +18,8 @@ SOURCES = ("digits", "flowers102", "cats_vs_dogs", "folder")
 CRITERION_NAMES = tuple(name for name in CRITERIA if name != "any")
 
 # Names become path components, rule names and wildcards.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"
+Name = Annotated[str, StringConstraints(pattern=NAME)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from winnow.archives import SPLIT_FOLDERS, image_files
-from winnow.config import ARCHITECTURES, Config
+from winnow.config import ARCHITECTURES, NAME, RESERVED_TARGETS, Config
 from winnow.files import InputError
 
 SPLIT = {"val": 0.2, "test": 0.2}
@@ -109,8 +109,11 @@ def configuration(folder: Path, name: str, backbone: str, known: Config, image_s
     InputError
         If the name is taken, or the backbone or the folder is of no use; the message says what is allowed.
     """
-    taken = {*known.datasets, *known.recipes, *known.experiments}
-    if name in taken:
+    if not re.fullmatch(NAME, name):
+        raise InputError(
+            f"the name {name!r} is none for a data set: a letter, then letters, digits, hyphens, underscores"
+        )
+    if name in {*known.datasets, *known.recipes, *known.experiments, *RESERVED_TARGETS}:
         raise InputError(f"the name {name!r} is taken in config.yaml; give another with --name")
     if backbone not in known.backbones and backbone not in ARCHITECTURES:
         allowed = ", ".join(sorted({*known.backbones, *ARCHITECTURES}))

@@ -17,12 +17,11 @@ import pandas as pd
 import vl_convert
 import yaml
 
-from winnow import graphs, grid, provenance, summary
+from winnow import graphs, grid, provenance, summary, verdict
 from winnow.files import InputError, read_json
 
 _HERE = Path(__file__)
 
-MEASURES = {"macs": "MACs", "params": "parameters", "latency_ms": "latency"}
 LATENCIES = {"latency_ms": "latency, ms", "latency_32_ms": "latency of 32, ms"}
 MISSING = "–"
 # Columns that are sorted as numbers, and stand to the right.
@@ -241,7 +240,7 @@ def _verdict_table(name: str, caption: str, records: Sequence[Mapping[str, Any]]
         place = {"data set": Field(record["dataset"]), "backbone": Field(record["backbone"])}
         outcome = {
             "verdict": _text(record["verdict"]),
-            "accuracy %": _number(record["accuracy"], _percent),
+            "accuracy %": _number(record["accuracy"], summary.percent),
             "drop, points": _interval(record["drop"], record["drop_low"], record["drop_high"]),
             "seeds": _number(record["seeds"], str),
         }
@@ -249,7 +248,7 @@ def _verdict_table(name: str, caption: str, records: Sequence[Mapping[str, Any]]
             rows.append(place | {"claim": _text(record["sentence"])} | outcome)
             continue
         network = {
-            "measure": _text(MEASURES.get(record["measure"], record["measure"])),
+            "measure": _text(verdict.MEASURES.get(record["measure"], record["measure"])),
             "criterion": _text(record["criterion"]),
             "scope": _text(summary.SCOPE_NAMES.get(record["scope"])),
             "ratio": _ratio(record["ratio"], record["round_to"]),
@@ -287,7 +286,7 @@ def summary_table(frame: pd.DataFrame) -> Table:
             # Where there is nothing to read there is nothing to sort by: the baseline's drop against itself.
             fields[name] = Field(shown[name], None if shown[name] == MISSING else float(row[column]))
         for name, column in latencies.items():
-            fields[name] = _number(None if pd.isna(row[column]) else row[column], _milliseconds)
+            fields[name] = _number(None if pd.isna(row[column]) else row[column], summary.milliseconds)
         fields["seeds"] = Field(shown["seeds"], float(row["seeds"]))
         fields["failed seeds"] = _text(row["failed_seeds"] or None)
         rows.append(fields)
@@ -321,7 +320,8 @@ def _size(record: Mapping[str, Any]) -> Field:
         return Field(MISSING)
     share = f" ({100 * size / whole:.0f} %)" if whole else ""
     return Field(
-        (f"{_milliseconds(size)} ms" if record["measure"] == "latency_ms" else summary.quantity(size)) + share, size
+        (f"{summary.milliseconds(size)} ms" if record["measure"] == "latency_ms" else summary.quantity(size)) + share,
+        size,
     )
 
 
@@ -338,16 +338,7 @@ def _ratio(ratio: float | None, round_to: int | None) -> Field:
 
 
 def _interval(mean: float | None, low: float | None, high: float | None) -> Field:
-    bounds = "" if low is None or high is None else f" [{_percent(low)}, {_percent(high)}]"
-    return _number(mean, lambda mean: _percent(mean) + bounds)
-
-
-def _percent(share: float) -> str:
-    return f"{round(100 * share, 1) + 0.0:.1f}"  # + 0.0: no "-0.0"
-
-
-def _milliseconds(value: float) -> str:
-    return f"{value:#.3g}".rstrip(".")
+    return _number(mean, lambda mean: summary.bracketed(mean, low, high))
 
 
 def facts(results: Path, cells: Mapping[grid.Cell, Mapping[str, Any] | None]) -> dict[str, str]:

@@ -257,6 +257,12 @@ def finished_rows(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) 
     return frame.query("dataset == @dataset and backbone == @backbone and scope == @scope and seeds > 0")
 
 
+def headline_ratio(ratios: Iterable[float]) -> float:
+    """The ratio nearest to :data:`HEADLINE_RATIO`, of two that are as near the smaller."""
+    # Ratios have three decimals; without rounding, 0.5 would be nearer to 0.4 than 0.3 is.
+    return min(ratios, key=lambda ratio: (round(abs(ratio - HEADLINE_RATIO), 3), ratio))
+
+
 def headline_rows(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) -> pd.DataFrame:
     """The rows that headlines speak of, the criterion that scores best on the test images first, the control last.
 
@@ -265,8 +271,7 @@ def headline_rows(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) 
     """
     rows = finished_rows(frame, dataset, backbone, scope)
     rows = rows[rows["init"] == rows["init"].min()]
-    # Ratios have three decimals; without rounding, 0.5 would be nearer to 0.4 than 0.3 is.
-    ratio = min(rows["ratio"], key=lambda ratio: (round(abs(ratio - HEADLINE_RATIO), 3), ratio))
+    ratio = headline_ratio(rows["ratio"])
     rows = rows[rows["ratio"] == ratio].sort_values("accuracy", ascending=False, kind="stable")
     return rows.sort_values("criterion", key=lambda names: names == RANDOM, kind="stable")
 
@@ -331,7 +336,7 @@ def formatted(frame: pd.DataFrame) -> pd.DataFrame:
             "accuracy %": [_plus_minus(*row) for row in frame[["accuracy", "accuracy_high"]].itertuples(index=False)],
             "drop, points": [
                 # The baseline's drop against itself says nothing.
-                "–" if criterion == UNPRUNED and init == "inherited" else _bracketed(*drop)
+                "–" if criterion == UNPRUNED and init == "inherited" else bracketed(*drop)
                 for criterion, init, *drop in frame[["criterion", "init", "drop", "drop_low", "drop_high"]].itertuples(
                     index=False
                 )
@@ -349,31 +354,33 @@ def formatted(frame: pd.DataFrame) -> pd.DataFrame:
         dtype=object,
     )
     if frame["latency_ms"].notna().any():
-        text.insert(text.columns.get_loc("seeds"), LATENCY, [_milliseconds(value) for value in frame["latency_ms"]])
+        text.insert(text.columns.get_loc("seeds"), LATENCY, [milliseconds(value) for value in frame["latency_ms"]])
     return text
 
 
-def _milliseconds(value: float) -> str:
+def milliseconds(value: float) -> str:
     """Three digits, and all of those before the point."""
     if pd.isna(value):
         return "–"
     return f"{value:.0f}" if value >= 100 else f"{value:#.3g}"
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A share in %, without the sign."""
     return f"{round(100 * value, 1) + 0.0:.1f}"  # + 0.0: no "-0.0"
 
 
 def _plus_minus(mean: float, high: float) -> str:
     if pd.isna(mean):
         return "–"
-    return _percent(mean) + ("" if pd.isna(high) else f" ± {_percent(high - mean)}")
+    return percent(mean) + ("" if pd.isna(high) else f" ± {percent(high - mean)}")
 
 
-def _bracketed(mean: float, low: float, high: float) -> str:
+def bracketed(mean: float, low: float, high: float) -> str:
+    """A mean and its interval, shares in points: "0.8 [-0.2, 1.8]"; "–" where the mean is not known."""
     if pd.isna(mean):
         return "–"
-    return _percent(mean) + ("" if pd.isna(low) else f" [{_percent(low)}, {_percent(high)}]")
+    return percent(mean) + ("" if pd.isna(low) else f" [{percent(low)}, {percent(high)}]")
 
 
 _RIGHT = frozenset(["ratio", "accuracy %", "removed", "params", "MACs", LATENCY, LATENCY_32])
@@ -444,7 +451,7 @@ def _latency_section(frame: pd.DataFrame) -> list[str]:
     ]
     for (dataset, backbone), rows in timed.groupby(["dataset", "backbone"], sort=False):
         text = formatted(rows)[["scope", "ratio", "criterion", "removed", "params", "MACs", LATENCY]]
-        text[LATENCY_32] = [_milliseconds(value) for value in rows["latency_32_ms"]]
+        text[LATENCY_32] = [milliseconds(value) for value in rows["latency_32_ms"]]
         text.loc[rows["scope"] == "layer", "criterion"] = ANY
         text = text.drop_duplicates(["scope", "ratio", "criterion"])
         lines += [f"### {dataset}, {backbone}", "", _markdown_lines(text), ""]

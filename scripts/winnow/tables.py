@@ -16,6 +16,16 @@ import pyarrow.parquet as pq
 from winnow.files import InputError, atomic_path, canonical_json
 
 _NAME = pa.string()
+# Which networks a row is of: a cell less its seed, and how many seeds have finished.
+_PLACE = [("dataset", _NAME), ("backbone", _NAME)]
+_NETWORKS = [
+    ("criterion", _NAME),
+    ("scope", _NAME),
+    ("ratio", pa.float64()),
+    ("round_to", pa.int32()),
+    ("init", _NAME),
+    ("seeds", pa.int32()),
+]
 
 SCHEMAS: dict[str, pa.Schema] = {
     # One row an image of the store, in the store's order. label: position in the manifest's list of classes.
@@ -91,14 +101,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     # "3, 5".
     "summary": pa.schema(
         [
-            ("dataset", _NAME),
-            ("backbone", _NAME),
-            ("criterion", _NAME),
-            ("scope", _NAME),
-            ("ratio", pa.float64()),
-            ("round_to", pa.int32()),
-            ("init", _NAME),
-            ("seeds", pa.int32()),
+            *_PLACE,
+            *_NETWORKS,
             ("accuracy", pa.float64()),
             ("accuracy_std", pa.float64()),
             ("accuracy_low", pa.float64()),
@@ -124,15 +128,9 @@ SCHEMAS: dict[str, pa.Schema] = {
     "recommendation": pa.schema(
         [
             ("question", _NAME),
-            ("dataset", _NAME),
-            ("backbone", _NAME),
+            *_PLACE,
             ("measure", _NAME),
-            ("criterion", _NAME),
-            ("scope", _NAME),
-            ("ratio", pa.float64()),
-            ("round_to", pa.int32()),
-            ("init", _NAME),
-            ("seeds", pa.int32()),
+            *_NETWORKS,
             ("size", pa.float64()),
             ("baseline_size", pa.float64()),
             ("accuracy", pa.float64()),

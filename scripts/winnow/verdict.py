@@ -168,20 +168,16 @@ def recommend(frame: pd.DataFrame, judge: Judge, tolerance: float) -> dict[str, 
             best = least_loss([row for row in candidates if row["ratio"] == ratio])
             row = judged(best, "macs", tolerance)
             ladder.append(row | {"sentence": _outcome(row)})
-        claims = [
-            claim | {"sentence": f"{subject}: {_claim(claim)}"}
-            for claim in (
-                judged(least_loss(rows), "macs", CLAIM_TOLERANCE)
-                for rows in [[row for row in candidates if row["ratio"] == CLAIM_RATIO and row["init"] == "inherited"]]
-                if rows
-            )
-        ]
         answer["verdicts"] += chosen
         answer["ladder"] += ladder
-        answer["claims"] += claims
         answer["chosen"].append(to_take_home(chosen[0], ladder))
         answer["lines"] += [*_headline(chosen), f"{subject}: {_steps(ladder, tolerance)}"]
-        answer["lines"] += [claim["sentence"] for claim in claims]
+        claimed = [row for row in candidates if row["ratio"] == CLAIM_RATIO and row["init"] == "inherited"]
+        if claimed:
+            row = judged(least_loss(claimed), "macs", CLAIM_TOLERANCE)
+            sentence = f"{subject}: {_claim(row)}"
+            answer["claims"].append(row | {"sentence": sentence})
+            answer["lines"].append(sentence)
     return answer | {"notes": notes(frame, tolerance)}
 
 
@@ -207,27 +203,20 @@ def describe(row: dict[str, Any]) -> str:
 
 
 def _outcome(row: dict[str, Any]) -> str:
-    if row["drop"] is None:
-        return "has no finished pair of networks to judge"
-    return f"{summary.points(row['drop'])} (drop {100 * row['drop_low']:.1f} to {100 * row['drop_high']:.1f})"
-
-
-def _word(row: dict[str, Any]) -> str:
-    return (row["verdict"] or UNDECIDED).upper()
+    low, high = (summary.percent(row[name]) for name in ("drop_low", "drop_high"))
+    return f"{summary.points(row['drop'])} (drop {low} to {high})"
 
 
 def _smallest(row: dict[str, Any], tolerance: float) -> str:
     share = 100 * row["size"] / row["baseline_size"]
-    said = f"{_word(row)}. {describe(row)} needs {share:.0f} % of the {MEASURES[row['measure']]} and {_outcome(row)}"
-    if row["verdict"] is None:
-        return f"{said}."
+    measure, word = MEASURES[row["measure"]], row["verdict"].upper()
     relation = {
         HOLDS: f"within the tolerance of {tolerance:g}",
         FAILS: f"more than the tolerance of {tolerance:g}",
         UNDECIDED: f"and the tolerance of {tolerance:g} lies in between",
     }[row["verdict"]]
     beyond = "" if round(100 * row["val_drop"], 6) <= tolerance else " No network is within it on validation."
-    return f"{said}, {relation}.{beyond}"
+    return f"{word}. {describe(row)} needs {share:.0f} % of the {measure} and {_outcome(row)}, {relation}.{beyond}"
 
 
 def _headline(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -276,7 +265,7 @@ def _steps(ladder: Sequence[dict[str, Any]], tolerance: float) -> str:
 
 def _claim(row: dict[str, Any]) -> str:
     claim = f"the claim that the best criterion loses less than {CLAIM_TOLERANCE:g} points at ratio {CLAIM_RATIO:g}"
-    outcome = {HOLDS: "holds", FAILS: "fails", UNDECIDED: "is undecided", None: "is undecided"}[row["verdict"]]
+    outcome = {HOLDS: "holds", FAILS: "fails", UNDECIDED: "is undecided"}[row["verdict"]]
     return (
         f"{claim} {outcome}: {summary.label(row['criterion'])}, {summary.SCOPE_NAMES[row['scope']]}, {_outcome(row)}."
     )
@@ -290,7 +279,7 @@ def notes(frame: pd.DataFrame, tolerance: float) -> list[str]:
         f"its {100 * CONFIDENCE:.0f} % interval over seeds and test images. Holds: the whole interval is within the "
         f"tolerance of {tolerance:g}; fails: all of it is above; else undecided.",
         "Each ratio's own choice is judged by itself. Read from the smallest ratio to the first that does not hold, "
-        "they err in one of 40 cases at most; picked out from the middle, they may err more often.",
+        "they err in about one of 40 cases; picked out from the middle, they may err more often.",
     ]
     if (frame["seeds"] == 1).any():
         text.append("Where there is one seed, the interval is over images alone: it speaks of that one training.")
@@ -314,11 +303,7 @@ def _markdown_table(rows: Sequence[dict[str, Any]], measured: bool) -> list[str]
     body = []
     for row in rows:
         share = f"{100 * row['size'] / row['baseline_size']:.0f} % of the {MEASURES[row['measure']]}"
-        drop = (
-            "–"
-            if row["drop"] is None
-            else f"{100 * row['drop']:.1f} [{100 * row['drop_low']:.1f}, {100 * row['drop_high']:.1f}]"
-        )
+        drop = summary.bracketed(row["drop"], row["drop_low"], row["drop_high"])
         measure = [MEASURES[row["measure"]]] if measured else []
-        body.append([row["dataset"], row["backbone"], *measure, describe(row), share, drop, row["verdict"] or "–"])
+        body.append([row["dataset"], row["backbone"], *measure, describe(row), share, drop, row["verdict"]])
     return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *body)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,8 @@ from hypothesis import strategies as st
 
 from winnow import config, defaults
 from winnow.files import InputError
+
+from . import programs
 
 ROOT = Path(__file__).parents[2]
 RAW = yaml.safe_load((ROOT / "config.yaml").read_text())
@@ -35,9 +36,7 @@ def merged(text: str) -> config.Config:
 
 
 def configure(*arguments: object) -> None:
-    place = importlib.util.spec_from_file_location("program_configure", ROOT / "scripts" / "configure.py")
-    program = importlib.util.module_from_spec(place)
-    place.loader.exec_module(program)
+    program = programs.load("configure")
     program.main(program.parser().parse_args([str(argument) for argument in arguments]))
 
 
@@ -98,6 +97,8 @@ def test_any_vgg_will_do_and_the_small_one_sees_small_images(tmp_path):
     ("counts", "name", "backbone", "said"),
     [
         ({"a": 3, "b": 3}, "demo", "vgg16", "the name 'demo' is taken"),
+        ({"a": 3, "b": 3}, "export", "vgg16", "the name 'export' is taken"),
+        ({"a": 3, "b": 3}, "../bees", "vgg16", "the name '../bees' is none"),
         ({"a": 3, "b": 3}, "bees", "vgg17", "unknown backbone 'vgg17'; allowed: .*vgg16"),
         ({"a": 3}, "bees", "vgg16", "has one class, 'a'"),
         ({"a/deep/er": 3}, "bees", "vgg16", "has one class"),

@@ -26,9 +26,7 @@ from .test_backbones import imported, in_memory
 from .test_finetune import RECIPE
 
 # A folder of photographs, a folder a class; where there is none, the test that needs it is skipped.
-PHOTOGRAPHS = Path(
-    os.environ.get("WINNOW_PHOTOGRAPHS", Path(__file__).parents[3] / "shared" / "data" / "cats_vs_dogs" / "test")
-)
+PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "cats_vs_dogs" / "test"
 COLORS = {"Füchse": (200, 40, 40), "chat, noir": (40, 200, 40), "dog": (40, 40, 200)}
 # What was made of the picture, in the file that it was written to.
 FORMATS = {

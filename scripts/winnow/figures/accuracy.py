@@ -135,8 +135,7 @@ def _front_sentence(front: pd.DataFrame, baseline: pd.DataFrame, dataset: str, c
     pruned = front[front["criterion"] != UNPRUNED]
     if pruned.empty:
         return f"{summary.title(dataset)}: no pruned network has a lower {COSTS[cost].name} than the unpruned one"
-    distance = (pruned["ratio"] - summary.HEADLINE_RATIO).abs().round(3)
-    row = pruned.assign(distance=distance).sort_values(["distance", "ratio"], kind="stable").iloc[0]
+    row = pruned[pruned["ratio"] == summary.headline_ratio(pruned["ratio"])].iloc[0]
     if len(baseline) and baseline[cost].notna().all():
         size = f"{100 * row[cost] / baseline[cost].iloc[0]:.0f} % of the unpruned network's {COSTS[cost].name}"
     else:

@@ -86,7 +86,7 @@ def kept_by_layer(layers: np.ndarray, masks: Masks, dataset: str, backbone: str,
 
 def _widths_sentence(widths: pd.DataFrame, criteria: list[str], dataset: str, scope: str) -> str:
     """The layer on which two criteria differ most; of one criterion, the layers that it cuts most and least."""
-    ratio = min(widths["ratio"], key=lambda ratio: (round(abs(ratio - summary.HEADLINE_RATIO), 3), ratio))
+    ratio = summary.headline_ratio(widths["ratio"])
     compared = [name for name in criteria if name != RANDOM] or criteria
     shares = (
         widths[(widths["ratio"] == ratio) & widths["criterion"].isin(compared)]
@@ -220,7 +220,7 @@ def overlap(layers: np.ndarray, masks: Masks, dataset: str, backbone: str, scope
         )
         for number, name in enumerate(shown)
     ]
-    ratio = min(data["ratio"], key=lambda ratio: (round(abs(ratio - summary.HEADLINE_RATIO), 3), ratio))
+    ratio = summary.headline_ratio(data["ratio"])
     row = data[data["ratio"] == ratio].sort_values("common", ascending=False, kind="stable").iloc[0]
     sentence = (
         f"{summary.title(dataset)}, {summary.SCOPE_NAMES[scope]}: {summary.label(row['panel'])} and "

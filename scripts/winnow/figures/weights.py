@@ -40,7 +40,7 @@ def inherited_less_random(gains: pd.DataFrame, dataset: str, backbone: str) -> F
 
     pruned = gains[(gains["scope"] != "none") & (gains["criterion"] != RANDOM)]
     pruned = pruned if len(pruned) else gains[gains["scope"] != "none"]
-    ratio = min(pruned["ratio"], key=lambda ratio: (round(abs(ratio - summary.HEADLINE_RATIO), 3), ratio))
+    ratio = summary.headline_ratio(pruned["ratio"])
     row = pruned[pruned["ratio"] == ratio].sort_values("gain", ascending=False, kind="stable").iloc[0]
     kind = "gain" if row["gain"] >= 0 else "lose"
     sentence = (
