@@ -136,11 +136,11 @@ def criterion_of(wildcards):
 
 def score_inputs(wildcards):
     criterion, source, _ = criterion_of(wildcards)
-    dataset = source or wildcards.dataset
-    statistics = f"results/statistics/{dataset}/{wildcards.backbone}/activations.parquet"
+    needs = CRITERIA[criterion].needs
+    statistics = f"results/statistics/{source or wildcards.dataset}/{wildcards.backbone}/{needs}.parquet"
     return {
         "backbone": f"results/backbones/{wildcards.backbone}/manifest.json",
-        "activations": [statistics] if CRITERIA[criterion].needs == "activations" else [],
+        "statistics": [statistics] if needs in ("activations", "gradients") else [],
     }
 
 

@@ -1,5 +1,5 @@
-"""Score every filter by one criterion. Needs a backbone and, for a criterion that looks at them, its activations; makes
-the table of scores, higher meaning keep."""
+"""Score every filter by one criterion. Needs a backbone and, for a criterion that looks at images, its statistics;
+makes the table of scores, higher meaning keep."""
 
 from __future__ import annotations
 
@@ -32,11 +32,13 @@ def main(arguments: argparse.Namespace) -> None:
     elif criterion.needs == "norms":
         names = [norm_scale(arguments.backbone, layer["layer"], spec["criterion"]) for layer in layers]
         values = [criterion.function(scale) for scale in tensors(arguments.backbone, names)]
-    elif criterion.needs == "activations":
-        if arguments.activations is None:
-            raise InputError(f"{spec['criterion']} is a query over activations: give their table with --activations")
-        activations = tables.read_table(arguments.activations, "activations")
-        values = [criterion.function(over_classes(activations, layer["layer"], layer["filters"])) for layer in layers]
+    elif criterion.needs in ("activations", "gradients"):
+        if arguments.statistics is None:
+            raise InputError(
+                f"{spec['criterion']} is a query over {criterion.needs}: give their table with --statistics"
+            )
+        statistics = tables.read_table(arguments.statistics, criterion.needs)
+        values = [criterion.function(over_classes(statistics, layer["layer"], layer["filters"])) for layer in layers]
     else:
         # The bit generator is named: a drawn mask must not change when numpy's default does.
         generator = np.random.Generator(np.random.PCG64(spec["seed"] or 0))
@@ -81,7 +83,7 @@ def tensors(backbone: Path, names: list[str]) -> list[np.ndarray]:
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
-    result.add_argument("--activations", type=Path, nargs="?", metavar="FILE")
+    result.add_argument("--statistics", type=Path, nargs="?", metavar="FILE")
     result.add_argument("--output", type=Path, required=True, metavar="FILE")
     return result
 

@@ -217,7 +217,7 @@ class Experiment(_Model):
         for value in values:
             name, source = grid.parse_source(value)
             _one_of(name, CRITERION_NAMES, "criterion")
-            if source is not None and CRITERIA[name].needs != "activations":
+            if source is not None and CRITERIA[name].needs not in ("activations", "gradients"):
                 raise ValueError(f"criterion {value!r}: {name} looks at no images, of {source!r} or any other data set")
         return values
 
@@ -318,6 +318,7 @@ RESERVED_TARGETS = frozenset(
         "pretrain",
         "import_backbone",
         "measure",
+        "differentiate",
         "score",
         "mask",
         "finetune",

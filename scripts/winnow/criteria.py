@@ -6,6 +6,7 @@ A criterion gets what its ``needs`` names, one layer at a time, and returns one 
 * ``norms``: the scale γ of the batch norm that follows the convolution, float32 of shape (filters,);
 * ``activations``: that layer's sufficient statistics over all classes, a mapping of column to (filters,) arrays with
   the columns ``images``, ``positions``, ``sum``, ``sum_sq``, ``zeros``, ``max`` of the table of activations;
+* ``gradients``: likewise, with the columns of the table of gradients;
 * ``nothing``: the number of filters and a ``numpy.random.Generator`` seeded by the cell's seed.
 
 A score is always "higher means keep": the value itself, or one minus it where a low value is kept first.
@@ -128,6 +129,17 @@ def apoz(activations: Mapping[str, np.ndarray]) -> np.ndarray:
     return activations["zeros"] / (activations["images"] * activations["positions"])
 
 
+@criterion("taylor", needs="gradients")
+def taylor(gradients: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Mean over images of |mean over positions of a · ∂L/∂a|, a the output after the ReLU, L the cross-entropy.
+
+    The first-order Taylor expansion of the loss without the filter, Molchanov et al., *Pruning Convolutional Neural
+    Networks for Resource Efficient Inference* (2016), who rank it under the scope ``global_normalized`` and prune
+    step by step while fine-tuning; here it is taken once, before. What L is: :mod:`winnow.gradients`.
+    """
+    return gradients["sum"] / (gradients["images"] * gradients["positions"])
+
+
 @criterion("random", needs="nothing")
 def random(filters: int, generator: np.random.Generator) -> np.ndarray:
     """Uniform in [0, 1): the control that any criterion has to beat."""
@@ -140,8 +152,8 @@ def any_filter(filters: int, generator: np.random.Generator) -> np.ndarray:
     return np.zeros(filters)
 
 
-def over_classes(activations: Any, layer: str, filters: int) -> dict[str, np.ndarray]:
-    """One layer's statistics over all classes, from the table of activations (a ``pyarrow.Table``).
+def over_classes(statistics: Any, layer: str, filters: int) -> dict[str, np.ndarray]:
+    """One layer's statistics over all classes, from a table of activations or gradients (a ``pyarrow.Table``).
 
     Returns
     -------
@@ -156,20 +168,22 @@ def over_classes(activations: Any, layer: str, filters: int) -> dict[str, np.nda
     # Imported here because the workflow reads the criteria's names at every start, and needs no tables for that.
     import pyarrow.compute as pc
 
-    rows = activations.filter(pc.equal(activations["layer"], layer))
+    rows = statistics.filter(pc.equal(statistics["layer"], layer))
     columns = {name: rows[name].to_numpy() for name in rows.column_names if name != "layer"}
     found = np.unique(columns["filter"])
     if not np.array_equal(found, np.arange(filters)):
         raise InputError(
-            f"the activations know {found.size} filters of layer {layer}, the backbone has {filters}: "
+            f"the statistics know {found.size} filters of layer {layer}, the backbone has {filters}: "
             "they were measured on another network"
         )
     result = {
-        name: np.bincount(columns["filter"], weights=columns[name]) for name in ("images", "sum", "sum_sq", "zeros")
+        name: np.bincount(columns["filter"], weights=columns[name])
+        for name in ("images", "sum", "sum_sq", "zeros")
+        if name in columns
     }
     if not result["images"].all():
-        raise InputError(f"the activations of layer {layer} were measured on no image: is the training split empty?")
-    for name in ("positions", "max"):
+        raise InputError(f"the statistics of layer {layer} were measured on no image: is the training split empty?")
+    for name in {"positions", "max"} & columns.keys():
         result[name] = np.zeros(filters)
         np.maximum.at(result[name], columns["filter"], columns[name])
     return result

@@ -52,6 +52,27 @@ def test_a_score_is_always_higher_means_keep(activations):
         np.testing.assert_array_equal(CRITERIA[name].score(CRITERIA[name].function(merged)), value)
 
 
+def test_taylor_is_the_mean_over_images_of_the_mean_over_positions():
+    a, gradient = (np.random.default_rng(seed).normal(size=(5, 3, 2, 2)) for seed in (0, 1))
+    labels = np.array([0, 1, 0, 1, 1])
+    rows = [
+        (
+            "conv",
+            k,
+            c,
+            np.sum(labels == c),
+            4,
+            sum(abs((a[n, k] * gradient[n, k]).sum()) for n in np.flatnonzero(labels == c)),
+        )
+        for k in range(3)
+        for c in range(2)
+    ]
+    names = tables.SCHEMAS["gradients"].names
+    table = pa.table(dict(zip(names, zip(*rows, strict=True), strict=True)), schema=tables.SCHEMAS["gradients"])
+    expected = np.abs((a * gradient).mean(axis=(2, 3))).mean(axis=0)
+    np.testing.assert_allclose(criteria.taylor(criteria.over_classes(table, "conv", 3)), expected, rtol=1e-12)
+
+
 def test_norms_and_the_distances_to_the_other_filters_by_brute_force():
     weights = np.random.default_rng(0).normal(size=(4, 3, 2, 2)).astype(np.float32)
     flat = [[float(w) for w in weights[k].ravel()] for k in range(4)]
@@ -134,7 +155,7 @@ def write_channels(folder, tensors):
 
 def scored(folder, name, seed=None, activations=True):
     given = [folder / "activations.parquet"] if activations else []
-    arguments = ["--backbone", folder / "net", "--activations", *given, "--output", folder / "scores.parquet"]
+    arguments = ["--backbone", folder / "net", "--statistics", *given, "--output", folder / "scores.parquet"]
     programs.run("score", {"criterion": name, "seed": seed, "code": "0"}, *arguments)
     table = tables.read_table(folder / "scores.parquet", "scores")
     assert table["layer"].to_pylist() == ["conv"] * 3
@@ -144,7 +165,9 @@ def scored(folder, name, seed=None, activations=True):
 
 def test_the_program_scores_by_every_criterion(backbone, activations):
     a = activations[0]
-    values = {name: scored(backbone, name, seed=4 if name == "random" else None) for name in CRITERIA}
+    # test_gradients.py has the one that looks at gradients.
+    names = [name for name, each in CRITERIA.items() if each.needs != "gradients"]
+    values = {name: scored(backbone, name, seed=4 if name == "random" else None) for name in names}
     weights = np.random.default_rng(3).normal(size=(3, 2, 3, 3)).astype(np.float32)
     np.testing.assert_allclose(values["average_weight"][0], np.abs(weights).mean(axis=(1, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(values["mean_activation"][0], a.mean(axis=(0, 2, 3)), rtol=1e-12)
@@ -194,7 +217,7 @@ def test_the_weights_do_not_ask_what_the_data_set_is_and_random_asks_for_its_see
     ("name", "spoil", "message"),
     [
         ("apozz", None, "unknown criterion 'apozz'; allowed: .*average_weight"),
-        ("apoz", "activations.parquet", "give their table with --activations"),
+        ("apoz", "activations.parquet", "give their table with --statistics"),
         ("average_weight", "net/weights.safetensors", r"weights\.safetensors does not exist"),
     ],
 )

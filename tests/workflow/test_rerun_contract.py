@@ -156,6 +156,15 @@ TABLE = {
         | pruned(["digits"], ["apoz@others"])
         | report(),
     ),
+    "taylor added": (
+        configured(lambda c: c["experiments"]["small"]["criteria"].append("taylor")),
+        {"differentiate digits/net", "differentiate others/net"}
+        | scores(criteria=["taylor"])
+        | masks(criteria=["taylor"])
+        | pruned(criteria=["taylor"])
+        | report(),
+    ),
+    "helper of gradients edited": (appended("scripts/winnow/gradients.py", CODE), set()),
     "a new criterion's function": (
         appended(
             "scripts/winnow/criteria.py",
