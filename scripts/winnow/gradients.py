@@ -73,7 +73,7 @@ def fit_head(
             f"inputs of the last layer, {name}, are not finite numbers: "
             "check the backbone's weights and its mean and std"
         )
-    scaler = StandardScaler()
+    scaler = StandardScaler(copy=False)
     regression = LogisticRegression(C=1.0, tol=1e-6, max_iter=1000)
     regression.fit(scaler.fit_transform(x), y)
     weight, bias = regression.coef_, regression.intercept_
