@@ -3,7 +3,7 @@
 #   results/downloads/{dataset}/                          archives as their sources serve them
 #   results/datasets/{dataset}/                           images.npy (uint8, memory-mapped), index.parquet, manifest.json
 #   results/backbones/{backbone}/                         weights.safetensors, channels.parquet, manifest.json
-#   results/statistics/{dataset}/{backbone}/              activations.parquet
+#   results/statistics/{dataset}/{backbone}/              activations.parquet, gradients.parquet
 #   results/scores/{dataset}/{backbone}/                  {criterion}.parquet
 #   results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
@@ -17,7 +17,9 @@
 #   results/models/{cell}/                                a cell once more, with the network that its grid did not keep
 #   results/logs/{rule}/...                               one log a job
 #
-# criterion: unpruned (ratio 0), any (by layer with random weights), random~{seed}, or a name in config.yaml
+# criterion: unpruned (ratio 0), any (by layer with random weights), random~{seed}, or a name in config.yaml, such as apoz;
+#            reversed_apoz: the best go first; apoz@flowers102: by the statistics of flowers102's images
+# scope:     global, global_normalized, layer, or none (ratio 0)
 # ratio:     share of filters to remove, three decimals; 0.400~16 rounds the kept counts to multiples of 16
 
 from snakemake.utils import min_version

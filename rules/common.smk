@@ -54,8 +54,8 @@ wildcard_constraints:
     dataset="[A-Za-z][A-Za-z0-9_-]*",
     backbone="[A-Za-z][A-Za-z0-9_-]*",
     experiment="[A-Za-z][A-Za-z0-9_-]*",
-    criterion=r"[a-z][a-z0-9_]*(~\d+)?",
-    scope="global|layer|none",
+    criterion=r"[a-z][a-z0-9_]*(@[A-Za-z][A-Za-z0-9_-]*|~\d+)?",
+    scope="global|global_normalized|layer|none",
     ratio=r"0\.\d{3}(~\d+)?",
     init="inherited|random",
     seed=r"\d+",
@@ -128,18 +128,25 @@ def pretraining(name):
     }
 
 
+def criterion_of(wildcards):
+    """A score's criterion, the data set that it looks at if not the cell's own, and the seed if it has one."""
+    criterion, seed = grid.parse_criterion(wildcards.criterion)
+    return *grid.parse_source(criterion), seed
+
+
 def score_inputs(wildcards):
-    criterion, _ = grid.parse_criterion(wildcards.criterion)
-    statistics = f"results/statistics/{wildcards.dataset}/{wildcards.backbone}/activations.parquet"
+    criterion, source, _ = criterion_of(wildcards)
+    needs = CRITERIA[criterion].needs
+    statistics = f"results/statistics/{source or wildcards.dataset}/{wildcards.backbone}/{needs}.parquet"
     return {
         "backbone": f"results/backbones/{wildcards.backbone}/manifest.json",
-        "activations": [statistics] if CRITERIA[criterion].needs == "activations" else [],
+        "statistics": [statistics] if needs in ("activations", "gradients") else [],
     }
 
 
 def score_spec(wildcards):
-    criterion, seed = grid.parse_criterion(wildcards.criterion)
-    return spec("score.py", criterion, criterion=criterion, seed=seed)
+    criterion, source, seed = criterion_of(wildcards)
+    return spec("score.py", criterion.removeprefix(grid.REVERSED), criterion=criterion, source=source, seed=seed)
 
 
 def mask_spec(wildcards):
@@ -219,7 +226,7 @@ def plot_inputs(wildcards):
     """An experiment's summary, and what its pruned cells were made from: each file once."""
     cells = [cell for cell in experiment_cells(wildcards.experiment) if cell.mask]
     places = dict.fromkeys((cell.dataset, cell.backbone) for cell in cells)
-    measured = any(CRITERIA[cell.criterion].needs == "activations" for cell in cells)
+    measured = any(CRITERIA[grid.parse_source(cell.criterion)[0]].needs == "activations" for cell in cells)
     scores = [f"results/scores/{cell.dataset}/{cell.backbone}/{cell.mask_criterion}.parquet" for cell in cells]
     return {
         "summary": f"results/experiments/{wildcards.experiment}/summary.parquet",

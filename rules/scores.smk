@@ -1,4 +1,4 @@
-# Needs a backbone and, for a criterion that looks at activations, the statistics. Makes one score a filter, higher = keep.
+# Needs a backbone and, for a criterion that looks at images, the statistics. Makes one score a filter, higher = keep.
 
 
 rule score:
@@ -14,4 +14,4 @@ rule score:
         spec=score_spec,
     shell:
         "stage score --spec {params.spec:q} --backbone results/backbones/{wildcards.backbone}"
-        " --activations {input.activations:q} --output {output:q} > {log:q} 2>&1"
+        " --statistics {input.statistics:q} --output {output:q} > {log:q} 2>&1"

@@ -1,11 +1,10 @@
-"""Score every filter by one criterion. Needs a backbone and, for a criterion that looks at them, its activations; makes
-the table of scores, higher meaning keep."""
+"""Score every filter by one criterion. Needs a backbone and, for a criterion that looks at images, its statistics;
+makes the table of scores, higher meaning keep."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from winnow.runtime import workers
 
@@ -13,6 +12,7 @@ if __name__ == "__main__":
     workers.delegate(__file__)
 
 import numpy as np
+import pyarrow.compute as pc
 from safetensors import SafetensorError, safe_open
 
 from winnow import cli, tables
@@ -27,13 +27,18 @@ def main(arguments: argparse.Namespace) -> None:
     criterion = CRITERIA[spec["criterion"]]
     layers = read_json(arguments.backbone / "manifest.json")["layers"]
     if criterion.needs == "weights":
-        weights = convolutions(arguments.backbone / "weights.safetensors", layers)
-        values = [criterion.function(weight) for weight in weights]
-    elif criterion.needs == "activations":
-        if arguments.activations is None:
-            raise InputError(f"{spec['criterion']} is a query over activations: give their table with --activations")
-        activations = tables.read_table(arguments.activations, "activations")
-        values = [criterion.function(over_classes(activations, layer["layer"], layer["filters"])) for layer in layers]
+        names = [f"{layer['layer']}.weight" for layer in layers]
+        values = [criterion.function(weight) for weight in tensors(arguments.backbone, names)]
+    elif criterion.needs == "norms":
+        names = [norm_scale(arguments.backbone, layer["layer"], spec["criterion"]) for layer in layers]
+        values = [criterion.function(scale) for scale in tensors(arguments.backbone, names)]
+    elif criterion.needs in ("activations", "gradients"):
+        if arguments.statistics is None:
+            raise InputError(
+                f"{spec['criterion']} is a query over {criterion.needs}: give their table with --statistics"
+            )
+        statistics = tables.read_table(arguments.statistics, criterion.needs)
+        values = [criterion.function(over_classes(statistics, layer["layer"], layer["filters"])) for layer in layers]
     else:
         # The bit generator is named: a drawn mask must not change when numpy's default does.
         generator = np.random.Generator(np.random.PCG64(spec["seed"] or 0))
@@ -51,11 +56,24 @@ def main(arguments: argparse.Namespace) -> None:
     )
 
 
-def convolutions(path: Path, layers: list[dict[str, Any]]) -> list[np.ndarray]:
-    """The layers' weights, (filters, C_in, kh, kw) each, read without the rest of the file, which is most of it."""
+def norm_scale(backbone: Path, layer: str, criterion: str) -> str:
+    """Name of the scale γ of the batch norm after a layer: the channel table has what goes with the layer's filters."""
+    channels = tables.read_table(backbone / "channels.parquet", "channels")
+    for tensor in channels.filter(pc.equal(channels["layer"], layer))["tensor"].unique().to_pylist():
+        if tensor.endswith(".running_var"):
+            return f"{tensor.removesuffix('running_var')}weight"
+    raise InputError(
+        f"{criterion} reads the batch norm after a convolution, but after {layer} of {backbone} there is none: "
+        "choose an architecture that has it, such as vgg16_bn, or another criterion"
+    )
+
+
+def tensors(backbone: Path, names: list[str]) -> list[np.ndarray]:
+    """Some of a backbone's tensors, read without the rest of the file, which is most of it."""
+    path = backbone / "weights.safetensors"
     try:
         with safe_open(path, framework="numpy") as file:
-            return [file.get_tensor(f"{layer['layer']}.weight") for layer in layers]
+            return [file.get_tensor(name) for name in names]
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except SafetensorError as error:
@@ -65,7 +83,7 @@ def convolutions(path: Path, layers: list[dict[str, Any]]) -> list[np.ndarray]:
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
-    result.add_argument("--activations", type=Path, nargs="?", metavar="FILE")
+    result.add_argument("--statistics", type=Path, nargs="?", metavar="FILE")
     result.add_argument("--output", type=Path, required=True, metavar="FILE")
     return result
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from winnow import grid
 from winnow.criteria import CRITERIA
 from winnow.files import InputError
 
@@ -197,7 +198,7 @@ class Experiment(_Model):
     datasets: Annotated[tuple[Name, ...], Field(min_length=1)]
     backbones: Annotated[tuple[Name, ...], Field(min_length=1)]
     criteria: Annotated[tuple[str, ...], Field(min_length=1)]
-    scopes: Annotated[tuple[Literal["global", "layer"], ...], Field(min_length=1)]
+    scopes: Annotated[tuple[Literal["global", "global_normalized", "layer"], ...], Field(min_length=1)]
     ratios: Annotated[tuple[float, ...], Field(min_length=1)]
     inits: Annotated[tuple[Literal["inherited", "random"], ...], Field(min_length=1)] = ("inherited",)
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
@@ -214,7 +215,12 @@ class Experiment(_Model):
     @field_validator("criteria")
     @classmethod
     def _known_criteria(cls, values: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(_one_of(value, CRITERION_NAMES, "criterion") for value in values)
+        for value in values:
+            name, source = grid.parse_source(value)
+            _one_of(name, CRITERION_NAMES, "criterion")
+            if source is not None and CRITERIA[name].needs not in ("activations", "gradients"):
+                raise ValueError(f"criterion {value!r}: {name} looks at no images, of {source!r} or any other data set")
+        return values
 
     @field_validator("ratios")
     @classmethod
@@ -246,16 +252,17 @@ class Config(_Model):
 
     def part(self, experiment: str) -> dict[str, dict[str, Any]]:
         """What of the file an experiment depends on: section → name → entry, without what is not set."""
-        grid = self.experiments[experiment]
-        pretrainings = [self.backbones[name].pretrain for name in grid.backbones if self.backbones[name].pretrain]
-        used = {name: self.datasets[name].recipe for name in grid.datasets}
+        axes = self.experiments[experiment]
+        pretrainings = [self.backbones[name].pretrain for name in axes.backbones if self.backbones[name].pretrain]
+        used = {name: self.datasets[name].recipe for name in axes.datasets}
         recipes = {
-            recipe if isinstance(recipe, str) else recipe[name] for recipe in used.values() for name in grid.backbones
+            recipe if isinstance(recipe, str) else recipe[name] for recipe in used.values() for name in axes.backbones
         }
+        foreign = {source for _, source in map(grid.parse_source, axes.criteria) if source is not None}
         names = {
             "experiments": {experiment},
-            "datasets": {*used, *(pretraining.dataset for pretraining in pretrainings)},
-            "backbones": set(grid.backbones),
+            "datasets": {*used, *foreign, *(pretraining.dataset for pretraining in pretrainings)},
+            "backbones": set(axes.backbones),
             "recipes": recipes | {pretraining.recipe for pretraining in pretrainings},
         }
         return {
@@ -286,6 +293,9 @@ class Config(_Model):
                 raise ValueError(f"experiments.{name}: the name is taken by a target of the workflow")
             for backbone in experiment.backbones:
                 _named(backbone, self.backbones, "backbone", f"experiments.{name}.backbones")
+            for _, source in map(grid.parse_source, experiment.criteria):
+                if source is not None:
+                    _named(source, self.datasets, "dataset", f"experiments.{name}.criteria")
             for dataset in experiment.datasets:
                 _named(dataset, self.datasets, "dataset", f"experiments.{name}.datasets")
                 recipe = self.datasets[dataset].recipe
@@ -309,6 +319,7 @@ RESERVED_TARGETS = frozenset(
         "pretrain",
         "import_backbone",
         "measure",
+        "differentiate",
         "score",
         "mask",
         "finetune",

@@ -3,6 +3,7 @@
 A cell is (dataset, backbone, criterion, scope, ratio, init, seed). Cells that must come out equal are one cell:
 
 * ratio 0 is the unpruned baseline, whatever the criterion and scope: criterion ``unpruned``, scope ``none``;
+* a criterion with the statistics of the cell's own data set, ``apoz@digits`` on digits, is the plain criterion;
 * by layer, every criterion keeps the same number of filters a layer, and random weights forget which ones, so these
   cells are one whatever the criterion: criterion ``any``.
 """
@@ -18,6 +19,10 @@ UNPRUNED = "unpruned"
 NO_SCOPE = "none"
 ANY = "any"
 RANDOM = "random"
+# What the names of controls are made with: reversed_apoz removes the best first; apoz@flowers102 is apoz on the images
+# of flowers102, whatever the cell's data set.
+REVERSED = "reversed_"
+FOREIGN = "@"
 
 
 @dataclasses.dataclass(frozen=True, order=True, slots=True)
@@ -71,10 +76,24 @@ class Cell:
         return Cell(self.dataset, self.backbone, UNPRUNED, NO_SCOPE, 0.0, None, "inherited", self.seed)
 
 
+def is_control(criterion: str) -> bool:
+    """Whether a criterion is there to be beaten, not chosen: random, reversed, or on another data set's images."""
+    return criterion == RANDOM or criterion.startswith(REVERSED) or FOREIGN in criterion
+
+
+def parse_source(criterion: str) -> tuple[str, str | None]:
+    """Part ``apoz@flowers102`` into the criterion and the data set whose statistics it takes; None: the cell's own."""
+    name, at, dataset = criterion.partition(FOREIGN)
+    return name, dataset if at else None
+
+
 def canonical(cell: Cell) -> Cell:
     """The one cell that stands for all that must come out equal to ``cell``."""
     if cell.ratio == 0:
         return dataclasses.replace(cell, criterion=UNPRUNED, scope=NO_SCOPE, round_to=None)
+    name, source = parse_source(cell.criterion)
+    if source == cell.dataset:
+        cell = dataclasses.replace(cell, criterion=name)
     if cell.init == "random" and cell.scope == "layer":
         return dataclasses.replace(cell, criterion=ANY)
     return cell

@@ -13,7 +13,7 @@ import numpy as np
 
 from winnow.files import InputError
 
-SCOPES = ("global", "layer")
+SCOPES = ("global", "global_normalized", "layer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +58,9 @@ def mask(
     scores : (units,) float
         Higher means keep.
     scope
-        ``global``: one ranking over all units. ``layer``: one a layer, each of which loses its own share.
+        ``global``: one ranking over all units. ``global_normalized``: the same, after each layer's scores are divided
+        by their l2 norm, √Σ score² [Molchanov et al. 2016]; a layer whose scores are all 0 keeps them. ``layer``: one
+        ranking a layer, each of which loses its own share.
     ratio
         Share of units to remove, in [0, 1).
     min_filters
@@ -87,6 +89,10 @@ def mask(
     _, first, layer = np.unique(layers, return_index=True, return_inverse=True)
     layer = np.argsort(np.argsort(first))[layer]  # numbered in network order, not by name
     sizes = np.bincount(layer)
+
+    if scope == "global_normalized":
+        norms = np.sqrt(np.bincount(layer, weights=scores**2))
+        scores = scores / np.where(norms > 0, norms, 1.0)[layer]
 
     # Stable sorts on (scope, score) keep the given order within ties, which is (layer order, filter index).
     group = layer if scope == "layer" else np.zeros_like(layer)

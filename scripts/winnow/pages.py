@@ -18,6 +18,7 @@ import vl_convert
 import yaml
 
 from winnow import graphs, grid, provenance, summary, verdict
+from winnow.criteria import CRITERIA
 from winnow.files import InputError, read_json
 
 _HERE = Path(__file__)
@@ -64,8 +65,13 @@ RULES = {
         "activation statistics of the training images",
         "statistics/{cell.dataset}/{cell.backbone}/activations.parquet",
     ),
+    "differentiate": Rule(
+        ("decode", "import_backbone"),
+        "gradient statistics of the training images",
+        "statistics/{cell.dataset}/{cell.backbone}/gradients.parquet",
+    ),
     "score": Rule(
-        ("import_backbone", "measure"),
+        ("import_backbone", "measure", "differentiate"),
         "a score a filter",
         "scores/{cell.dataset}/{cell.backbone}/{cell.mask_criterion}.parquet",
     ),
@@ -397,6 +403,9 @@ def used_rules(configuration: Mapping[str, Any]) -> dict[str, Rule]:
         unused.add("pretrain")
     if not any(experiment.get("latency") for experiment in configuration["experiments"].values()):
         unused.add("latency")
+    criteria = {name for experiment in configuration["experiments"].values() for name in experiment["criteria"]}
+    if not any(CRITERIA[grid.parse_source(name)[0]].needs == "gradients" for name in criteria):
+        unused.add("differentiate")
     return {
         name: dataclasses.replace(rule, needs=tuple(need for need in rule.needs if need not in unused))
         for name, rule in RULES.items()

@@ -7,7 +7,7 @@ of its output a after the ReLU. Nothing but these sums leaves the device; activa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,10 @@ import pyarrow as pa
 import torch
 from torch import nn
 
+from winnow.augmentation import normalise
 from winnow.files import InputError
+from winnow.preprocessing import evaluation_view
+from winnow.store import Store
 from winnow.tables import SCHEMAS
 
 # Maps are reduced block by block, so that all but the first look at a block find it in the processor's cache: memory is
@@ -67,6 +70,36 @@ def reduce_maps(maps: torch.Tensor) -> torch.Tensor:
         torch.sum(sums[:, :3, :count], 0, dtype=torch.float64, out=result[:3, first : first + count])
         result[3, first : first + count] = sums[:, 3, :count].amax(0)
     return result
+
+
+def batches_of(
+    store: Store, rows: np.ndarray, manifest: Mapping[str, Any], device: str, limit: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Images of a store under the evaluation transform, normalised as a backbone wants them, and their labels.
+
+    Parameters
+    ----------
+    store, rows
+        The images, in their order.
+    manifest
+        The backbone's: its ``mean`` and ``std``.
+    device
+        Where they go.
+    limit
+        Bytes of a batch's largest activation map, of 64 filters.
+    """
+    size = store.image_size
+    batch = max(1, min(256, limit // (4 * 64 * size * size)))
+
+    def on_device(array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        # From pinned memory the copy waits for nothing, so the next batch is read while the device works on this one.
+        return tensor if device == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+    for start in range(0, rows.size, batch):
+        part = rows[start : start + batch]
+        images, labels = (on_device(array) for array in (store.read(part), store.labels[part]))
+        yield normalise(evaluation_view(images, size), manifest["mean"], manifest["std"]), labels
 
 
 def measure(
@@ -130,7 +163,7 @@ def measure(
         for number, layer in enumerate(layers)
     ]
     try:
-        with torch.inference_mode(), _full_float32():
+        with torch.inference_mode(), full_float32():
             for images, labels in batches:
                 members = (labels == numbers).double()
                 counts += members.sum(1)
@@ -154,7 +187,7 @@ def measure(
     return pa.concat_tables(tables)
 
 
-def _full_float32() -> contextlib.AbstractContextManager:
+def full_float32() -> contextlib.AbstractContextManager:
     """No TF32 in convolutions: masks must not depend on the precision that happens to be fast on a device."""
     return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
 

@@ -15,7 +15,7 @@ import scipy.stats
 
 from winnow import tables
 from winnow.files import InputError, read_json
-from winnow.grid import ANY, RANDOM, UNPRUNED, Cell
+from winnow.grid import ANY, RANDOM, UNPRUNED, Cell, is_control, parse_source
 
 CONFIDENCE = 0.95
 # The ratio of the claim that the method is known for; headlines speak of the grid's nearest one.
@@ -31,7 +31,7 @@ _NUMBERS = ("accuracy", "class_accuracy", "achieved_ratio", "params", "macs", "b
 # Headings of the columns with latencies, and of their section of the page.
 LATENCY, LATENCY_32 = "ms", "ms, 32 images"
 LATENCY_SECTION = "## Latency"
-SCOPE_NAMES = {"global": "globally", "layer": "by layer"}
+SCOPE_NAMES = {"global": "globally", "global_normalized": "globally, normalised by layer", "layer": "by layer"}
 INIT_NAMES = {"inherited": "inherited weights", "random": "random weights"}
 _CRITERION_NAMES = {RANDOM: "random control", ANY: "any criterion"}
 
@@ -170,7 +170,7 @@ def summarise(
 def _order(cell: Cell) -> tuple:
     return (
         *(cell.dataset, cell.backbone, cell.criterion != UNPRUNED, cell.scope, cell.ratio, cell.round_to or 0),
-        *(cell.criterion in (RANDOM, ANY), cell.criterion, cell.init),
+        *(cell.criterion == ANY or is_control(cell.criterion), cell.criterion, cell.init),
     )
 
 
@@ -236,8 +236,10 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
 
 
 def label(criterion: str) -> str:
-    """A criterion as figures and sentences name it."""
-    return _CRITERION_NAMES.get(criterion, criterion.replace("_", " "))
+    """A criterion as figures and sentences name it: "mean activation", "reversed apoz", "apoz on cats vs dogs"."""
+    name, source = parse_source(criterion)
+    words = _CRITERION_NAMES.get(name, name.replace("_", " "))
+    return words if source is None else f"{words} on {source.replace('_', ' ')}"
 
 
 def points(drop: float) -> str:
@@ -264,7 +266,7 @@ def headline_ratio(ratios: Iterable[float]) -> float:
 
 
 def headline_rows(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) -> pd.DataFrame:
-    """The rows that headlines speak of, the criterion that scores best on the test images first, the control last.
+    """The rows that headlines speak of, the criterion that scores best on the test images first, the controls last.
 
     They are of the ratio nearest to :data:`HEADLINE_RATIO`, of networks with inherited weights where there are any. At
     least one row of that data set, backbone and scope must have finished.
@@ -273,7 +275,12 @@ def headline_rows(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) 
     rows = rows[rows["init"] == rows["init"].min()]
     ratio = headline_ratio(rows["ratio"])
     rows = rows[rows["ratio"] == ratio].sort_values("accuracy", ascending=False, kind="stable")
-    return rows.sort_values("criterion", key=lambda names: names == RANDOM, kind="stable")
+    return rows.sort_values("criterion", key=lambda names: names.map(_aside), kind="stable")
+
+
+def _aside(criterion: str) -> int:
+    """How far behind a criterion stands: 0, or 1 for a control, or 2 for the random one."""
+    return is_control(criterion) + (criterion == RANDOM)
 
 
 def headline(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) -> tuple[str, str]:
@@ -293,7 +300,7 @@ def headline(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) -> tu
     weights = "" if best["init"] == "inherited" else f", {INIT_NAMES[best['init']]}"
     sentence = f"{title(dataset)}, {SCOPE_NAMES[scope]}{weights}: {label(best['criterion'])} {outcome(best)}"
     remark = ""
-    if last["criterion"] == RANDOM and best["criterion"] != RANDOM:
+    if last["criterion"] == RANDOM and not is_control(best["criterion"]):
         remark = f"the {label(RANDOM)} {outcome(last)} there"
     return f"{sentence} at ratio {best['ratio']:g}", remark
 
@@ -399,7 +406,7 @@ def aligned(text: pd.DataFrame) -> list[list[str]]:
 def markdown(frame: pd.DataFrame, experiment: str, missing: int = 0) -> str:
     """The summary as a page: a table per data set, backbone, scope and init, each led by its baseline.
 
-    Within a table, the highest accuracy of each ratio is bold (the control aside). Times stand only in the last
+    Within a table, the highest accuracy of each ratio is bold (controls aside). Times stand only in the last
     section, which begins with :data:`LATENCY_SECTION`: up to there two runs of the same grid give the same page.
 
     Parameters
@@ -464,7 +471,7 @@ def _markdown_table(rows: pd.DataFrame) -> str:
         "unpruned, random weights" if (criterion, init) == (UNPRUNED, "random") else criterion
         for criterion, init in zip(rows["criterion"], rows["init"], strict=True)
     ]
-    contest = rows[~rows["criterion"].isin([UNPRUNED, RANDOM]) & rows["accuracy"].notna()]
+    contest = rows[(rows["criterion"] != UNPRUNED) & ~rows["criterion"].map(is_control) & rows["accuracy"].notna()]
     for _, ratio in contest.groupby("ratio"):
         best = ratio["accuracy"].max()
         if len(ratio) > 1:

@@ -17,7 +17,7 @@ import pandas as pd
 import scipy.stats
 
 from winnow import summary
-from winnow.grid import RANDOM, UNPRUNED, Cell
+from winnow.grid import UNPRUNED, Cell, is_control
 
 CONFIDENCE = summary.CONFIDENCE
 # The claim that the method is known for: at this ratio, the best criterion loses less than so many points.
@@ -143,9 +143,9 @@ def recommend(frame: pd.DataFrame, judge: Judge, tolerance: float) -> dict[str, 
         records = rows.astype(object).where(rows.notna(), None).to_dict("records")
         unpruned = next(row for row in records if row["criterion"] == UNPRUNED and row["init"] == "inherited")
         subject = f"{summary.title(dataset)}, {backbone}"
-        candidates = [row for row in records if row["criterion"] not in (UNPRUNED, RANDOM)]
+        candidates = [row for row in records if row["criterion"] != UNPRUNED and not is_control(row["criterion"])]
         if not candidates:
-            answer["lines"].append(f"{subject}: nothing to judge, the grid has no criterion but the control.")
+            answer["lines"].append(f"{subject}: nothing to judge, the grid has no criterion but controls.")
             continue
         candidates = [row for row in candidates if row["val_drop"] is not None]
         if not candidates:

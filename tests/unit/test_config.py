@@ -70,13 +70,26 @@ def test_the_projects_own_configuration_is_sound():
             ["experiments.small.criteria", "'apozz'", "did you mean 'apoz'", "average_weight"],
         ),
         ("experiments.small.criteria", ["any"], ["experiments.small.criteria", "unknown criterion 'any'"]),
+        ("experiments.small.criteria", ["reversed_random"], ["experiments.small.criteria", "'reversed_random'"]),
+        ("experiments.small.criteria", ["apozz@mine"], ["experiments.small.criteria", "'apozz'", "'apoz'"]),
+        ("experiments.small.criteria", ["apoz@min"], ["experiments.small.criteria", "'min'", "did you mean 'mine'"]),
+        ("experiments.small.criteria", ["apoz@"], ["experiments.small.criteria", "unknown dataset ''"]),
+        (
+            "experiments.small.criteria",
+            ["l1_norm@mine"],
+            ["experiments.small.criteria", "'l1_norm@mine'", "looks at no images"],
+        ),
         ("experiments.small.ratios", [1.0], ["experiments.small.ratios", "1", "[0, 1)"]),
         ("experiments.small.ratios", [-0.1], ["experiments.small.ratios", "-0.1", "[0, 1)"]),
         ("experiments.small.ratios", [0.1234], ["experiments.small.ratios", "0.1234", "three decimals"]),
         ("experiments.small.ratios", [0.2, 0.2], ["experiments.small.ratios", "0.2 stands twice"]),
         ("experiments.small.seeds", [], ["experiments.small.seeds", "the grid has no cell"]),
         ("experiments.small.seeds", [-1], ["experiments.small.seeds[0]", "-1"]),
-        ("experiments.small.scopes", ["all"], ["experiments.small.scopes[0]", "'all'", "'global' or 'layer'"]),
+        (
+            "experiments.small.scopes",
+            ["all"],
+            ["experiments.small.scopes[0]", "'all'", "'global', 'global_normalized' or 'layer'"],
+        ),
         ("experiments.small.round_to", 7, ["experiments.small.round_to", "7", "8 or 16"]),
         ("experiments.small.datasets", ["digit"], ["experiments.small.datasets", "'digit'", "did you mean 'digits'"]),
         ("experiments.small.backbones", ["x"], ["experiments.small.backbones", "'x'", "allowed: net"]),
@@ -122,6 +135,12 @@ def test_reserved_names_are_those_of_the_rules():
     sources = [path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]]
     named = re.compile(r"^(?:rule|checkpoint|use rule \w+ as) (\w+)", re.MULTILINE)
     assert {name for source in sources for name in named.findall(source)} == config.RESERVED_TARGETS
+
+
+def test_controls_are_criteria_and_the_other_data_set_belongs_to_the_experiment(raw):
+    names = ["apoz@mine", "reversed_apoz", "reversed_mean_activation@mine"]
+    checked = config.load(change(raw, "experiments.small.criteria", names))
+    assert set(checked.part("small")["datasets"]) == {"digits", "mine"}
 
 
 def test_several_faults_are_said_at_once(raw):

@@ -1,5 +1,6 @@
 """The criteria against brute force, and the facts that follow from their formulas."""
 
+import math
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pytest
 from safetensors.numpy import save_file
 
-from winnow import criteria, tables
+from winnow import backbones, channels, criteria, tables
 from winnow.criteria import CRITERIA
 from winnow.files import InputError, write_json
 
@@ -51,6 +52,57 @@ def test_a_score_is_always_higher_means_keep(activations):
         np.testing.assert_array_equal(CRITERIA[name].score(CRITERIA[name].function(merged)), value)
 
 
+def test_taylor_is_the_mean_over_images_of_the_mean_over_positions():
+    a, gradient = (np.random.default_rng(seed).normal(size=(5, 3, 2, 2)) for seed in (0, 1))
+    labels = np.array([0, 1, 0, 1, 1])
+    rows = [
+        (
+            "conv",
+            k,
+            c,
+            np.sum(labels == c),
+            4,
+            sum(abs((a[n, k] * gradient[n, k]).sum()) for n in np.flatnonzero(labels == c)),
+        )
+        for k in range(3)
+        for c in range(2)
+    ]
+    names = tables.SCHEMAS["gradients"].names
+    table = pa.table(dict(zip(names, zip(*rows, strict=True), strict=True)), schema=tables.SCHEMAS["gradients"])
+    expected = np.abs((a * gradient).mean(axis=(2, 3))).mean(axis=0)
+    np.testing.assert_allclose(criteria.taylor(criteria.over_classes(table, "conv", 3)), expected, rtol=1e-12)
+
+
+def test_norms_and_the_distances_to_the_other_filters_by_brute_force():
+    weights = np.random.default_rng(0).normal(size=(4, 3, 2, 2)).astype(np.float32)
+    flat = [[float(w) for w in weights[k].ravel()] for k in range(4)]
+    np.testing.assert_allclose(criteria.l1_norm(weights), [sum(map(abs, w)) for w in flat], rtol=1e-12)
+    np.testing.assert_allclose(criteria.l2_norm(weights), [math.hypot(*w) for w in flat], rtol=1e-12)
+    distances = [sum(math.dist(one, other) for other in flat) for one in flat]
+    np.testing.assert_allclose(criteria.geometric_median(weights), distances, rtol=1e-12)
+    assert criteria.geometric_median(weights[:1]).tolist() == [0.0]
+
+
+def test_a_filter_amid_the_others_goes_first_by_geometric_median():
+    weights = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [0.1, 0.1]]).reshape(5, 2, 1, 1)
+    assert criteria.geometric_median(weights).argmin() == 4
+
+
+def test_bn_scale_is_the_absolute_scale():
+    assert criteria.bn_scale(np.array([0.5, -2.0, 0.0], dtype=np.float32)).tolist() == [0.5, 2.0, 0.0]
+
+
+def test_every_criterion_that_looks_at_something_has_its_reversal(activations):
+    plain = {name for name, each in CRITERIA.items() if not each.reverse}
+    assert set(CRITERIA) - plain == {f"reversed_{name}" for name in plain if CRITERIA[name].needs != "nothing"}
+    merged = criteria.over_classes(activations[1], "conv", 3)
+    for name in ("apoz", "mean_activation"):
+        values, score = CRITERIA[name].function(merged), CRITERIA[name].score
+        reversal = CRITERIA[f"reversed_{name}"]
+        np.testing.assert_array_equal(reversal.function(merged), values)
+        np.testing.assert_array_equal(reversal.score(values), -score(values))
+
+
 def test_within_a_layer_mean_and_sum_of_absolute_weights_rank_alike():
     weights = np.random.default_rng(2).normal(size=(16, 8, 3, 3))
     total = np.abs(weights).sum(axis=(1, 2, 3))
@@ -85,14 +137,25 @@ def backbone(tmp_path, activations):
     weights = np.random.default_rng(3).normal(size=(3, 2, 3, 3)).astype(np.float32)
     layers = [{"layer": "conv", "filters": 3, "activation": "relu"}]
     write_json(tmp_path / "net" / "manifest.json", {"layers": layers})
-    save_file({"conv.weight": weights, "classifier.weight": weights}, tmp_path / "net" / "weights.safetensors")
+    scale = np.array([0.5, -2.0, 0.1], dtype=np.float32)
+    state = {"conv.weight": weights, "norm.weight": scale, "classifier.weight": weights}
+    save_file(state, tmp_path / "net" / "weights.safetensors")
+    write_channels(tmp_path / "net", ["conv.weight", "norm.weight", "norm.bias", "norm.running_var"])
     tables.write_table(tmp_path / "activations.parquet", activations[1], "activations", {})
     return tmp_path
 
 
+def write_channels(folder, tensors):
+    """The channel table of a layer ``conv`` of three filters, to which these tensors belong."""
+    rows = [(k, "conv", k, tensor, 0, k, 1, 1) for tensor in tensors for k in range(3)]
+    names = tables.SCHEMAS["channels"].names
+    rows = {name: list(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
+    tables.write_table(folder / "channels.parquet", rows, "channels", {})
+
+
 def scored(folder, name, seed=None, activations=True):
     given = [folder / "activations.parquet"] if activations else []
-    arguments = ["--backbone", folder / "net", "--activations", *given, "--output", folder / "scores.parquet"]
+    arguments = ["--backbone", folder / "net", "--statistics", *given, "--output", folder / "scores.parquet"]
     programs.run("score", {"criterion": name, "seed": seed, "code": "0"}, *arguments)
     table = tables.read_table(folder / "scores.parquet", "scores")
     assert table["layer"].to_pylist() == ["conv"] * 3
@@ -102,14 +165,46 @@ def scored(folder, name, seed=None, activations=True):
 
 def test_the_program_scores_by_every_criterion(backbone, activations):
     a = activations[0]
-    values = {name: scored(backbone, name, seed=4 if name == "random" else None) for name in CRITERIA}
+    # test_gradients.py has the one that looks at gradients.
+    names = [name for name, each in CRITERIA.items() if each.needs != "gradients"]
+    values = {name: scored(backbone, name, seed=4 if name == "random" else None) for name in names}
     weights = np.random.default_rng(3).normal(size=(3, 2, 3, 3)).astype(np.float32)
     np.testing.assert_allclose(values["average_weight"][0], np.abs(weights).mean(axis=(1, 2, 3)), rtol=1e-6)
     np.testing.assert_allclose(values["mean_activation"][0], a.mean(axis=(0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(values["apoz"][0], (a == 0).mean(axis=(0, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(values["bn_scale"][0], [0.5, 2.0, 0.1], rtol=1e-6)
+    np.testing.assert_allclose(values["l2_norm"][0], np.sqrt((weights**2).sum(axis=(1, 2, 3))), rtol=1e-6)
     np.testing.assert_array_equal(values["random"][0], np.random.Generator(np.random.PCG64(4)).random(3))
     for name, (value, score) in values.items():
-        np.testing.assert_array_equal(score, 1 - value if name == "apoz" else value)
+        expected = 1 - value if "apoz" in name else value
+        np.testing.assert_array_equal(score, -expected if name.startswith("reversed_") else expected)
+
+
+def test_bn_scale_without_batch_norm_says_so(backbone):
+    write_channels(backbone / "net", ["conv.weight", "conv.bias"])
+    with pytest.raises(InputError, match=r"bn_scale reads the batch norm .* after conv of .*net there is none"):
+        scored(backbone, "bn_scale")
+
+
+@pytest.mark.parametrize("architecture", ["vgg11_bn", "vgg11"])
+def test_bn_scale_finds_the_batch_norms_of_a_real_architecture(tmp_path, architecture):
+    network = backbones.initialised(architecture, "gap", 2, 0)
+    state = {name: tensor.numpy() for name, tensor in network.state_dict().items() if name.startswith("features")}
+    generator = np.random.default_rng(0)
+    scales = {name: generator.normal(size=64).astype(np.float32) for name in ("features.1.weight",)}
+    save_file(state | scales, tmp_path / "weights.safetensors")
+    tables.write_table(tmp_path / "channels.parquet", channels.derive(network), "channels", {})
+    layers = [vars(layer) for layer in channels.layers_of(network)]
+    write_json(tmp_path / "manifest.json", {"layers": layers})
+    spec, output = {"criterion": "bn_scale", "seed": None}, tmp_path / "scores.parquet"
+    if architecture == "vgg11":
+        with pytest.raises(InputError, match=r"after features\.0 of"):
+            programs.run("score", spec, "--backbone", tmp_path, "--output", output)
+        return
+    programs.run("score", spec, "--backbone", tmp_path, "--output", output)
+    values = tables.read_table(output, "scores")["value"].to_numpy()
+    np.testing.assert_allclose(values[:64], np.abs(scales["features.1.weight"]))
+    assert (values[64:] == 1).all()
 
 
 def test_the_weights_do_not_ask_what_the_data_set_is_and_random_asks_for_its_seed(backbone):
@@ -122,7 +217,7 @@ def test_the_weights_do_not_ask_what_the_data_set_is_and_random_asks_for_its_see
     ("name", "spoil", "message"),
     [
         ("apozz", None, "unknown criterion 'apozz'; allowed: .*average_weight"),
-        ("apoz", "activations.parquet", "give their table with --activations"),
+        ("apoz", "activations.parquet", "give their table with --statistics"),
         ("average_weight", "net/weights.safetensors", r"weights\.safetensors does not exist"),
     ],
 )

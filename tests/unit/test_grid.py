@@ -13,8 +13,8 @@ CELLS = st.builds(
     Cell,
     dataset=st.sampled_from(["digits", "flowers102"]),
     backbone=st.sampled_from(["vgg16", "vgg16_bn"]),
-    criterion=st.sampled_from(["apoz", "average_weight", "random"]),
-    scope=st.sampled_from(["global", "layer"]),
+    criterion=st.sampled_from(["apoz", "average_weight", "random", "reversed_apoz", "apoz@digits", "apoz@mine"]),
+    scope=st.sampled_from(["global", "global_normalized", "layer"]),
     ratio=st.integers(0, 999).map(lambda thousandths: thousandths / 1000),
     round_to=st.sampled_from([None, 8, 16]),
     init=st.sampled_from(["inherited", "random"]),
@@ -60,6 +60,23 @@ def test_the_path_says_the_cell(cell):
     name, drawn = grid.parse_criterion(criterion)
     assert drawn == (cell.seed if cell.criterion == "random" else None)
     assert Cell(dataset, backbone, name, scope, *grid.parse_ratio(ratio), init, int(seed)) == cell
+
+
+@given(CELLS)
+def test_statistics_of_its_own_data_set_make_no_other_cell(cell):
+    own = dataclasses.replace(cell, criterion=f"apoz@{cell.dataset}")
+    assert grid.canonical(own) == grid.canonical(dataclasses.replace(cell, criterion="apoz"))
+    other = dataclasses.replace(cell, criterion="apoz@mine", ratio=0.4, init="inherited")
+    assert grid.canonical(other) == other
+
+
+def test_controls_are_told_from_what_may_be_chosen():
+    from winnow.criteria import CRITERIA
+
+    controls = {name for name in CRITERIA if grid.is_control(name)}
+    assert controls == {"random"} | {name for name, criterion in CRITERIA.items() if criterion.reverse}
+    assert grid.is_control("apoz@mine")
+    assert not grid.is_control("unpruned")
 
 
 def test_an_experiment_has_its_baselines_asked_for_or_not():

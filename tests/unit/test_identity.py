@@ -1,5 +1,6 @@
 """The code digest: what changes it, what does not, and that it misses no module that a program loads."""
 
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from winnow.criteria import CRITERIA
 from winnow.identity import code_digest, sources
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -93,6 +95,17 @@ def test_a_criterions_digest_covers_it_and_what_the_criteria_share(program):
     assert code_digest(program, "b") != before["b"]
     edit(criteria, "return 0", "return 1")
     assert code_digest(program, "a") != before["a"]
+
+
+def test_one_decorator_names_every_criterion_so_that_a_new_one_scores_nothing_again(tmp_path):
+    scripts = tmp_path / "scripts"
+    shutil.copytree(SCRIPTS, scripts)
+    names = [name for name, each in CRITERIA.items() if not each.reverse]
+    before = {name: code_digest(scripts / "score.py", name) for name in names}
+    with open(scripts / "winnow" / "criteria.py", "a") as file:
+        file.write('\n\n@criterion("new", needs="weights")\ndef new(weights):\n    return weights.sum()\n')
+    assert {name: code_digest(scripts / "score.py", name) for name in names} == before
+    assert len(set(before.values())) == len(names)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -30,17 +30,24 @@ def networks(draw):
 
 
 RATIOS = st.integers(0, 999).map(lambda thousandths: thousandths / 1000)
-SCOPES = st.sampled_from(["global", "layer"])
+SCOPES = st.sampled_from(["global", "global_normalized", "layer"])
 ROUND_TO = st.sampled_from([8, 16])
+
+
+def normalised(layers, scores):
+    """Each score by √Σ score² of its layer; the squares of these scores add up exactly in any order."""
+    norms = [math.sqrt(sum(s * s for s, name in zip(scores, layers, strict=True) if name == layer)) for layer in layers]
+    return [score / (norm or 1.0) for score, norm in zip(scores, norms, strict=True)]
 
 
 def brute_force(layers, scores, scope, ratio, min_filters):
     """Remove one filter after another, always the lowest that its layer can spare; None if that is not possible."""
+    scores = normalised(layers, scores) if scope == "global_normalized" else scores
     order = {layer: position for position, layer in enumerate(dict.fromkeys(layers))}
     keep = [True] * len(layers)
     for members in (
         [range(len(layers))]
-        if scope == "global"
+        if scope != "layer"
         else [[i for i, layer in enumerate(layers) if layer == name] for name in order]
     ):
         wanted = math.floor(Fraction(round(ratio * 1000), 1000) * len(members) + Fraction(1, 2))
@@ -75,7 +82,7 @@ def test_the_count_is_exact_the_floor_is_kept_and_both_ratios_are_told(network, 
         result = mask(layers, scores, scope, ratio)
     except InputError:
         assume(False)
-    groups = [layers == layers] if scope == "global" else [layers == name for name in np.unique(layers)]
+    groups = [layers == layers] if scope != "layer" else [layers == name for name in np.unique(layers)]
     for group in groups:
         assert np.count_nonzero(~result.keep[group]) == removals(ratio, np.count_nonzero(group))
     assert all(result.keep[layers == name].any() for name in np.unique(layers))
@@ -97,8 +104,9 @@ def test_a_higher_ratio_keeps_a_subset(network, scope, first, second):
 def test_ranks_are_the_order_of_score_layer_and_index(network, scope):
     layers, scores = network
     rank = mask(layers, scores, scope, 0.0).rank
+    scores = normalised(layers, scores) if scope == "global_normalized" else scores
     order = {layer: position for position, layer in enumerate(dict.fromkeys(layers))}
-    for group in [np.arange(len(layers))] if scope == "global" else [np.flatnonzero(layers == name) for name in order]:
+    for group in [np.arange(len(layers))] if scope != "layer" else [np.flatnonzero(layers == name) for name in order]:
         expected = sorted(group, key=lambda i: (scores[i], order[layers[i]], i))
         assert [rank[i] for i in expected] == list(range(len(group)))
 
@@ -133,6 +141,28 @@ def test_rounding_keeps_the_floor(min_filters, kept):
 def test_constant_scores_go_by_layer_order_and_index():
     layers = np.repeat(["features.10", "features.2"], [3, 3])  # in network order, which is not that of the names
     assert mask(layers, np.zeros(6), "global", 0.5).keep.tolist() == [False, False, True, False, True, True]
+
+
+@given(networks(), RATIOS, st.lists(st.integers(-6, 6), min_size=5, max_size=5))
+def test_normalised_a_layers_own_scale_does_not_matter(network, ratio, exponents):
+    layers, scores = network
+    names = list(dict.fromkeys(layers))
+    scale = np.array([2.0 ** exponents[names.index(layer)] for layer in layers])
+    try:
+        plain = mask(layers, scores, "global_normalized", ratio)
+    except InputError:
+        assume(False)
+    scaled = mask(layers, scores * scale, "global_normalized", ratio)
+    np.testing.assert_array_equal(plain.keep, scaled.keep)
+    np.testing.assert_array_equal(plain.rank, scaled.rank)
+
+
+def test_normalised_a_layer_of_small_scores_is_not_emptied_first_and_zeros_are_no_error():
+    layers = np.repeat(["small", "large", "dead"], [4, 4, 2])
+    scores = np.array([1.0, 2.0, 3.0, 4.0, 100.0, 200.0, 300.0, 400.0, 0.0, 0.0])
+    assert mask(layers, scores, "global", 0.5).keep.tolist() == [False] * 3 + [True, False] + [True] * 3 + [False, True]
+    keep = mask(layers, scores, "global_normalized", 0.5).keep
+    assert keep.tolist() == [False, False, True, True, False, False, True, True, False, True]
 
 
 def test_a_layer_wholly_below_the_others_keeps_its_floor():
@@ -171,7 +201,7 @@ def test_a_ratio_outside_its_range_is_an_error(ratio):
 
 
 def test_an_unknown_scope_is_an_error():
-    with pytest.raises(InputError, match="unknown scope 'block'; allowed: global, layer"):
+    with pytest.raises(InputError, match="unknown scope 'block'; allowed: global, global_normalized, layer"):
         mask(np.array(["a"] * 3), np.arange(3.0), "block", 0.3)
 
 

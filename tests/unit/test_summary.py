@@ -302,6 +302,15 @@ class TestWords:
         assert sentence == "Digits, by layer: mean activation loses 7.0 points at ratio 0.3"
         assert remark == "the random control loses 5.0 points there"
 
+    def test_headline_is_of_no_control_where_there_is_a_criterion(self):
+        accuracies = {"apoz": 0.90, "random": 0.91, "reversed_apoz": 0.92, "apoz@mine": 0.93}
+        sentence, remark = self.headline(accuracies)
+        assert sentence == "Digits, by layer: apoz loses 8.0 points at ratio 0.3"
+        assert remark == "the random control loses 7.0 points there"
+        sentence, remark = self.headline({"random": 0.91, "apoz@mine": 0.93})
+        assert sentence.startswith("Digits, by layer: apoz on mine loses")
+        assert remark == ""
+
     def test_headline_takes_the_ratio_nearest_to_the_claims(self):
         assert self.headline({"apoz": 0.9}, (0.1, 0.35, 0.9))[0].endswith("at ratio 0.35")
 
@@ -384,8 +393,10 @@ class TestProgram:
 
     def test_neither_control_nor_baseline_is_bold(self, tmp_path):
         best = {"unpruned": 0.99, "random": 0.97, "apoz": 0.95, "any": 0.95, "mean_activation": 0.94}
-        fake_results(tmp_path, GRID | {"ratios": [0, 0.4]}, accuracy=lambda one: best[one.criterion])
-        run_summarize(tmp_path, tmp_path / "out", experiment=GRID | {"ratios": [0, 0.4]})
+        best |= {"reversed_apoz": 0.96, "apoz@mine": 0.98}
+        experiment = GRID | {"ratios": [0, 0.4], "criteria": [*GRID["criteria"], "reversed_apoz", "apoz@mine"]}
+        fake_results(tmp_path, experiment, accuracy=lambda one: best[one.criterion])
+        run_summarize(tmp_path, tmp_path / "out", experiment=experiment)
         bold = [line for line in (tmp_path / "out" / "summary.md").read_text().splitlines() if "| **" in line]
         assert [line.split("|")[2].strip() for line in bold] == ["apoz"] * 3
 

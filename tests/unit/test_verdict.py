@@ -208,10 +208,12 @@ def test_validation_chooses_and_the_test_judges(study):
     ]
 
 
-def test_the_control_is_never_chosen_though_it_does_best(study):
-    assert "random" not in {
-        row["criterion"] for name in ("verdicts", "ladder", "claims") for row in study.answer()[name]
-    }
+@pytest.mark.parametrize("control", ["random", "reversed_apoz", "apoz@mine"])
+def test_a_control_is_never_chosen_though_it_does_best(tmp_path, control):
+    losses = LOSSES | {(control, ratio): (-2, -2) for ratio in (0.2, 0.4, 0.6)}
+    answer = Study(tmp_path, losses, criteria=["apoz", "mean_activation", control]).answer()
+    chosen = {row["criterion"] for name in ("verdicts", "ladder", "claims") for row in answer[name]}
+    assert chosen == {"apoz", "mean_activation"}
 
 
 def test_it_fails_with_a_tolerance_of_0_where_accuracy_dropped(tmp_path):
@@ -264,7 +266,11 @@ def test_one_seed_is_said_to_be_one(tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "said"),
-    [({"val": False}, "for want of validation accuracies"), ({"criteria": ["random"]}, "no criterion but the control")],
+    [
+        ({"val": False}, "for want of validation accuracies"),
+        ({"criteria": ["random"]}, "no criterion but controls"),
+        ({"criteria": ["reversed_apoz", "apoz@mine"]}, "no criterion but controls"),
+    ],
 )
 def test_there_is_no_verdict_without_a_choice(tmp_path, changes, said):
     answer = Study(tmp_path, **changes).answer()

@@ -141,6 +141,56 @@ TABLE = {
         | pruned(criteria=["mean_activation"])
         | report(),
     ),
+    "a reversed criterion added": (
+        configured(lambda c: c["experiments"]["small"]["criteria"].append("reversed_apoz")),
+        scores(criteria=["reversed_apoz"])
+        | masks(criteria=["reversed_apoz"])
+        | pruned(criteria=["reversed_apoz"])
+        | report(),
+    ),
+    # On the data set itself it is the plain criterion; the other's statistics are there.
+    "a criterion on another data set added": (
+        configured(lambda c: c["experiments"]["small"]["criteria"].append("apoz@others")),
+        scores(["digits"], ["apoz@others"])
+        | masks(["digits"], ["apoz@others"])
+        | pruned(["digits"], ["apoz@others"])
+        | report(),
+    ),
+    "taylor added": (
+        configured(lambda c: c["experiments"]["small"]["criteria"].append("taylor")),
+        {"differentiate digits/net", "differentiate others/net"}
+        | scores(criteria=["taylor"])
+        | masks(criteria=["taylor"])
+        | pruned(criteria=["taylor"])
+        | report(),
+    ),
+    "helper of gradients edited": (appended("scripts/winnow/gradients.py", CODE), set()),
+    "a new criterion's function": (
+        appended(
+            "scripts/winnow/criteria.py",
+            '\n\n@criterion("new", needs="weights")\ndef new(weights):\n    return weights.sum(axis=(1, 2, 3))\n',
+        ),
+        set(),
+    ),
+    "a new criterion used": (
+        lambda checkout: [
+            appended(
+                "scripts/winnow/criteria.py",
+                '\n\n@criterion("new", needs="weights")\ndef new(weights):\n    return weights.sum(axis=(1, 2, 3))\n',
+            )(checkout),
+            configured(lambda c: c["experiments"]["small"]["criteria"].append("reversed_new"))(checkout),
+        ],
+        scores(criteria=["reversed_new"])
+        | masks(criteria=["reversed_new"])
+        | pruned(criteria=["reversed_new"])
+        | report(),
+    ),
+    "scope added": (
+        configured(lambda c: c["experiments"]["small"]["scopes"].append("global_normalized")),
+        {f"mask {d}/net/{c}/global_normalized/0.500" for d in DATASETS for c in CRITERIA}
+        | {f"finetune {d}/net/{c}/global_normalized/0.500/inherited/0" for d in DATASETS for c in CRITERIA}
+        | report(),
+    ),
     "seed added": (
         configured(lambda c: c["experiments"]["small"]["seeds"].append(1)),
         pruned(seed=1) | baselines(seed=1) | report(),

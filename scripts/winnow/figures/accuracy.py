@@ -11,7 +11,7 @@ import pandas as pd
 from winnow import analysis, summary
 from winnow.figures import look
 from winnow.figures.look import Figure, Group
-from winnow.grid import UNPRUNED
+from winnow.grid import UNPRUNED, is_control
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ def against_cost(frame: pd.DataFrame, dataset: str, backbone: str, cost: str) ->
     """Accuracy against a cost, a panel a scope, the Pareto front over all of them marked.
 
     The front is chosen on validation accuracy, as a user would have to choose, and drawn at test accuracy. Networks
-    have inherited weights, or random ones where the experiment has no others.
+    have inherited weights, or random ones where the experiment has no others. Controls are drawn, never on the front.
 
     Parameters
     ----------
@@ -98,8 +98,9 @@ def against_cost(frame: pd.DataFrame, dataset: str, backbone: str, cost: str) ->
     networks = pd.concat([baseline_row[baseline_row[cost].notna()], rows])
     # Without validation images there is no other choice.
     judged, images = ("val_accuracy", "validation") if networks["val_accuracy"].notna().all() else ("accuracy", "test")
-    chosen = analysis.pareto_front(networks[cost].to_numpy(float), networks[judged].to_numpy(float))
-    front = networks[chosen].sort_values([cost, "accuracy"])
+    choice = networks[~networks["criterion"].map(is_control)]
+    chosen = analysis.pareto_front(choice[cost].to_numpy(float), choice[judged].to_numpy(float))
+    front = choice[chosen].sort_values([cost, "accuracy"])
 
     styles = look.styles(rows["criterion"])
     data, baseline = _plotted(rows, cost), _plotted(baseline_row, cost)
@@ -115,7 +116,7 @@ def against_cost(frame: pd.DataFrame, dataset: str, backbone: str, cost: str) ->
         for scope in scopes
     }
     sentence = _front_sentence(front, baseline_row, dataset, cost)
-    where = " over both scopes" if len(scopes) == 2 else ""
+    where = " over all scopes" if len(scopes) > 1 else ""
     weights = "" if rows["init"].iloc[0] == "inherited" else f" {summary.INIT_NAMES['random'].capitalize()}."
     notes = [f"Rings and dotted line: the Pareto front{where}, on {images} images", f"{backbone}; {_bands(rows)}"]
     return Figure(

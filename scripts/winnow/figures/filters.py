@@ -12,7 +12,7 @@ import pandas as pd
 from winnow import analysis, summary
 from winnow.figures import look
 from winnow.figures.look import Figure, Group
-from winnow.grid import ANY, RANDOM
+from winnow.grid import ANY, RANDOM, REVERSED, is_control
 
 # (criterion, ratio) → its masks, (units,) bool each: one, or one a seed for the control.
 Masks = Mapping[tuple[str, float], Sequence[np.ndarray]]
@@ -87,7 +87,7 @@ def kept_by_layer(layers: np.ndarray, masks: Masks, dataset: str, backbone: str,
 def _widths_sentence(widths: pd.DataFrame, criteria: list[str], dataset: str, scope: str) -> str:
     """The layer on which two criteria differ most; of one criterion, the layers that it cuts most and least."""
     ratio = summary.headline_ratio(widths["ratio"])
-    compared = [name for name in criteria if name != RANDOM] or criteria
+    compared = [name for name in criteria if not is_control(name)] or criteria
     shares = (
         widths[(widths["ratio"] == ratio) & widths["criterion"].isin(compared)]
         .pivot(index="layer", columns="criterion", values="percent")
@@ -118,9 +118,9 @@ def rank_correlation(
     Returns
     -------
     Figure or None
-        None without two criteria beside the control, or where none of the correlations is defined.
+        None without two criteria beside random and reversed ones, or where none of the correlations is defined.
     """
-    compared = {name: scores[name] for name in look.ordered(scores) if name not in (RANDOM, ANY)}
+    compared = {name: scores[name] for name in look.ordered(scores) if _has_an_order_of_its_own(name)}
     found = analysis.rank_correlations(layers, compared)
     overall = found[found["layer"].isna()].dropna(subset="correlation").sort_values("correlation", kind="stable")
     if overall.empty:
@@ -171,6 +171,11 @@ def rank_correlation(
     )
 
 
+def _has_an_order_of_its_own(criterion: str) -> bool:
+    """Neither drawn, nor another's order backwards. What the images of another data set give is worth comparing."""
+    return criterion not in (RANDOM, ANY) and not criterion.startswith(REVERSED)
+
+
 def _pair(row: pd.Series) -> str:
     return f"{summary.label(row['first'])} and {summary.label(row['second'])}"
 
@@ -188,9 +193,9 @@ def overlap(layers: np.ndarray, masks: Masks, dataset: str, backbone: str, scope
     Returns
     -------
     Figure or None
-        None without two criteria beside the control.
+        None without two criteria beside random and reversed ones.
     """
-    criteria = [name for name in look.ordered(name for name, _ in masks) if name not in (RANDOM, ANY)]
+    criteria = [name for name in look.ordered(name for name, _ in masks) if _has_an_order_of_its_own(name)]
     ratios = sorted({ratio for _, ratio in masks})
     groups = layers if scope == "layer" else np.zeros(len(layers))
     rows = []

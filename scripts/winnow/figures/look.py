@@ -16,10 +16,10 @@ import vl_convert
 
 from winnow import summary
 from winnow.files import atomic_path
-from winnow.grid import ANY, RANDOM, UNPRUNED
+from winnow.grid import ANY, RANDOM, UNPRUNED, is_control
 
-# Colours of Okabe & Ito, "Color Universal Design" (2008), told apart with any colour vision; the control, which is not
-# one of those compared, is gray and dashed. Shapes tell the series apart where colour does not.
+# Colours of Okabe & Ito, "Color Universal Design" (2008), told apart with any colour vision; controls, which are not
+# among those compared, are dashed, and the random one is gray. Shapes tell the series apart where colour does not.
 LOOKS = {
     "apoz": ("#0072B2", "circle"),
     "mean_activation": ("#D55E00", "square"),
@@ -84,7 +84,7 @@ def legend_entry(criterion: str) -> str:
 
 def ordered(criteria: Iterable[str]) -> list[str]:
     """Criteria in alphabetical order, then those that nobody chooses."""
-    return sorted(set(criteria), key=lambda name: (name in (ANY, RANDOM, UNPRUNED), name))
+    return sorted(set(criteria), key=lambda name: (name in (ANY, UNPRUNED) or is_control(name), name))
 
 
 def styles(criteria: Iterable[str]) -> dict[str, tuple[str, str, list[int]]]:
@@ -92,7 +92,7 @@ def styles(criteria: Iterable[str]) -> dict[str, tuple[str, str, list[int]]]:
     names = ordered(criteria)
     spare = iter(SPARE_LOOKS * len(names))
     looks = {name: LOOKS.get(name) or next(spare) for name in names}
-    return {legend_entry(name): (*look, DASHED if name == RANDOM else SOLID) for name, look in looks.items()}
+    return {legend_entry(name): (*look, DASHED if is_control(name) else SOLID) for name, look in looks.items()}
 
 
 def series(styles: dict[str, tuple[str, str, list[int]]]) -> tuple[alt.Color, alt.Shape, alt.StrokeDash]:

@@ -9,7 +9,7 @@ import pandas as pd
 from winnow import summary
 from winnow.figures import look
 from winnow.figures.look import Figure, Group
-from winnow.grid import RANDOM, UNPRUNED
+from winnow.grid import UNPRUNED, is_control
 
 
 def inherited_less_random(gains: pd.DataFrame, dataset: str, backbone: str) -> Figure:
@@ -38,7 +38,7 @@ def inherited_less_random(gains: pd.DataFrame, dataset: str, backbone: str) -> F
             *_layers(data[data["scope"].isin([scope, "none"])], styles, x, y)
         ).properties(width=width, height=look.HEIGHT)
 
-    pruned = gains[(gains["scope"] != "none") & (gains["criterion"] != RANDOM)]
+    pruned = gains[(gains["scope"] != "none") & ~gains["criterion"].map(is_control)]
     pruned = pruned if len(pruned) else gains[gains["scope"] != "none"]
     ratio = summary.headline_ratio(pruned["ratio"])
     row = pruned[pruned["ratio"] == ratio].sort_values("gain", ascending=False, kind="stable").iloc[0]

@@ -1,0 +1,55 @@
+"""Differentiate the loss on the training images by what every filter does. Needs a data set's store and a backbone;
+makes the table of gradients: float32, evaluation transform, per class, under a last layer that is fitted first."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from winnow.runtime import workers
+
+if __name__ == "__main__":
+    workers.delegate(__file__)
+
+from tqdm import tqdm
+
+from winnow import backbones, cli, gradients, statistics, tables
+from winnow.runtime import devices
+from winnow.store import Store
+
+# Bytes of the largest activation map of a batch: a backward pass keeps all of them, some ten times as much.
+BATCH_BYTES = 2**26
+
+
+def main(arguments: argparse.Namespace) -> None:
+    store = Store.open(arguments.dataset)
+    backbone = backbones.load(arguments.backbone)
+    lease = devices.lease(arguments.gpu)
+    devices.threads()
+    network = backbone.network().to(lease.device)
+    rows = store.rows("train")
+    classes = len(store.classes)
+
+    def batches():
+        return statistics.batches_of(store, rows, backbone.manifest, lease.device, BATCH_BYTES)
+
+    with tqdm(total=2 * rows.size, unit="image", mininterval=5) as bar:
+        gradients.fit_head(network, batches, classes, bar.update)
+        table = gradients.measure(network, backbone.manifest["layers"], batches, classes, bar.update)
+    tables.write_table(arguments.output, table, "gradients", {"spec": arguments.spec})
+    print(f"{backbone.units} filters over {rows.size} images of {classes} classes on {lease.name}")
+
+
+def parser() -> argparse.ArgumentParser:
+    result = cli.parser(__doc__)
+    result.add_argument("--dataset", type=Path, required=True, metavar="DIR")
+    result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
+    result.add_argument("--output", type=Path, required=True, metavar="FILE")
+    result.add_argument(
+        "--gpu", type=int, default=0, metavar="N", help="1 to lease a GPU, if there is one (default: 0)"
+    )
+    return result
+
+
+if __name__ == "__main__":
+    cli.run(parser(), main)

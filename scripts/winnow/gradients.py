@@ -1,0 +1,181 @@
+"""The gradient pass: how much the loss would change, to first order, if a filter's output were set to zero.
+
+The loss is the cross-entropy of the backbone with a last layer for the data set's own classes, fitted to the features
+that the backbone gives on the training images; everything else is as it was pretrained. That is a stand-in for the
+fine-tuned network, which does not exist yet when filters are chosen, and has limits: the features below the last layer
+are not adapted to the data set, and images that the fitted layer is sure of hardly count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+
+from winnow.backbones import last_linear
+from winnow.files import InputError
+from winnow.statistics import full_float32
+from winnow.tables import SCHEMAS
+
+Batches = Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]
+
+
+def fit_head(
+    network: nn.Module, batches: Batches, classes: int, progress: Callable[[int], None] = lambda images: None
+) -> None:
+    """Put a last layer for the data set's classes into the network, fitted on the inputs of its old one.
+
+    It is the multinomial logistic regression that minimises Σ cross-entropy + ½‖W‖² over standardised features, found
+    by L-BFGS from zero: no seed. A class without images has probability 0.
+
+    Parameters
+    ----------
+    network
+        In eval mode, float32, on the batches' device.
+    batches
+        Gives pairs of normalised images (N, 3, H, W) and labels (N,).
+    classes
+        Number of classes.
+    progress
+        Called with the number of images after each batch.
+
+    Raises
+    ------
+    InputError
+        If there are images of fewer than two classes, or features are not finite.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    name = last_linear(network)
+    features, labels = [], []
+    hook = network.get_submodule(name).register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
+    try:
+        with torch.inference_mode(), full_float32():
+            for images, classes_of_images in batches():
+                network(images)
+                features[-1] = features[-1].double().cpu()
+                labels.append(classes_of_images.cpu())
+                progress(images.shape[0])
+    finally:
+        hook.remove()
+    y = torch.cat(labels).numpy() if labels else np.empty(0)
+    known = np.unique(y)
+    if known.size < 2:
+        raise InputError(f"a gradient needs training images of at least two classes, there are {known.size}")
+    x = torch.cat(features).numpy()
+    if not np.isfinite(x).all():
+        raise InputError(
+            f"inputs of the last layer, {name}, are not finite numbers: "
+            "check the backbone's weights and its mean and std"
+        )
+    scaler = StandardScaler(copy=False)
+    regression = LogisticRegression(C=1.0, tol=1e-6, max_iter=1000)
+    regression.fit(scaler.fit_transform(x), y)
+    weight, bias = regression.coef_, regression.intercept_
+    if known.size == 2:
+        # scikit-learn keeps the difference of two classes only, whose softmax is the same.
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    layer = nn.Linear(x.shape[1], classes).requires_grad_(False)
+    layer.weight.zero_()
+    layer.bias.fill_(-torch.inf)
+    layer.weight[known] = torch.from_numpy(weight / scaler.scale_).float()
+    layer.bias[known] = torch.from_numpy(bias - weight / scaler.scale_ @ scaler.mean_).float()
+    network.set_submodule(name, layer.to(next(network.parameters())))
+
+
+def measure(
+    network: nn.Module,
+    layers: Sequence[Mapping[str, Any]],
+    batches: Batches,
+    classes: int,
+    progress: Callable[[int], None] = lambda images: None,
+) -> pa.Table:
+    """Run the network forwards and backwards over all images and add up, a class, what filters contribute to the loss.
+
+    With a the output of a filter after the ReLU and L the image's cross-entropy, an image adds |Σ a · ∂L/∂a|, the sum
+    over the positions of the filter's map.
+
+    Parameters
+    ----------
+    network
+        In eval mode, float32, on the batches' device, its last layer fitted by :func:`fit_head`.
+    layers
+        The manifest's prunable layers in network order: ``layer``, ``filters`` and ``activation``, the name of the ReLU
+        after it.
+    batches
+        As for :func:`fit_head`. Results do not depend on sizes, beyond last bits.
+    classes
+        Number of classes. One that has no image gets rows with zero images.
+    progress
+        Called with the number of images after each batch.
+
+    Returns
+    -------
+    pyarrow.Table
+        Of the schema "gradients": layer by layer, filter by filter, class by class.
+
+    Raises
+    ------
+    InputError
+        If a layer's gradients are not finite; the message names the first.
+    """
+    device = next(network.parameters()).device
+    sums = [torch.zeros(classes, layer["filters"], dtype=torch.float64, device=device) for layer in layers]
+    counts = torch.zeros(classes, dtype=torch.float64, device=device)
+    positions = [0] * len(layers)
+    numbers = torch.arange(classes, device=device)[:, None]
+    # (classes, N): 1 where the image is of the class, as in the statistics pass.
+    members = torch.empty(0)
+
+    def hook_of(number: int) -> Callable:
+        def forwards(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+            positions[number] = output.shape[2] * output.shape[3]
+            maps = output.detach()
+
+            def backwards(gradient: torch.Tensor) -> None:
+                effect = (maps * gradient).flatten(2).sum(2, dtype=torch.float64)
+                sums[number] += members @ effect.abs()
+
+            output.register_hook(backwards)
+
+        return forwards
+
+    network.requires_grad_(False)
+    hooks = [
+        network.get_submodule(layer["activation"]).register_forward_hook(hook_of(number))
+        for number, layer in enumerate(layers)
+    ]
+    try:
+        with full_float32():
+            for images, labels in batches():
+                members = (labels == numbers).double()
+                counts += members.sum(1)
+                # No parameter is trained: it is through the images that there is something to differentiate by.
+                logits = network(images.requires_grad_())
+                nn.functional.cross_entropy(logits, labels.long(), reduction="sum").backward()
+                progress(images.shape[0])
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+    images = counts.cpu().numpy().astype(np.int64)
+    tables = []
+    for number, layer in enumerate(layers):
+        found, filters = sums[number].cpu().numpy(), layer["filters"]
+        if not np.isfinite(found).all():
+            raise InputError(f"gradients at {layer['activation']}, after {layer['layer']}, are not finite numbers")
+        columns = {
+            "layer": np.repeat(layer["layer"], filters * classes),
+            "filter": np.repeat(np.arange(filters), classes),
+            "class": np.tile(np.arange(classes), filters),
+            "images": np.tile(images, filters),
+            "positions": np.repeat(positions[number], filters * classes),
+            "sum": found.T.ravel(),
+        }
+        tables.append(pa.table({name: columns[name] for name in SCHEMAS["gradients"].names}, SCHEMAS["gradients"]))
+    return pa.concat_tables(tables)

@@ -1,0 +1,145 @@
+"""The gradient pass against numerical derivatives and brute force, and the last layer that it fits first."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from winnow import backbones, channels, gradients, tables
+from winnow.files import InputError
+from winnow.store import Entry, write_store
+
+from . import programs
+from .test_backbones import imported
+from .test_statistics import batched, outputs
+
+
+@pytest.fixture(params=["vgg_digits", "vgg11_bn"])
+def small(request):
+    """A network in float64, its layers, images and labels; of class 2 of 4 there is no image."""
+    side = 8 if request.param == "vgg_digits" else 32
+    network = backbones.initialised(request.param, "gap", 5, 0).eval().double()
+    layers = [vars(layer) for layer in channels.layers_of(network)]
+    images = torch.randn(7, 3, side, side, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return network, layers, images, torch.tensor([0, 3, 3, 0, 1, 1, 3], dtype=torch.int16)
+
+
+def fitted(network, images, labels, size=3):
+    gradients.fit_head(network, lambda: batched(images, labels, size), 4)
+    return network
+
+
+def loss_with(network, name, a, label):
+    """The loss of one image as a function of the output of the module ``name``."""
+    modules = list(network.features.named_children())
+    start = 1 + [child for child, _ in modules].index(name.split(".")[1])
+    x = a
+    for _, module in modules[start:]:
+        x = module(x)
+    return nn.functional.cross_entropy(network.classifier(torch.flatten(network.avgpool(x), 1)), label[None].long())
+
+
+def test_equals_numerical_derivatives_summed_image_by_image(small):
+    network, layers, images, labels = small
+    fitted(network, images, labels)
+    table = gradients.measure(network, layers, lambda: batched(images, labels, 3), 4).to_pandas()
+    # With one filter's map scaled, (L((1 + h)·a) − L((1 − h)·a)) / 2h is Σ a · ∂L/∂a. A larger h would cross the kinks
+    # of ReLUs and maxima.
+    for layer in (layers[0], layers[-1]):
+        maps = outputs(network, layers, images)[layers.index(layer)]
+        for k in (0, layer["filters"] - 1):
+            effects = []
+            for n in range(len(labels)):
+                scaled = {}
+                for h in (1e-7, -1e-7):
+                    a = maps[n : n + 1].clone()
+                    a[:, k] *= 1 + h
+                    with torch.no_grad():
+                        scaled[h] = loss_with(network, layer["activation"], a, labels[n]).item()
+                effects.append(abs(scaled[1e-7] - scaled[-1e-7]) / 2e-7)
+            rows = table[(table["layer"] == layer["layer"]) & (table["filter"] == k)].set_index("class")
+            for c in range(4):
+                expected = sum(e for e, label in zip(effects, labels, strict=True) if label == c)
+                assert rows.loc[c, "sum"] == pytest.approx(expected, rel=1e-4, abs=1e-7)
+                assert rows.loc[c, "images"] == int((labels == c).sum())
+            assert (rows["positions"] == maps.shape[2] * maps.shape[3]).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_batches_do_not_change_the_sums(small, size):
+    network, layers, images, labels = small
+    fitted(network, images, labels)
+    expected = gradients.measure(network, layers, lambda: batched(images, labels, 4), 4)
+    found = gradients.measure(network, layers, lambda: batched(images, labels, size), 4)
+    assert found.drop_columns("sum") == expected.drop_columns("sum")
+    np.testing.assert_allclose(found["sum"], expected["sum"], rtol=1e-9, atol=1e-15)
+
+
+def test_the_fitted_layer_is_at_the_minimum_and_knows_classes_without_images(small):
+    network, _, images, labels = small
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items() if "classifier" not in name}
+    features = []
+    hook = network.get_submodule(backbones.last_linear(network)).register_forward_pre_hook(
+        lambda module, inputs: features.append(inputs[0].detach())
+    )
+    network(images)
+    hook.remove()
+    fitted(network, images, labels)
+    layer = network.get_submodule(backbones.last_linear(network))
+    assert layer.out_features == 4
+    assert network(images).softmax(1)[:, 2].max() == 0
+    assert all((network.state_dict()[name] == tensor).all() for name, tensor in before.items())
+    # In terms of standardised features, the gradient of Σ loss + ½‖W‖² is 0 at the minimum.
+    (x,) = features
+    mean, std = x.mean(0), x.std(0, unbiased=False)
+    std = torch.where(std > 0, std, 1.0)
+    known = [0, 1, 3]
+    weight = (layer.weight[known].detach() * std).requires_grad_()
+    bias = (layer.bias[known] + layer.weight[known] @ mean).detach().requires_grad_()
+    y = torch.tensor([known.index(int(label)) for label in labels])
+    logits = (x - mean) / std @ weight.T + bias
+    (nn.functional.cross_entropy(logits, y, reduction="sum") + (weight**2).sum() / 2).backward()
+    assert weight.grad.abs().max() < 1e-4
+    assert bias.grad.abs().max() < 1e-4
+
+
+def test_two_classes_have_the_same_layer_as_many():
+    generator = torch.Generator().manual_seed(0)
+    network = backbones.initialised("vgg_digits", "gap", 5, 0).eval().double()
+    images = torch.randn(8, 3, 8, 8, generator=generator, dtype=torch.float64)
+    labels = torch.arange(8) % 2
+    gradients.fit_head(network, lambda: batched(images, labels, 8), 2)
+    layer = network.get_submodule(backbones.last_linear(network))
+    torch.testing.assert_close(layer.weight[0], -layer.weight[1])
+    assert (network(images).argmax(1) == labels).double().mean() > 0.7
+
+
+def test_images_of_one_class_and_weights_that_are_not_finite_are_errors(small):
+    network, _, images, labels = small
+    with pytest.raises(InputError, match="at least two classes, there are 1"):
+        fitted(network, images, torch.zeros_like(labels))
+    next(network.parameters()).data[0] = torch.nan
+    with pytest.raises(InputError, match=r"inputs of the last layer, classifier\.0, are not finite"):
+        fitted(network, images, labels)
+
+
+def test_the_program_makes_the_same_table_twice_and_taylor_is_a_query_over_it(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+    stream = ((Entry(str(n), n % 3, None, 8, 8), pixels[n]) for n in range(12))
+    manifest = {"classes": ["p", "q", "r"], "store_size": 8, "image_size": 8, "spec": {}}
+    write_store(tmp_path / "dataset", stream, lambda entries: ["train"] * 9 + ["test"] * 3, manifest)
+    imported(tmp_path / "net", architecture="vgg_digits")
+    arguments = ["--dataset", tmp_path / "dataset", "--backbone", tmp_path / "net", "--output"]
+    for name in "ab":
+        programs.run("differentiate", {"dataset": "d"}, *arguments, tmp_path / f"{name}.parquet")
+    table = tables.read_table(tmp_path / "a.parquet", "gradients")
+    assert table == tables.read_table(tmp_path / "b.parquet", "gradients")
+    given = ["--backbone", tmp_path / "net", "--statistics", tmp_path / "a.parquet"]
+    output = tmp_path / "scores.parquet"
+    programs.run("score", {"criterion": "taylor", "seed": None}, *given, "--output", output)
+    values = tables.read_table(output, "scores")["value"].to_numpy()
+    frame = table.to_pandas()
+    groups = frame.groupby(["layer", "filter"], sort=False)
+    expected = groups["sum"].sum() / (groups["images"].sum() * groups["positions"].first())
+    np.testing.assert_allclose(values, expected, rtol=1e-12)
+    assert values.max() > 0
