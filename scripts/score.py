@@ -1,5 +1,5 @@
-"""Score every filter by one criterion. Needs a backbone and, for a criterion that looks at them, its activations; makes
-the table of scores, higher meaning keep."""
+"""Score every unit by one criterion. Needs a backbone and, for a criterion that looks at them, its activations; makes
+the table of scores, higher meaning keep. A unit is a filter, or several of different layers that go together."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ def main(arguments: argparse.Namespace) -> None:
         raise InputError(f"unknown criterion {spec['criterion']!r}; allowed: {', '.join(CRITERIA)}")
     criterion = CRITERIA[spec["criterion"]]
     layers = read_json(arguments.backbone / "manifest.json")["layers"]
+    unit, layer, index = members(arguments.backbone / "channels.parquet", layers)
+    # A unit is named after its first member in network order.
+    _, first = np.unique(unit, return_index=True)
     if criterion.needs == "weights":
         weights = convolutions(arguments.backbone / "weights.safetensors", layers)
         values = [criterion.function(weight) for weight in weights]
@@ -37,11 +40,18 @@ def main(arguments: argparse.Namespace) -> None:
     else:
         # The bit generator is named: a drawn mask must not change when numpy's default does.
         generator = np.random.Generator(np.random.PCG64(spec["seed"] or 0))
-        values = [criterion.function(layer["filters"], generator) for layer in layers]
-    value = np.concatenate(values)
+        sizes = np.bincount(layer[first], minlength=len(layers))
+        values = [criterion.function(size, generator) for size in sizes.tolist()]
+    if criterion.needs == "nothing":
+        value = np.concatenate(values)
+    else:
+        heard = spoken_of(spec["criterion"], unit, layer, layers)
+        start = np.concatenate([[0], np.cumsum([each["filters"] for each in layers])])
+        of_member = np.concatenate(values)[start[layer] + index][heard]
+        value = np.bincount(unit[heard], of_member) / np.bincount(unit[heard])
     rows = {
-        "layer": np.repeat([layer["layer"] for layer in layers], [layer["filters"] for layer in layers]),
-        "filter": np.concatenate([np.arange(layer["filters"]) for layer in layers]),
+        "layer": np.array([each["layer"] for each in layers])[layer[first]],
+        "filter": index[first],
         "value": value,
         "score": criterion.score(value),
     }
@@ -49,6 +59,37 @@ def main(arguments: argparse.Namespace) -> None:
     print(
         f"{value.size} filters of {len(layers)} layers: {spec['criterion']} from {value.min():.4g} to {value.max():.4g}"
     )
+
+
+def members(path: Path, layers: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every unit's members: unit, position of the layer in ``layers``, filter; by unit, then layer, then filter."""
+    channels = tables.read_table(path, "channels")
+    place = {each["layer"]: position for position, each in enumerate(layers)}
+    names = channels["layer"].combine_chunks().dictionary_encode()
+    layer = np.array([place[name] for name in names.dictionary.to_pylist()])[names.indices.to_numpy()]
+    rows = np.stack([channels["unit"].to_numpy(), layer, channels["filter"].to_numpy()])
+    unit, layer, index = np.unique(rows, axis=1)
+    return unit, layer, index
+
+
+def spoken_of(name: str, unit: np.ndarray, layer: np.ndarray, layers: list[dict[str, Any]]) -> np.ndarray:
+    """Which members a criterion has a value for, as (members,) bool.
+
+    Raises
+    ------
+    InputError
+        If it has none for a whole unit.
+    """
+    wanted = CRITERIA[name].activations
+    heard = np.array([wanted is None or each["function"] in wanted for each in layers])[layer]
+    silent = np.flatnonzero(np.bincount(unit, heard) == 0)
+    if silent.size:
+        example = layers[layer[np.flatnonzero(unit == silent[0])[0]]]
+        raise InputError(
+            f"{name} needs filters with an activation of {', '.join(wanted)}: that of layer {example['layer']}"
+            f" is {example['function']}, as for {silent.size} of {unit.max() + 1} units"
+        )
+    return heard
 
 
 def convolutions(path: Path, layers: list[dict[str, Any]]) -> list[np.ndarray]:

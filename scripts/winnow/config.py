@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from winnow.architectures import NAMES as ARCHITECTURES
 from winnow.criteria import CRITERIA
 from winnow.files import InputError
 
-ARCHITECTURES = (*(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")), "vgg_digits")
 SOURCES = ("digits", "flowers102", "cats_vs_dogs", "folder")
 # "any" stands for by-layer cells with random weights (see winnow.grid), it is nobody's criterion.
 CRITERION_NAMES = tuple(name for name in CRITERIA if name != "any")

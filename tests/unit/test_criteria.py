@@ -83,8 +83,11 @@ def test_activations_of_another_network_or_of_no_image_are_an_error(activations)
 def backbone(tmp_path, activations):
     """A folder with a backbone of one layer, whose activations lie beside it."""
     weights = np.random.default_rng(3).normal(size=(3, 2, 3, 3)).astype(np.float32)
-    layers = [{"layer": "conv", "filters": 3, "activation": "relu"}]
+    layers = [{"layer": "conv", "filters": 3, "activation": "relu", "function": "relu"}]
     write_json(tmp_path / "net" / "manifest.json", {"layers": layers})
+    rows = {"unit": range(3), "layer": ["conv"] * 3, "filter": range(3), "tensor": ["conv.weight"] * 3}
+    rows |= {"dimension": [0] * 3, "first": range(3), "length": [1] * 3, "stride": [1] * 3}
+    tables.write_table(tmp_path / "net" / "channels.parquet", rows, "channels", {})
     save_file({"conv.weight": weights, "classifier.weight": weights}, tmp_path / "net" / "weights.safetensors")
     tables.write_table(tmp_path / "activations.parquet", activations[1], "activations", {})
     return tmp_path
