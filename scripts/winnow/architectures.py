@@ -11,7 +11,6 @@ TORCHVISION = (
     *(f"efficientnet_{size}" for size in ("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7", "v2_s", "v2_m", "v2_l")),
     "googlenet",
     "inception_v3",
-    *(f"mnasnet{width}" for width in ("0_5", "0_75", "1_0", "1_3")),
     "mobilenet_v2",
     "mobilenet_v3_large",
     "mobilenet_v3_small",

@@ -62,8 +62,8 @@ for _depth, _letter in ((11, "A"), (13, "B"), (16, "D"), (19, "E")):
         )
 
 
-# With their published weights they rescale their images themselves. Classifiers that they have amid the network serve its
-# training alone, and are left out.
+# With their published weights they rescale their images themselves. The classifiers amid the network serve its training
+# alone, and are left out.
 _AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 # A global average pool and one linear layer take the place of more than that.
 _GAP = ("alexnet", "mobilenet_v3_large", "mobilenet_v3_small")
@@ -73,6 +73,10 @@ def _torchvision(name: str, head: str, classes: int) -> nn.Module:
     if head == "gap" and name not in _GAP:
         raise InputError(f"{name} has no head gap, its own is as small; allowed: classifier")
     options = {"transform_input": True, "aux_logits": False, "init_weights": False} if name in _AUXILIARY else {}
+    if name.startswith("regnet"):
+        # Its widths are computed with tensors, which must have values.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            return get_model(name, weights=None, num_classes=classes).to("meta")
     network = get_model(name, weights=None, num_classes=classes, **options)
     if head == "gap":
         width = [module for module in network.features.modules() if isinstance(module, nn.Conv2d)][-1].out_channels

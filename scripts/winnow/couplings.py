@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch_pruning.ops import OPTYPE
 
 from winnow import surgery, tracing
-from winnow.files import InputError
+from winnow.files import InputError, first_line
 from winnow.tables import SCHEMAS
 
 # Sides of the image that the graph is derived with: the first that the network takes.
@@ -101,7 +101,8 @@ def derive(
         reason = next((holds[layer].reason for layer in group if holds[layer].reason), None)
         if reason is None:
             sound.append(group)
-        left_out |= dict.fromkeys(group, reason) if reason else {}
+        else:
+            left_out |= {layer: holds[layer].reason or reason for layer in group}
     # What scales the outputs of others goes with them, but is no filter whose outputs say what they are worth.
     scaling = {name for name, calls in activations.items() if calls[0].function in tracing.GATES}
     gates = {name for group in sound if not scaling.issuperset(group) for name in scaling.intersection(group)}
@@ -117,16 +118,22 @@ def derive(
         table = _table(nodes, sound, gates, order)
         if _difference(network, image, table):
             raise InputError(f"the filters of {type(network).__name__} cannot be removed without changing one another")
+    named = [LeftOut(layer, left_out[layer]) for layer in [*order, *unused] if layer in left_out]
     if not table.num_rows:
-        reasons = "; ".join(f"{layer}: {reason}" for layer, reason in list(left_out.items())[:3])
+        reasons = "; ".join(f"{each.layer}: {each.reason}" for each in named[:3])
         raise InputError(f"{type(network).__name__} has no filter that can be removed: {reasons}")
     members = set(table["layer"].unique().to_pylist())
-    named = [LeftOut(layer, left_out[layer]) for layer in [*order, *unused] if layer in left_out]
     return table, [layer for layer in order if layer in members], named
 
 
 def drawn(network: nn.Module) -> nn.Module:
-    """A copy in double precision and eval mode, its tensors drawn so that no channel is like another or silent."""
+    """A copy in double precision and eval mode, its tensors drawn so that no channel is like another or silent.
+
+    Raises
+    ------
+    InputError
+        If the network takes no plain state dict.
+    """
     generator = torch.Generator().manual_seed(0)
     copied = copy.deepcopy(network).to("meta").double().to_empty(device="cpu").eval()
     for name, tensor in copied.state_dict(keep_vars=True).items():
@@ -139,6 +146,10 @@ def drawn(network: nn.Module) -> nn.Module:
             tensor.normal_(0, 0.1, generator=generator)
         else:
             tensor.uniform_(0.5, 1.5, generator=generator)
+    try:
+        copied.load_state_dict(dict(copied.state_dict()))
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"{type(network).__name__} does not load its own tensors: {first_line(error)}") from None
     return copied.requires_grad_()
 
 
@@ -165,7 +176,7 @@ def _holds(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         graph = torch_pruning.DependencyGraph().build_dependency(network, image, verbose=False)
-    found = {}
+    state, found = network.state_dict(), {}
     for name in activations:
         convolution = network.get_submodule(name)
         everything = list(range(convolution.out_channels))
@@ -180,6 +191,9 @@ def _holds(
             hold.reason = hold.reason or reason
             pair = np.asarray(item.root_idxs), np.asarray(item.idxs)
             for slot in slots:
+                if pair[1].max() >= state[slot.tensor].shape[slot.dimension]:
+                    hold.reason = hold.reason or SHAPES
+                    continue
                 before = hold.pairs.get(slot, (np.empty(0, int), np.empty(0, int)))
                 hold.pairs[slot] = tuple(np.concatenate(both) for both in zip(before, pair, strict=True))
     return found
@@ -260,47 +274,38 @@ def _table(nodes: _Nodes, groups: Sequence[Sequence[str]], gates: set[str], orde
     nobody's alone is the first member's.
     """
     members = sorted((name for group in groups for name in group if name not in gates), key=order.__getitem__)
-    owner: dict[int, tuple[str, int]] = {}  # label → first member
+    size = 1 + max(labels.max() for labels in nodes.slots.values())
+    unit, first_layer, first_filter = (np.full(size, -1) for _ in range(3))
+    count = 0
     for name in members:
-        labels = nodes.slots[_Slot(f"{name}.weight", 0)].tolist()
-        for index, label in enumerate(labels):
-            owner.setdefault(label, (name, index))
-    unit = {label: number for number, label in enumerate(owner)}
+        labels = nodes.slots[_Slot(f"{name}.weight", 0)]
+        new, index = np.unique(labels, return_index=True)
+        new, index = new[unit[new] < 0], index[unit[new] < 0]
+        ranked = np.argsort(index)
+        unit[new[ranked]] = count + np.arange(new.size)
+        first_layer[new], first_filter[new] = order[name], index
+        count += new.size
 
-    rows: dict[str, list] = {name: [] for name in SCHEMAS["channels"].names}
-    for slot, labels in nodes.slots.items():
-        layer = slot.tensor.rpartition(".")[0]
-        mine = layer in members and slot.dimension == 0
-        for label, first, length in _runs(labels):
-            if label not in unit:
-                continue
-            number, (first_layer, first_filter) = unit[label], owner[label]
-            if mine:
-                found = [(number, layer, index, slot.tensor, 0, index, 1, 1) for index in range(first, first + length)]
-            else:
-                found = [(number, first_layer, first_filter, slot.tensor, slot.dimension, first, length, 1)]
-            for row in found:
-                for name, value in zip(rows, row, strict=True):
-                    rows[name].append(value)
-    table = pa.table(rows, schema=SCHEMAS["channels"])
-    place = {name: position for position, name in enumerate(order)}
-    return table.take(
-        np.lexsort(
-            (
-                table["first"].to_numpy(),
-                table["dimension"].to_numpy(),
-                np.array([place[name] for name in table["layer"].to_pylist()], dtype=int),
-                table["unit"].to_numpy(),
-            )
-        )
-    )
-
-
-def _runs(labels: np.ndarray) -> list[tuple[int, int, int]]:
-    """(label, first index, length) of each run of equal labels."""
-    starts = np.flatnonzero(np.concatenate([[True], labels[1:] != labels[:-1]]))
-    lengths = np.diff(np.concatenate([starts, [labels.size]]))
-    return list(zip(labels[starts].tolist(), starts.tolist(), lengths.tolist(), strict=True))
+    parts = []
+    slots = list(nodes.slots)
+    for number, slot in enumerate(slots):
+        labels, layer = nodes.slots[slot], slot.tensor.rpartition(".")[0]
+        if layer in members and slot.dimension == 0:
+            starts = np.flatnonzero(unit[labels] >= 0)
+            of_layer, of_filter, lengths = np.full(starts.size, order[layer]), starts, np.ones(starts.size, int)
+        else:
+            starts = np.flatnonzero(np.concatenate([[True], labels[1:] != labels[:-1]]))
+            lengths = np.diff(np.concatenate([starts, [labels.size]]))
+            lengths, starts = lengths[unit[labels[starts]] >= 0], starts[unit[labels[starts]] >= 0]
+            of_layer, of_filter = first_layer[labels[starts]], first_filter[labels[starts]]
+        constant = np.full((2, starts.size), [[number], [slot.dimension]])
+        parts.append(np.stack([unit[labels[starts]], of_layer, of_filter, *constant, starts, lengths]))
+    rows = np.concatenate(parts, axis=1)
+    # By unit, its first member first, that member's own weights before what hangs on them.
+    rows = rows[:, np.lexsort((rows[5], rows[3], rows[4], rows[1], rows[0]))]
+    names = pa.array(list(order)), pa.array([slot.tensor for slot in slots])
+    columns = [rows[0], names[0].take(rows[1]), rows[2], names[1].take(rows[3]), *rows[4:], np.ones_like(rows[0])]
+    return pa.table(dict(zip(SCHEMAS["channels"].names, columns, strict=True)), schema=SCHEMAS["channels"])
 
 
 def _difference(network: nn.Module, image: torch.Tensor, table: pa.Table) -> str | None:
@@ -315,13 +320,13 @@ def _difference(network: nn.Module, image: torch.Tensor, table: pa.Table) -> str
         keep[np.flatnonzero(layer_of == layer)[0]] = True
     state = network.state_dict()
     # Nothing listens to a unit whose columns of the next layers' weights are zero.
-    inputs = table.filter(table["dimension"].to_numpy() == 1)
+    inputs = table.filter((table["dimension"].to_numpy() == 1) & ~keep[units]).to_pandas()
     unheard = dict(state)
-    for row in inputs.filter(~keep[inputs["unit"].to_numpy()]).to_pylist():
-        name = row["tensor"]
-        if unheard[name] is state[name]:
-            unheard[name] = state[name].clone()
-        unheard[name][:, row["first"] : row["first"] + row["length"]] = 0
+    for name, rows in inputs.groupby("tensor"):
+        columns = [
+            np.arange(first, first + length) for first, length in zip(rows["first"], rows["length"], strict=True)
+        ]
+        unheard[name] = state[name].index_fill(1, torch.from_numpy(np.concatenate(columns)), 0)
     try:
         sliced = surgery.slice_state(state, table, keep)
         smaller = surgery.resize(copy.deepcopy(network).to("meta"), {name: part.shape for name, part in sliced.items()})
