@@ -201,8 +201,12 @@ def experiment_cells(name):
 
 
 def kept_cell(cell):
-    """Where a cell's network is: with the cell, or, where no experiment keeps it, with the cell trained once more."""
-    return f"results/{'cells' if CELLS.get(cell) else 'models'}/{cell.path}"
+    """A file that stands for a cell with its network: the grid's, or, where no experiment keeps it, one trained again."""
+    return (
+        f"results/cells/{cell.path}/metrics.json"
+        if CELLS.get(cell)
+        else f"results/models/{cell.path}/model.safetensors"
+    )
 
 
 def chosen_cells(wildcards):

@@ -26,7 +26,7 @@ checkpoint choose:
 
 rule export_chosen:
     input:
-        cells=lambda wildcards: [f"{kept_cell(cell)}/metrics.json" for cell in chosen_cells(wildcards)],
+        cells=lambda wildcards: [kept_cell(cell) for cell in chosen_cells(wildcards)],
         datasets=lambda wildcards: [
             f"results/datasets/{cell.dataset}/manifest.json" for cell in chosen_cells(wildcards)
         ],
@@ -36,13 +36,13 @@ rule export_chosen:
         "results/logs/export_chosen/{experiment}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: 1
+    threads: lambda wildcards: max(threads_for(name) for name in CONFIG.experiments[wildcards.experiment].datasets)
     params:
         spec=lambda wildcards: spec("export.py", experiment=wildcards.experiment),
     shell:
-        "for metrics in {input.cells:q}; do"
-        ' IFS=/ read -r _ _ dataset backbone _ <<< "$metrics";'
-        ' stage export --spec {params.spec:q} --cell "$(dirname "$metrics")" --dataset "results/datasets/$dataset"'
+        "for file in {input.cells:q}; do"
+        ' IFS=/ read -r _ _ dataset backbone _ <<< "$file";'
+        ' stage export --spec {params.spec:q} --cell "$(dirname "$file")" --dataset "results/datasets/$dataset"'
         ' --output {output:q}/"$dataset-$backbone";'
         " done > {log:q} 2>&1"
 
@@ -50,7 +50,7 @@ rule export_chosen:
 rule export_cell:
     input:
         dataset="results/datasets/{dataset}/manifest.json",
-        cell=lambda wildcards: f"{kept_cell(cell_of(wildcards))}/metrics.json",
+        cell=lambda wildcards: kept_cell(cell_of(wildcards)),
     output:
         directory(f"results/exports/{CELL}"),
     log:

@@ -43,6 +43,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.figures:
         made.append(f"{arguments.figures} ({len(list(arguments.figures.glob('*.svg')))} figures)")
     made += sorted(arguments.summary.parent.glob("report.html"))
+    made += sorted(arguments.summary.parent.glob("models/*"))
     print()
     for path in made:
         print(path)

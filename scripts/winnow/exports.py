@@ -172,9 +172,6 @@ def write_onnx(path: Path, network: nn.Module, description: dict[str, Any]) -> N
     # The exporter notes for each node where it was called from: this machine's paths are nobody's business.
     for part in [*model.graph, *model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]:
         part.metadata_props.clear()
-    for node in model.graph:
-        for value in node.outputs:
-            value.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.graph.inputs[0].doc_string = f"Images, float32 of shape (batch, 3, {size}, {size}), RGB: " + "; ".join(
         description["preprocessing"]

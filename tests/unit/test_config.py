@@ -1,6 +1,7 @@
 """The configuration: what it accepts, and that every error names the key, what was given and what is allowed."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -118,13 +119,9 @@ def test_an_experiment_does_not_take_the_name_of_a_rule(raw):
 
 
 def test_reserved_names_are_those_of_the_rules():
-    rules = {
-        line.split()[1].rstrip(":")
-        for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]
-        for line in path.read_text().splitlines()
-        if line.startswith("rule ")
-    }
-    assert rules == config.RESERVED_TARGETS
+    sources = [path.read_text() for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]]
+    named = re.compile(r"^(?:rule|checkpoint|use rule \w+ as) (\w+)", re.MULTILINE)
+    assert {name for source in sources for name in named.findall(source)} == config.RESERVED_TARGETS
 
 
 def test_several_faults_are_said_at_once(raw):

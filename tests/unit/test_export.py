@@ -422,7 +422,7 @@ def thousand(made, tmp_path_factory):
         write(source, (200, 40, 40), number, suffix)
     for number in range(1000):
         suffix = suffixes[number % len(suffixes)]
-        path = root / ("", "Ä", "b/ç")[number % 3] / f"{number * 7919 % 1000:03d} 花.{suffix}"
+        path = root / ("", "Ä", "b/ç")[number % 3] / f"p{number * 7919 % 1000:03d} 花.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(sources[suffix], path)
         if number == 500:
