@@ -158,7 +158,9 @@ class Pretraining(_Model):
 class Backbone(_Model):
     """A network and where its weights come from: exactly one of ``weights``, ``weights_file`` and ``pretrain``."""
 
-    architecture: str
+    architecture: str | None = None
+    factory: Annotated[str, StringConstraints(pattern=r"^.+\.py:[A-Za-z_]\w*$")] | None = None
+    """A network of one's own instead: ``path/module.py:Function``, which is called with the number of classes."""
     head: Literal["classifier", "gap"] = "classifier"
     weights: str | None = None
     """A member of torchvision's weights enum, such as IMAGENET1K_V1, or ``random``."""
@@ -177,11 +179,15 @@ class Backbone(_Model):
 
     @field_validator("architecture")
     @classmethod
-    def _known_architecture(cls, value: str) -> str:
-        return _one_of(value, ARCHITECTURES, "architecture")
+    def _known_architecture(cls, value: str | None) -> str | None:
+        return value if value is None else _one_of(value, ARCHITECTURES, "architecture")
 
     @model_validator(mode="after")
     def _one_origin(self) -> Backbone:
+        if (self.architecture is None) == (self.factory is None):
+            raise ValueError("exactly one of architecture and factory is needed")
+        if self.factory and self.weights not in (None, "random"):
+            raise ValueError(f"weights {self.weights!r} are torchvision's: a factory's come from a weights_file")
         given = [key for key in ("weights", "weights_file", "pretrain") if getattr(self, key) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of weights, weights_file and pretrain is needed, given: {given or 'none'}")

@@ -106,18 +106,23 @@ def derive(
     # What scales the outputs of others goes with them, but is no filter whose outputs say what they are worth.
     scaling = {name for name, calls in activations.items() if calls[0].function in tracing.GATES}
     gates = {name for group in sound if not scaling.issuperset(group) for name in scaling.intersection(group)}
+    wrong: dict[str, str] = {}
+
+    def search(part: list[tuple[str, ...]]) -> None:
+        """Find the groups that cannot go, halving what holds any."""
+        problem = _difference(network, image, _table(nodes, part, gates, order))
+        if problem and len(part) == 1:
+            wrong.update(dict.fromkeys(part[0], problem))
+        elif problem:
+            search(part[: len(part) // 2])
+            search(part[len(part) // 2 :])
+
+    search(sound)
+    sound = [group for group in sound if group[0] not in wrong]
+    left_out |= wrong
     table = _table(nodes, sound, gates, order)
-    if _difference(network, image, table):
-        wrong = {}
-        for group in sound:
-            problem = _difference(network, image, _table(nodes, [group], gates, order))
-            if problem:
-                wrong |= dict.fromkeys(group, problem)
-        sound = [group for group in sound if group[0] not in wrong]
-        left_out |= wrong
-        table = _table(nodes, sound, gates, order)
-        if _difference(network, image, table):
-            raise InputError(f"the filters of {type(network).__name__} cannot be removed without changing one another")
+    if wrong and _difference(network, image, table):
+        raise InputError(f"the filters of {type(network).__name__} cannot be removed without changing one another")
     named = [LeftOut(layer, left_out[layer]) for layer in [*order, *unused] if layer in left_out]
     if not table.num_rows:
         reasons = "; ".join(f"{each.layer}: {each.reason}" for each in named[:3])

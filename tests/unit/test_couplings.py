@@ -10,7 +10,7 @@ import torch_pruning
 from torch import fx, nn
 from torch.nn import functional as F
 
-from winnow import backbones, channels, couplings, masks, surgery, tables, tracing
+from winnow import backbones, channels, couplings, masks, models, surgery, tables, tracing
 from winnow.backbones import Backbone
 from winnow.files import InputError
 
@@ -289,3 +289,39 @@ def test_layers_that_share_a_step_have_its_statistics_once_each():
     np.testing.assert_allclose(one.groupby("filter")["sum"].sum().to_numpy(), expected, rtol=1e-4, atol=1e-3)
     assert len(table) == 2 * sum(layer["filters"] for layer in net.manifest["layers"])
     assert tables.SCHEMAS["activations"].names == list(table.columns)
+
+
+@pytest.mark.parametrize("architecture", FAMILIES[:7])
+def test_a_pruned_network_takes_a_step_and_comes_back_from_its_file(architecture, tmp_path):
+    net = backbone(architecture)
+    before = {name: tensor.clone() for name, tensor in net.state.items()}
+    network = backbones.pruned(net, keep_of(net, "layer", 0.5), 3, "inherited", 0).train()
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name.startswith(backbones.last_layer(network)) and tensor.dim() > 1:
+                tensor.mul_(10)
+    images, labels = images_of(64, 4), torch.tensor([0, 1, 2, 0])
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-4)
+    loss = F.cross_entropy(network(images), labels)
+    loss.backward()
+    optimizer.step()
+    assert loss.isfinite()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    assert all(torch.equal(tensor, net.state[name]) for name, tensor in before.items())
+    description = {"architecture": architecture, "head": "classifier", "classes": ["p", "q", "r"]}
+    models.save(tmp_path, network, description)
+    rebuilt, _ = models.load(tmp_path)
+    with torch.inference_mode():
+        answers = network.eval()(images)
+        assert answers.std() > 0
+        assert torch.equal(rebuilt(images), answers)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "squeezenet1_1"])
+def test_all_weights_can_be_drawn_anew(architecture):
+    net = backbone(architecture)
+    drawn = [backbones.pruned(net, keep_of(net, "layer", 0.5), 3, "random", seed) for seed in (0, 0, 1)]
+    first, again, other = (dict(network.named_parameters()) for network in drawn)
+    assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
+    assert not torch.equal(next(iter(first.values())), next(iter(other.values())))
+    assert first[f"{backbones.last_layer(drawn[0])}.weight"].std().item() == pytest.approx(0.01, rel=0.2)
