@@ -178,17 +178,26 @@ def _holds(
     network: nn.Module, image: torch.Tensor, activations: dict[str, list[tracing.Activation]]
 ) -> dict[str, _Hold]:
     """What hangs on each convolution, by name."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        graph = torch_pruning.DependencyGraph().build_dependency(network, image, verbose=False)
+    graph = torch_pruning.DependencyGraph()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph.build_dependency(network, image, verbose=False)
+    except Exception as error:  # of any kind: it stumbles over what it does not know
+        raise InputError(
+            f"{type(network).__name__} is not covered by torch-pruning's graph: "
+            f"{type(error).__name__}: {first_line(error)}"
+        ) from None
     state, found = network.state_dict(), {}
     for name in activations:
         convolution = network.get_submodule(name)
         everything = list(range(convolution.out_channels))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            group = graph.get_pruning_group(convolution, torch_pruning.prune_conv_out_channels, everything)
         found[name] = hold = _Hold({})
+        try:
+            group = graph.get_pruning_group(convolution, torch_pruning.prune_conv_out_channels, everything)
+        except Exception as error:
+            hold.reason = f"torch-pruning's graph does not cover it: {type(error).__name__}: {first_line(error)}"
+            continue
         for item in group:
             node = item.dep.target
             outputs = graph.is_out_channel_pruning_fn(item.dep.handler)
@@ -250,7 +259,7 @@ def _components(
     slots = sorted(slots, key=lambda slot: (slot.tensor, slot.dimension))
     sizes = [state[slot.tensor].shape[slot.dimension] for slot in slots]
     starts = dict(zip(slots, np.concatenate([[0], np.cumsum(sizes)]).tolist(), strict=False))
-    edges = [
+    edges = [(np.empty(0, int), np.empty(0, int))] + [
         (starts[_Slot(f"{name}.weight", 0)] + pair[0], starts[slot] + pair[1])
         for name, hold in holds.items()
         for slot, pair in hold.pairs.items()

@@ -232,6 +232,17 @@ class Shuffled(Own):
         return self.last(torch.cat(x.chunk(2, 1), 1).roll(1, 1)).mean((2, 3))
 
 
+class Twice(Own):
+    def forward(self, x):
+        return self.last(self.twice(self.twice(x.repeat(1, 3, 1, 1)[:, :8]))).mean((2, 3))
+
+
+class Interleaved(Own):
+    def forward(self, x):
+        x = self.stem(x)
+        return self.last(x.unflatten(1, (2, 4)).transpose(1, 2).flatten(1, 2)).mean((2, 3))
+
+
 class Branching(Own):
     def forward(self, x):
         return self.last(self.stem(x if x.sum() > 0 else -x)).mean((2, 3))
@@ -242,6 +253,8 @@ class Branching(Own):
     [
         (Shuffled, "Shuffled has no filter that can be removed: stem: (removing a filter|the network does not run)"),
         (Branching, "Branching cannot be traced"),
+        (Twice, "Twice has no filter that can be removed: twice: twice is used more than once; last: its outputs"),
+        (Interleaved, "Interleaved (is not covered by torch-pruning's graph|has no filter that can be removed: stem)"),
         (functools.partial(nn.Conv2d, 3, 4, 1), "Conv2d gives no logits"),
     ],
 )
