@@ -1,55 +1,56 @@
 """Does removing filters save the time that it saves arithmetic? Latency of pruned networks, with and without rounding.
 
-    python benchmarks/latency.py [--architecture vgg16] [--size 224] [--batch 1] [--repeats 15] [--threads N]
+    python benchmarks/latency.py [--architecture vgg16] [--size 224] [--batch 1] [--precision auto] [--threads N]
 
-For each ratio: the speed-up over the unpruned network, paired, divided by the reduction of MACs.
+For each scope, ratio and rounding of the kept counts: the speed-up over the unpruned network, paired, as the stage
+measures it (winnow.latency), divided by the reduction of MACs.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import time
+import types
 
-from paired import compare, machine
+from paired import machine
 
 import numpy as np
-import torch
-from winnow import backbones, channels, masks, surgery
+from winnow import backbones, channels, latency, masks, surgery
 from winnow.training import precision_for
 
 
 def main(arguments: argparse.Namespace) -> None:
-    machine(arguments.threads)
+    machine(1 if arguments.processor_time else arguments.threads)
+    if arguments.processor_time:
+        # The stage's own clock, exchanged for one that stands still while another process has the core.
+        latency.time = types.SimpleNamespace(perf_counter=time.thread_time)
     dense = backbones.initialised(arguments.architecture, "gap", 102, 0)
     layers = [vars(layer) for layer in channels.layers_of(dense)]
     manifest = {"architecture": arguments.architecture, "head": "gap", "classes": 102, "layers": layers}
-    backbone = backbones.Backbone(manifest, dense.state_dict(), channels.derive(dense))
+    # The state is copied: the stage converts the network that it times.
+    state = {name: tensor.clone() for name, tensor in dense.state_dict().items()}
+    backbone = backbones.Backbone(manifest, state, channels.derive(dense))
     names = np.repeat([layer["layer"] for layer in layers], [layer["filters"] for layer in layers])
     scores = np.random.default_rng(0).random(names.size)
     _, macs = surgery.cost(dense, arguments.size)
-    precision = precision_for("auto", "cpu", macs)
-    shape = (arguments.batch, 3, arguments.size, arguments.size)
-    images = torch.randn(shape).contiguous(memory_format=torch.channels_last)
-
-    def runs(network):
-        network = network.to(memory_format=torch.channels_last).eval()
-
-        def run():
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                network(images)
-
-        return run
-
+    precision = precision_for(arguments.precision, "cpu", macs)
     print(f"batch {arguments.batch}, {arguments.size} pixels, {precision}")
-    whole = runs(dense)
-    for ratio in (0.2, 0.4, 0.6, 0.8):
-        for round_to in (None, 8, 16):
-            mask = masks.mask(names, scores, "layer", ratio, round_to=round_to)
-            pruned = backbones.pruned(backbone, mask.keep, 102, "inherited", 0)
-            reduction = macs / surgery.cost(pruned, arguments.size)[1]
-            name = f"ratio {ratio}, round_to {round_to}, achieved {mask.achieved:.3f}"
-            speedup = compare(name, whole, runs(pruned), arguments.repeats)
-            print(f"    speed-up {speedup:.2f} / MAC reduction {reduction:.2f} = {speedup / reduction:.2f}")
+    for scope in ("layer", "global"):
+        for ratio in arguments.ratios:
+            for round_to in (None, 8, 16, 32):
+                mask = masks.mask(names, scores, scope, ratio, round_to=round_to)
+                pruned = backbones.pruned(backbone, mask.keep, 102, "inherited", 0)
+                reduction = macs / surgery.cost(pruned, arguments.size)[1]
+                precisions = (precision, precision)
+                found = latency.compare(pruned, dense, precisions, arguments.batch, arguments.size, "cpu")
+                q1, speedup, q3 = (found["speedup"][name] for name in ("q1", "median", "q3"))
+                print(
+                    f"{scope}, ratio {ratio}, round_to {round_to}, achieved {mask.achieved:.3f}: "
+                    f"{found['unpruned_ms']['median']:.4g} ms / {found['ms']['median']:.4g} ms, speed-up {speedup:.2f} "
+                    f"({q1:.2f} to {q3:.2f}, {found['repeats']} pairs) / MAC reduction {reduction:.2f} "
+                    f"= {speedup / reduction:.2f}"
+                )
 
 
 if __name__ == "__main__":
@@ -57,6 +58,8 @@ if __name__ == "__main__":
     parser.add_argument("--architecture", default="vgg16")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument("--ratios", type=float, nargs="+", default=[0.2, 0.4, 0.6, 0.8], metavar="R")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--processor-time", action="store_true", help="of one thread, where others use the machine too")
     main(parser.parse_args())

@@ -41,7 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.verdict:
         made += sorted(arguments.verdict.parent.glob(f"{arguments.verdict.stem}.*"))
     if arguments.figures:
-        made.append(f"{arguments.figures} ({len(list(arguments.figures.glob('*.svg')))} figures)")
+        made.append(arguments.figures)
     made += sorted(arguments.summary.parent.glob("report.html"))
     made += sorted(arguments.summary.parent.glob("models/*"))
     print()

@@ -67,8 +67,9 @@ def rank_correlations(layers: np.ndarray, scores: Mapping[str, np.ndarray]) -> p
     Returns
     -------
     pandas.DataFrame
-        Columns ``first``, ``second``, ``layer`` (None for all filters) and ``correlation``, NaN where a criterion gives
-        all filters the same score. Pairs in the order of ``scores``, all filters first, then layers in network order.
+        Columns ``first``, ``second``, ``layer`` (missing for all filters) and ``correlation``, NaN where a criterion
+        gives all filters the same score. Pairs in the order of ``scores``; all filters first, then layers in network
+        order.
     """
     frame = pd.DataFrame(dict(scores))
     parts = [(None, frame), *frame.groupby(layers, sort=False)]

@@ -74,11 +74,7 @@ RULES = {
     "finetune": Rule(
         ("decode", "import_backbone", "mask"), "pruned networks, trained and judged", "cells/{cell.path}/metrics.json"
     ),
-    "latency": Rule(
-        ("decode", "import_backbone", "mask"),
-        "how long a network takes",
-        "latency/{cell.dataset}/{cell.backbone}/{cell.mask_criterion}/{cell.scope}/{cell.ratio_text}.json",
-    ),
+    "latency": Rule(("decode", "import_backbone", "mask"), "how long a network takes", "latency/{cell.latency}"),
     "summarize": Rule(("finetune", "latency"), "the summary", "{experiment}/summary.parquet"),
     "recommend": Rule(("finetune", "summarize"), "the verdict", "{experiment}/recommendation.json"),
     "plot": Rule(("decode", "measure", "score", "mask", "summarize"), "the figures"),

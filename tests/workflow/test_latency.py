@@ -12,9 +12,9 @@ import pytest
 from winnow.tables import read_table
 
 from .checkout import SMALL_GRID, Checkout, jobs
+from .test_rerun_contract import report
 
 NETWORKS = {"unpruned/none/0.000", "any/layer/0.500", "apoz/global/0.500", "random~0/global/0.500"}
-REPORT = {"summarize small", "plot small"}
 
 
 def timed_grid() -> dict:
@@ -113,25 +113,25 @@ def test_growing_the_ratios_times_only_the_new_networks(checkout):
 
 def test_another_seed_criterion_or_device_times_nothing_by_layer_again(checkout):
     configure(checkout, scopes=["layer"])
-    assert checkout.run("--resources", "gpu=0", "--cores", "1") == REPORT
+    assert checkout.run("--resources", "gpu=0", "--cores", "1") == report()
     configure(checkout, scopes=["layer"], seeds=[0, 1, 2], criteria=["apoz", "average_weight"])
     ran = checkout.run()
-    assert {job.split()[0] for job in ran} == {"score", "mask", "finetune", "summarize", "plot"}
+    assert {job.split()[0] for job in ran - report()} == {"score", "mask", "finetune"}
 
 
 def test_an_edit_of_how_latency_is_measured_times_all_again_and_trains_nothing(checkout):
     checkout.edit("scripts/winnow/latency.py", "SECONDS = 3.0", "SECONDS = 2.0")
-    assert checkout.run() == timings(NETWORKS) | REPORT
+    assert checkout.run() == timings(NETWORKS) | report()
 
 
 def test_a_deleted_latency_is_measured_again(checkout):
     (checkout.path / "results/latency/digits/net/any/layer/0.500.json").unlink()
-    assert checkout.run() == timings(["any/layer/0.500"]) | REPORT
+    assert checkout.run() == timings(["any/layer/0.500"]) | report()
 
 
 def test_switched_off_nothing_is_timed_and_the_summary_says_nothing_of_it(checkout):
     configure(checkout, latency=False)
-    assert checkout.run() == REPORT
+    assert checkout.run() == report()
     path = checkout.path / "results" / "experiments" / "small"
     assert all(row["latency_ms"] is None for row in read_table(path / "summary.parquet", "summary").to_pylist())
     assert "## Latency" not in (path / "summary.md").read_text()

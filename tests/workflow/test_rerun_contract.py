@@ -199,7 +199,14 @@ TABLE = {
         pruned() | baselines() | report(),
     ),
     "helper of summaries edited": (appended("scripts/winnow/summary.py", CODE), report()),
-    "helper of figures edited": (appended("scripts/winnow/figures.py", CODE), {"plot small", "write_report small"}),
+    "helper of figures edited": (
+        appended("scripts/winnow/figures/look.py", CODE),
+        {"plot small", "write_report small"},
+    ),
+    "analysis behind figures edited": (
+        appended("scripts/winnow/analysis.py", CODE),
+        {"plot small", "write_report small"},
+    ),
     "stage program edited": (appended("scripts/plot.py", CODE), {"plot small", "write_report small"}),
     "template of the report edited": (appended("scripts/winnow/pages.html", "<!-- -->"), {"write_report small"}),
     "how jobs run edited": (appended("scripts/winnow/runtime/devices.py", CODE), set()),
@@ -217,6 +224,14 @@ TABLE = {
     "one cell deleted": (removed(CELL), {"finetune digits/net/apoz/layer/0.500/inherited/0"} | report()),
     # A mask that finished cells were made from is not needed again.
     "mask deleted": (removed("results/masks/digits/net/apoz/layer/0.500.parquet"), set()),
+    # But figures show it; and what a mask is made for again is made again from it.
+    "mask deleted and figures edited": (
+        lambda checkout: [
+            removed("results/masks/digits/net/apoz/layer/0.500.parquet")(checkout),
+            appended("scripts/plot.py", CODE)(checkout),
+        ],
+        masks(["digits"], ["apoz"]) | pruned(["digits"], ["apoz"]) | report(),
+    ),
 }
 
 

@@ -73,7 +73,7 @@ def class_losses(
         layers.insert(3, base.mark_rule(color=colour, strokeWidth=1.5).encode(x=alt.X("low:Q", **x), x2="high:Q"))
         points = alt.Chart(seeds).mark_tick(color=colour, thickness=1.5, height=9)
         layers.insert(4, points.encode(x=alt.X("change:Q", **x), y=y))
-    losing = int((mean < -1).sum())
+    losing = int((mean.round(1) < -1).sum())
     name = f"{summary.label(row['criterion'])}, ratio {row['ratio']:g}"
     name += "" if row["init"] == "inherited" else f", {summary.INIT_NAMES[row['init']]}"
     how_many = f"{losing} of {len(mean)} classes lose" if losing > 1 else ("one loses" if losing else "none loses")

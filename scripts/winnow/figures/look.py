@@ -147,7 +147,7 @@ def numbered_cells(data: pd.DataFrame, x: alt.X, y: alt.Y, colour: alt.Color, te
 
 
 def dressed(chart: alt.TopLevelMixin, title: str, notes: Sequence[str], width: int) -> alt.TopLevelMixin:
-    """Title, remarks and the look that all figures share; ``width`` is the whole figure's, in pixels, less its title's margin."""
+    """Title, remarks and the look that all figures share; ``width`` is the pixels that there are for the title."""
     characters = max(width, 480) // 7
     return (
         chart.properties(
