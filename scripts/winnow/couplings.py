@@ -165,13 +165,13 @@ def example(network: nn.Module) -> torch.Tensor:
         try:
             with torch.inference_mode():
                 answer = network(image)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, AssertionError) as error:  # as networks say that a size is wrong
             last = error
             continue
         if isinstance(answer, torch.Tensor) and answer.dim() == 2:
             return image
         raise InputError(f"{type(network).__name__} gives no logits of shape (images, classes)")
-    raise InputError(f"{type(network).__name__} takes no image of {IMAGE_SIZES} pixels: {str(last).splitlines()[0]}")
+    raise InputError(f"{type(network).__name__} takes no image of {IMAGE_SIZES} pixels: {first_line(last)}")
 
 
 def _holds(
