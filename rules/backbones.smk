@@ -36,7 +36,9 @@ rule import_backbone:
         spec=lambda wildcards: spec(
             "import_backbone.py",
             name=wildcards.backbone,
-            backbone=CONFIG.backbones[wildcards.backbone].model_dump(exclude={"pretrain", "min_filters"}),
+            backbone=backbone_spec(
+                wildcards.backbone, {"architecture", "head", "weights", "weights_file", "weights_url", "mean", "std"}
+            ),
         ),
     shell:
         "stage import_backbone --spec {params.spec:q} --weights {input:q}"

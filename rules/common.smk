@@ -11,7 +11,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
 
-from winnow import archives, disk, grid, provenance
+from winnow import archives, disk, factories, grid, provenance
 from winnow import config as configuration
 from winnow.criteria import CRITERIA
 from winnow.files import InputError, canonical_json, read_json
@@ -119,10 +119,19 @@ def backbone_weights(wildcards):
     return [backbone.weights_file] if backbone.weights_file else []
 
 
+def backbone_spec(name, keys):
+    """What of a backbone a program is told; for a network of one's own the architecture is its factory and digest."""
+    backbone = CONFIG.backbones[name]
+    contents = backbone.model_dump(include=keys)
+    if backbone.factory:
+        contents["architecture"] = checked(factories.identity, backbone.factory)
+    return contents
+
+
 def pretraining(name):
     backbone = CONFIG.backbones[name]
     return {
-        "backbone": backbone.model_dump(include={"architecture", "head", "mean", "std"}),
+        "backbone": backbone_spec(name, {"architecture", "head", "mean", "std"}),
         "recipe": CONFIG.recipes[backbone.pretrain.recipe].model_dump(),
         "seed": backbone.pretrain.seed,
     }
@@ -248,7 +257,9 @@ def forecast():
     size = sum(disk.store_bytes(*store_of(name)) for name in stores)
     for cell in cells:
         backbone = CONFIG.backbones[cell.backbone]
-        size += disk.cell_bytes(backbone.architecture, backbone.head, cell.ratio, CELLS.get(cell, False))
+        size += disk.cell_bytes(
+            backbone.architecture or backbone.factory, backbone.head, cell.ratio, CELLS.get(cell, False)
+        )
     kept = sum(CELLS.get(cell, False) for cell in cells)
     return (
         f"Disk: about {disk.readable(size)} for {len(cells)} cells ({kept} keep their model) and {len(stores)} stores."

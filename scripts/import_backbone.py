@@ -56,21 +56,25 @@ def main(arguments: argparse.Namespace) -> None:
     }
     with atomic_path(weights) as temporary:
         save_file(state, temporary)
-    tables.write_table(output / "channels.parquet", channels.derive(network), "channels", {"spec": spec})
+    found = channels.of(network)
+    tables.write_table(output / "channels.parquet", found.table, "channels", {"spec": spec})
     manifest = {
         "backbone": spec["name"],
         "architecture": architecture,
         "head": head,
-        "classes": network.get_submodule(backbones.last_linear(network)).out_features,
+        "classes": network.get_submodule(backbones.last_layer(network)).weight.shape[0],
         "mean": backbone["mean"],
         "std": backbone["std"],
         "source": source,
         "weights_sha256": file_digest(weights),
-        "layers": [dataclasses.asdict(layer) for layer in channels.layers_of(network)],
+        "layers": [dataclasses.asdict(layer) for layer in found.layers],
+        "left_out": [dataclasses.asdict(layer) for layer in found.left_out],
         "spec": spec,
     }
     write_json(output / "manifest.json", manifest)
-    print(f"{architecture}: {len(manifest['layers'])} layers, weights: {source}")
+    print(f"{architecture}: {len(found.layers)} layers, weights: {source}")
+    for layer in found.left_out:
+        print(f"{layer.layer} stays whole: {layer.reason}")
 
 
 def download_weights(backbone: dict[str, Any]) -> Path:
@@ -126,8 +130,8 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 def fitted(architecture: str, head: str, state: dict[str, torch.Tensor]) -> tuple[nn.Module, list[str]]:
     """The architecture's network with a state dict's tensors, and the names of those that it lacks and that are drawn.
 
-    The features must be there, whole. Linear layers may be missing, or not be numbers, which is how torchvision
-    publishes weights of the features alone. Under the head ``gap`` those of another head are left out.
+    The features must be there, whole. The head may be missing, or not be numbers, which is how torchvision publishes
+    weights of the features alone. Under the head ``gap`` those of another head are left out.
 
     Raises
     ------
@@ -135,15 +139,15 @@ def fitted(architecture: str, head: str, state: dict[str, torch.Tensor]) -> tupl
         If a tensor of the features is missing, any has another shape, or one belongs nowhere; the first are named.
     """
     state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    state = backbones.published(architecture, state)
     skeleton = backbones.build(architecture, head, 1)
-    last = skeleton.get_submodule(backbones.last_linear(skeleton))
-    last_weight = f"{backbones.last_linear(skeleton)}.weight"
-    of_this_head = last_weight in state and state[last_weight].shape[1:] == (last.in_features,)
+    prefix = backbones.head_prefix(skeleton)
+    last_weight = f"{backbones.last_layer(skeleton)}.weight"
+    of_this_head = last_weight in state and state[last_weight].shape[1:] == skeleton.state_dict()[last_weight].shape[1:]
     state = {
         name: tensor
         for name, tensor in state.items()
-        if not name.startswith("classifier.")
-        or ((head != "gap" or of_this_head) and bool(torch.isfinite(tensor).all()))
+        if not name.startswith(prefix) or ((head != "gap" or of_this_head) and bool(torch.isfinite(tensor).all()))
     }
     classes = state[last_weight].shape[0] if last_weight in state and of_this_head else CLASSES
     network = backbones.build(architecture, head, classes)
@@ -153,7 +157,7 @@ def fitted(architecture: str, head: str, state: dict[str, torch.Tensor]) -> tupl
     for name, tensor in wanted.items():
         if name not in state:
             # Batch norm's counter came late to torch; files that are older than it do not have it.
-            if name.startswith("features.") and not name.endswith(".num_batches_tracked"):
+            if not name.startswith(prefix) and not name.endswith(".num_batches_tracked"):
                 faults.append(f"{name} needs shape {tuple(tensor.shape)}, found nothing of that name")
         elif state[name].shape != tensor.shape:
             faults.append(f"{name} needs shape {tuple(tensor.shape)}, found {tuple(state[name].shape)}")
@@ -168,7 +172,9 @@ def fitted(architecture: str, head: str, state: dict[str, torch.Tensor]) -> tupl
     if missing:
         state = backbones.initialised(architecture, head, classes, RANDOM_SEED).state_dict() | state
     network.load_state_dict(state, assign=True)
-    return network, [name for name in missing if name.startswith("classifier.")]
+    if any(buffer.is_meta for buffer in network.buffers()):
+        raise InputError(f"{architecture} has buffers that no state dict carries: register them as persistent")
+    return network, [name for name in missing if name.startswith(prefix)]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from torchvision.models import get_model
 from torchvision.models import vgg as torchvision_vgg
 
-from winnow import surgery
+from winnow import factories, surgery
+from winnow.architectures import TORCHVISION
 from winnow.files import InputError, file_digest, read_json
 from winnow.tables import read_provenance, read_table
 
@@ -59,6 +62,33 @@ for _depth, _letter in ((11, "A"), (13, "B"), (16, "D"), (19, "E")):
         )
 
 
+# With their published weights they rescale their images themselves. The classifiers amid the network serve its training
+# alone, and are left out.
+_AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+# A global average pool and one linear layer take the place of more than that.
+_GAP = ("alexnet", "mobilenet_v3_large", "mobilenet_v3_small")
+
+
+def _torchvision(name: str, head: str, classes: int) -> nn.Module:
+    if head == "gap" and name not in _GAP:
+        raise InputError(f"{name} has no head gap, its own is as small; allowed: classifier")
+    options = {"transform_input": True, "aux_logits": False, "init_weights": False} if name in _AUXILIARY else {}
+    if name.startswith("regnet"):
+        # Its widths are computed with tensors, which must have values.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            return get_model(name, weights=None, num_classes=classes).to("meta")
+    network = get_model(name, weights=None, num_classes=classes, **options)
+    if head == "gap":
+        width = [module for module in network.features.modules() if isinstance(module, nn.Conv2d)][-1].out_channels
+        network.avgpool = nn.AdaptiveAvgPool2d(1)
+        network.classifier = nn.Sequential(nn.Linear(width, classes))
+    return network
+
+
+for _name in TORCHVISION:
+    ARCHITECTURES[_name] = functools.partial(_torchvision, _name)
+
+
 @architecture("vgg_digits")
 def vgg_digits(head: str, classes: int) -> nn.Module:
     """The demo's small sibling of VGG, for images of 8×8 pixels."""
@@ -68,11 +98,18 @@ def vgg_digits(head: str, classes: int) -> nn.Module:
 def build(architecture: str, head: str, classes: int) -> nn.Module:
     """The architecture's network on the meta device: shapes, no values.
 
+    Parameters
+    ----------
+    architecture
+        A name in :data:`ARCHITECTURES`, or a factory's identity: see :mod:`winnow.factories`.
+
     Raises
     ------
     InputError
-        If the architecture or the head is unknown.
+        If the architecture or the head is unknown, or the architecture has no such head.
     """
+    if factories.is_identity(architecture):
+        return _own(architecture, head, classes)
     if architecture not in ARCHITECTURES:
         raise InputError(f"unknown architecture {architecture!r}; allowed: {', '.join(ARCHITECTURES)}")
     if head not in HEADS:
@@ -81,9 +118,42 @@ def build(architecture: str, head: str, classes: int) -> nn.Module:
         return ARCHITECTURES[architecture](head, classes)
 
 
-def last_linear(network: nn.Module) -> str:
-    """Name of the linear layer that gives the logits."""
-    return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
+def _own(architecture: str, head: str, classes: int) -> nn.Module:
+    if head != "classifier":
+        raise InputError(f"{architecture} has no head {head!r}; allowed: classifier")
+    make = factories.load(architecture)
+    try:
+        with torch.device("meta"):
+            network = make(classes)
+    except Exception as error:
+        raise InputError(f"{architecture} fails: {type(error).__name__}: {error}") from None
+    if not isinstance(network, nn.Module):
+        raise InputError(f"{architecture} gives a {type(network).__name__}, not a torch.nn.Module")
+    return network
+
+
+def last_layer(network: nn.Module) -> str:
+    """Name of the layer that gives the logits: the last linear one, or the last convolution where there is none."""
+    for kind in (nn.Linear, nn.Conv2d):
+        names = [name for name, module in network.named_modules() if isinstance(module, kind)]
+        if names:
+            return names[-1]
+    raise InputError(f"{type(network).__name__} has no linear layer and no convolution")
+
+
+def head_prefix(network: nn.Module) -> str:
+    """How the names of the head's tensors begin: of all layers behind the features, where the network names them."""
+    return "classifier." if hasattr(network, "classifier") else f"{last_layer(network)}."
+
+
+def published(architecture: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict as torchvision publishes it, under the names of the architecture's network."""
+    dropped = _AUXILIARY.get(architecture, ())
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(dropped)} if dropped else {**state}
+    if architecture.startswith("densenet"):
+        # The files are older than the names: norm.1 has become norm1.
+        state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name): t for name, t in state.items()}
+    return state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +176,8 @@ class Backbone:
 
     @property
     def units(self) -> int:
-        return sum(layer["filters"] for layer in self.manifest["layers"])
+        """How many units there are."""
+        return int(self.channels["unit"].to_numpy().max()) + 1
 
     def network(self) -> nn.Module:
         """The unpruned network with its own last layer, in eval mode. Not to be trained: it shares ``state``."""
@@ -163,17 +234,27 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """Draw a network's weights as torchvision does for the VGG family.
 
     Convolutions: He-normal over their outgoing connections, std = √(2 / (filters · kh · kw)) [He et al. 2015]; linear
-    layers: normal with std 0.01; batch norm: scale 1; biases 0.
+    layers, and the convolution that gives the logits: normal with std 0.01; norms: scale 1; biases 0.
+
+    Raises
+    ------
+    InputError
+        If a layer of another kind has tensors of its own.
     """
+    last = module.get_submodule(last_layer(module))
     for part in module.modules():
-        if isinstance(part, nn.Conv2d):
+        if isinstance(part, nn.Linear) or part is last:
+            nn.init.normal_(part.weight, 0.0, 0.01, generator=generator)
+        elif isinstance(part, nn.Conv2d):
             fan_out = part.weight.shape[0] * math.prod(part.weight.shape[2:])
             nn.init.normal_(part.weight, 0.0, math.sqrt(2 / fan_out), generator=generator)
-        elif isinstance(part, nn.Linear):
-            nn.init.normal_(part.weight, 0.0, 0.01, generator=generator)
-        elif isinstance(part, nn.BatchNorm2d):
+        elif isinstance(part, nn.modules.batchnorm._BatchNorm):
             nn.init.ones_(part.weight)
             part.reset_running_stats()
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+        elif [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+            raise InputError(f"a layer of the kind {type(part).__name__} has weights that cannot be drawn")
         else:
             continue
         if part.bias is not None:
@@ -206,12 +287,12 @@ def pruned(backbone: Backbone, keep: np.ndarray | None, classes: int, init: str,
     manifest = backbone.manifest
     state = backbone.state if keep is None else surgery.slice_state(backbone.state, backbone.channels, keep)
     network = build(manifest["architecture"], manifest["head"], classes)
-    head = last_linear(network)
+    head = last_layer(network)
     body = {name: tensor for name, tensor in state.items() if not name.startswith(f"{head}.")}
     shapes = {name: tensor.shape for name, tensor in body.items()}
     # The new last layer has its classes from the build and its inputs from the sliced old one.
-    inputs = state[f"{head}.weight"].shape[1]
-    surgery.resize(network, shapes | {f"{head}.weight": (classes, inputs), f"{head}.bias": (classes,)})
+    inputs = state[f"{head}.weight"].shape[1:]
+    surgery.resize(network, shapes | {f"{head}.weight": (classes, *inputs), f"{head}.bias": (classes,)})
 
     generator = torch.Generator().manual_seed(seed)
     if init == "random":

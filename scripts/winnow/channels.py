@@ -1,7 +1,8 @@
 """The channel table: which slices of which tensors go when a unit goes.
 
 A unit is what is kept or removed as a whole. For a VGG it is one filter: its row of the convolution's weights, its
-bias, its batch-norm entries, its input slice of the next convolution, or its columns of the first linear layer.
+bias, its batch-norm entries, its input slice of the next convolution, or its columns of the first linear layer. In
+other networks a unit's members may be filters of several convolutions: see :mod:`winnow.couplings`.
 """
 
 from __future__ import annotations
@@ -11,17 +12,62 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 from torch import nn
+from torchvision.models import VGG
 
+from winnow import couplings, tracing
 from winnow.tables import SCHEMAS
 
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A prunable convolution: its name, its number of filters, and the name of the ReLU after it."""
+    """A prunable convolution: its name, its number of filters, and the step after it that is their activation.
+
+    ``function`` is the activation's: ``relu``, ``silu``, … or ``none``; see :func:`winnow.tracing.activations`.
+    """
 
     layer: str
     filters: int
     activation: str
+    function: str = "relu"
+
+
+@dataclasses.dataclass(frozen=True)
+class Channels:
+    """What of a network can be pruned.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        Of the schema "channels".
+    layers : list of Layer
+        The convolutions whose filters are the units' members, in network order.
+    left_out : list of LeftOut
+        Those that stay whole, and why.
+    """
+
+    table: pa.Table
+    layers: list[Layer]
+    left_out: list[couplings.LeftOut]
+
+
+def of(network: nn.Module) -> Channels:
+    """What of a network can be pruned.
+
+    Raises
+    ------
+    InputError
+        If nothing can, or the network cannot be traced.
+    """
+    if isinstance(network, VGG):
+        return Channels(derive(network), layers_of(network), [])
+    activations = tracing.activations(network)
+    table, names, left_out = couplings.derive(network, activations)
+    layers = []
+    for name in names:
+        activation = activations[name][0]
+        filters = network.get_submodule(name).out_channels
+        layers.append(Layer(name, filters, activation.step, activation.function))
+    return Channels(table, layers, left_out)
 
 
 def layers_of(network: nn.Module) -> list[Layer]:

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from winnow import grid
+from winnow.architectures import NAMES as ARCHITECTURES
 from winnow.criteria import CRITERIA
 from winnow.files import InputError
 
-ARCHITECTURES = (*(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")), "vgg_digits")
 SOURCES = ("digits", "flowers102", "cats_vs_dogs", "folder")
 # "any" stands for by-layer cells with random weights (see winnow.grid), it is nobody's criterion.
 CRITERION_NAMES = tuple(name for name in CRITERIA if name != "any")
@@ -160,7 +160,9 @@ class Pretraining(_Model):
 class Backbone(_Model):
     """A network and where its weights come from: exactly one of ``weights``, ``weights_file`` and ``pretrain``."""
 
-    architecture: str
+    architecture: str | None = None
+    factory: Annotated[str, StringConstraints(pattern=r"^.+\.py:[A-Za-z_]\w*$")] | None = None
+    """A network of one's own instead: ``path/module.py:Function``, which is called with the number of classes."""
     head: Literal["classifier", "gap"] = "classifier"
     weights: str | None = None
     """A member of torchvision's weights enum, such as IMAGENET1K_V1, or ``random``."""
@@ -179,11 +181,15 @@ class Backbone(_Model):
 
     @field_validator("architecture")
     @classmethod
-    def _known_architecture(cls, value: str) -> str:
-        return _one_of(value, ARCHITECTURES, "architecture")
+    def _known_architecture(cls, value: str | None) -> str | None:
+        return value if value is None else _one_of(value, ARCHITECTURES, "architecture")
 
     @model_validator(mode="after")
     def _one_origin(self) -> Backbone:
+        if (self.architecture is None) == (self.factory is None):
+            raise ValueError("exactly one of architecture and factory is needed")
+        if self.factory and self.weights not in (None, "random"):
+            raise ValueError(f"weights {self.weights!r} are torchvision's: a factory's come from a weights_file")
         given = [key for key in ("weights", "weights_file", "pretrain") if getattr(self, key) is not None]
         if len(given) != 1:
             raise ValueError(f"exactly one of weights, weights_file and pretrain is needed, given: {given or 'none'}")

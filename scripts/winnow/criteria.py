@@ -2,14 +2,17 @@
 
 A criterion gets what its ``needs`` names, one layer at a time, and returns one value a filter:
 
-* ``weights``: the convolution's weights, float32 of shape (filters, C_in, kh, kw);
-* ``norms``: the scale γ of the batch norm that follows the convolution, float32 of shape (filters,);
+* ``weights``: a convolution's weights, float32 of shape (filters, C_in, kh, kw);
+* ``norms``: the scale γ of a batch norm, float32 of shape (channels,). A unit's value is the mean over the batch norms
+  that its outputs go through;
 * ``activations``: that layer's sufficient statistics over all classes, a mapping of column to (filters,) arrays with
   the columns ``images``, ``positions``, ``sum``, ``sum_sq``, ``zeros``, ``max`` of the table of activations;
 * ``gradients``: likewise, with the columns of the table of gradients;
 * ``nothing``: the number of filters and a ``numpy.random.Generator`` seeded by the cell's seed.
 
-A score is always "higher means keep": the value itself, or one minus it where a low value is kept first.
+A score is always "higher means keep": the value itself, or one minus it where a low value is kept first. What is kept
+or removed is a unit; where its members are filters of several layers, its value is the mean of theirs. What needs
+``nothing`` is asked for the units themselves.
 
 Each criterion that looks at something has its reversal, ``reversed_`` and its name, in which the best filters go first:
 the value is the same, the score its negative. A method whose premise is right must lose much under it.
@@ -28,11 +31,16 @@ from winnow.files import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Criterion:
-    """A criterion's function, what it needs, which end of its values is kept first, and whether that is reversed."""
+    """A criterion's function, what it needs, which end of its values is kept first, of which activations it speaks, and
+    whether it is reversed.
+
+    ``activations``: names of functions as a layer of the manifest has them; None for all.
+    """
 
     function: Callable[..., np.ndarray]
     needs: str
     keep: str
+    activations: tuple[str, ...] | None = None
     reverse: bool = False
 
     def score(self, values: np.ndarray) -> np.ndarray:
@@ -44,7 +52,7 @@ class Criterion:
 CRITERIA: dict[str, Criterion] = {}
 
 
-def criterion(name: str, *, needs: str, keep: str = "high") -> Callable:
+def criterion(name: str, *, needs: str, keep: str = "high", activations: tuple[str, ...] | None = None) -> Callable:
     """Register a function as the criterion ``name`` and, if it looks at something, as ``reversed_{name}``.
 
     The name is a literal: the digest of one criterion's code leaves the other criteria's functions out by it, which is
@@ -52,9 +60,9 @@ def criterion(name: str, *, needs: str, keep: str = "high") -> Callable:
     """
 
     def register(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-        CRITERIA[name] = Criterion(function, needs, keep)
+        CRITERIA[name] = Criterion(function, needs, keep, activations)
         if needs != "nothing":
-            CRITERIA[f"reversed_{name}"] = Criterion(function, needs, keep, reverse=True)
+            CRITERIA[f"reversed_{name}"] = Criterion(function, needs, keep, activations, reverse=True)
         return function
 
     return register
@@ -113,16 +121,18 @@ def bn_scale(scale: np.ndarray) -> np.ndarray:
 
 @criterion("mean_activation", needs="activations")
 def mean_activation(activations: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Mean of the filter's output after the ReLU, over images and positions.
+    """Mean of the filter's output after the ReLU, over images and positions; without a ReLU, of its absolute value.
 
     After Molchanov et al., *Pruning Convolutional Neural Networks for Resource Efficient Inference* (2016).
     """
     return activations["sum"] / (activations["images"] * activations["positions"])
 
 
-@criterion("apoz", needs="activations", keep="low")
+@criterion("apoz", needs="activations", keep="low", activations=("relu", "relu6"))
 def apoz(activations: Mapping[str, np.ndarray]) -> np.ndarray:
     """Average percentage of zeros: the share of outputs after the ReLU that are zero, over images and positions.
+
+    Nothing else is zero where a filter is silent, so it speaks of filters with a ReLU only.
 
     After Hu et al., *Network Trimming* (2016).
     """

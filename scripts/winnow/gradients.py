@@ -16,10 +16,11 @@ import pyarrow as pa
 import torch
 from torch import nn
 
-from winnow.backbones import last_linear
+from winnow.backbones import last_layer
 from winnow.files import InputError
 from winnow.statistics import full_float32
 from winnow.tables import SCHEMAS
+from winnow.tracing import Watch
 
 Batches = Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]
 
@@ -30,7 +31,9 @@ def fit_head(
     """Put a last layer for the data set's classes into the network, fitted on the inputs of its old one.
 
     It is the multinomial logistic regression that minimises Σ cross-entropy + ½‖W‖² over standardised features, found
-    by L-BFGS from zero: no seed. A class without images has probability 0.
+    by L-BFGS from zero: no seed. A class without images has probability 0. Where the last layer is a convolution, its
+    features are the means over the positions, and its bias is raised alike for all classes until no output is negative:
+    probabilities stay the same, and a ReLU behind it, as in SqueezeNet, does nothing.
 
     Parameters
     ----------
@@ -51,14 +54,20 @@ def fit_head(
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    name = last_linear(network)
-    features, labels = [], []
-    hook = network.get_submodule(name).register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
+    name = last_layer(network)
+    features, labels, lengths = [], [], [0.0]
+
+    def keep(module: nn.Module, inputs: tuple) -> None:
+        vectors = inputs[0].flatten(2).double().cpu() if inputs[0].dim() == 4 else inputs[0].double().cpu()[..., None]
+        features.append(vectors.mean(2))
+        lengths.append(vectors.norm(dim=1).max().item())
+
+    last = network.get_submodule(name)
+    hook = last.register_forward_pre_hook(keep)
     try:
         with torch.inference_mode(), full_float32():
             for images, classes_of_images in batches():
                 network(images)
-                features[-1] = features[-1].double().cpu()
                 labels.append(classes_of_images.cpu())
                 progress(images.shape[0])
     finally:
@@ -80,11 +89,20 @@ def fit_head(
     if known.size == 2:
         # scikit-learn keeps the difference of two classes only, whose softmax is the same.
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    layer = nn.Linear(x.shape[1], classes).requires_grad_(False)
+    weight, bias = weight / scaler.scale_, bias - weight / scaler.scale_ @ scaler.mean_
+    if isinstance(last, nn.Conv2d):
+        if last.kernel_size != (1, 1):
+            raise InputError(f"the last layer, {name}, looks at more than one position: no last layer can be fitted")
+        layer = nn.Conv2d(x.shape[1], classes, 1).requires_grad_(False)
+        # By Cauchy and Schwarz no output at any position is further below 0.
+        bias = bias + np.linalg.norm(weight, axis=1).max() * max(lengths) + np.abs(bias).max()
+        weight = weight[:, :, None, None]
+    else:
+        layer = nn.Linear(x.shape[1], classes).requires_grad_(False)
     layer.weight.zero_()
     layer.bias.fill_(-torch.inf)
-    layer.weight[known] = torch.from_numpy(weight / scaler.scale_).float()
-    layer.bias[known] = torch.from_numpy(bias - weight / scaler.scale_ @ scaler.mean_).float()
+    layer.weight[known] = torch.from_numpy(weight).float()
+    layer.bias[known] = torch.from_numpy(bias).float()
     network.set_submodule(name, layer.to(next(network.parameters())))
 
 
@@ -105,8 +123,8 @@ def measure(
     network
         In eval mode, float32, on the batches' device, its last layer fitted by :func:`fit_head`.
     layers
-        The manifest's prunable layers in network order: ``layer``, ``filters`` and ``activation``, the name of the ReLU
-        after it.
+        The manifest's prunable layers in network order: ``layer``, ``filters`` and ``activation``, the name of the step
+        whose output is measured. Layers may share a step.
     batches
         As for :func:`fit_head`. Results do not depend on sizes, beyond last bits.
     classes
@@ -132,40 +150,38 @@ def measure(
     # (classes, N): 1 where the image is of the class, as in the statistics pass.
     members = torch.empty(0)
 
-    def hook_of(number: int) -> Callable:
-        def forwards(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-            positions[number] = output.shape[2] * output.shape[3]
-            maps = output.detach()
+    # One look at a step serves all layers that share it, as in the statistics pass.
+    of_step = {layer["activation"]: number for number, layer in reversed(list(enumerate(layers)))}
 
-            def backwards(gradient: torch.Tensor) -> None:
-                effect = (maps * gradient).flatten(2).sum(2, dtype=torch.float64)
-                sums[number] += members @ effect.abs()
+    def look(step: str, output: torch.Tensor) -> None:
+        number = of_step[step]
+        positions[number] = output.shape[2] * output.shape[3]
+        maps = output.detach()
+        version = maps._version
 
-            output.register_hook(backwards)
+        def backwards(gradient: torch.Tensor) -> None:
+            if maps._version != version:
+                raise InputError(f"the network writes into the output of {step}, which is lost for its gradient")
+            effect = (maps * gradient).flatten(2).sum(2, dtype=torch.float64)
+            sums[number] += members @ effect.abs()
 
-        return forwards
+        output.register_hook(backwards)
 
     network.requires_grad_(False)
-    hooks = [
-        network.get_submodule(layer["activation"]).register_forward_hook(hook_of(number))
-        for number, layer in enumerate(layers)
-    ]
-    try:
-        with full_float32():
-            for images, labels in batches():
-                members = (labels == numbers).double()
-                counts += members.sum(1)
-                # No parameter is trained: it is through the images that there is something to differentiate by.
-                logits = network(images.requires_grad_())
-                nn.functional.cross_entropy(logits, labels.long(), reduction="sum").backward()
-                progress(images.shape[0])
-    finally:
-        for hook in hooks:
-            hook.remove()
+    watch = Watch(network, of_step, look, whole=True)
+    with full_float32():
+        for images, labels in batches():
+            members = (labels == numbers).double()
+            counts += members.sum(1)
+            # No parameter is trained: it is through the images that there is something to differentiate by.
+            logits = watch(images.requires_grad_())
+            nn.functional.cross_entropy(logits, labels.long(), reduction="sum").backward()
+            progress(images.shape[0])
 
     images = counts.cpu().numpy().astype(np.int64)
     tables = []
-    for number, layer in enumerate(layers):
+    for layer in layers:
+        number = of_step[layer["activation"]]
         found, filters = sums[number].cpu().numpy(), layer["filters"]
         if not np.isfinite(found).all():
             raise InputError(f"gradients at {layer['activation']}, after {layer['layer']}, are not finite numbers")

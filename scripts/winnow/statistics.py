@@ -1,7 +1,9 @@
 """The statistics pass: one look at the training images serves every activation criterion and every class.
 
 What a filter does is kept as sufficient statistics a class: images, positions, Σa, Σa², the count of a == 0 and max a
-of its output a after the ReLU. Nothing but these sums leaves the device; activations are never stored.
+of its output a after the ReLU. Where there is none, and an output may be negative (after a SiLU, a Hardswish, or
+nothing at all), a is the output's absolute value. Nothing but these sums leaves the device; activations are never
+stored.
 """
 
 from __future__ import annotations
@@ -20,16 +22,13 @@ from winnow.files import InputError
 from winnow.preprocessing import evaluation_view
 from winnow.store import Store
 from winnow.tables import SCHEMAS
+from winnow.tracing import RECTIFIERS, Watch
 
 # Maps are reduced block by block, so that all but the first look at a block find it in the processor's cache: memory is
 # read once, and the pass costs a few per cent of the convolutions. Larger blocks fall out of the cache, smaller ones
 # spend their time on calls; a GPU wants them as large as its memory easily bears. Fusing the four reductions with a
 # compiler gains some 2 % of a pass and costs seconds to compile and a compiler to have.
 BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
-
-
-class _Done(Exception):
-    """The last layer of interest has been seen: the rest of the network need not run."""
 
 
 def reduce_maps(maps: torch.Tensor) -> torch.Tensor:
@@ -116,8 +115,8 @@ def measure(
     network
         In eval mode, float32, on the batches' device.
     layers
-        The manifest's prunable layers in network order: ``layer``, ``filters`` and ``activation``, the name of the ReLU
-        after it.
+        The manifest's prunable layers in network order: ``layer``, ``filters``, ``activation``, the name of the step
+        whose output is measured, and its ``function``. Layers may share a step.
     batches
         Pairs of normalised images (N, 3, H, W) and labels (N,). Sizes may differ; results do not depend on them, beyond
         the last bits of Σa and Σa².
@@ -146,37 +145,29 @@ def measure(
     # an indexed addition on a GPU does not.
     members = torch.empty(0)
 
-    def hook_of(number: int) -> Callable:
-        def hook(module: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-            reduced = reduce_maps(output)
-            positions[number] = output.shape[2] * output.shape[3]
-            sums[number] += members @ reduced[:3]
-            rows = labels[:, None].expand(-1, reduced.shape[2])
-            largest[number].scatter_reduce_(0, rows, reduced[3], "amax")
-            if number == len(layers) - 1:
-                raise _Done
+    # One look at a step serves all layers that share it: they have the same outputs.
+    of_step = {layer["activation"]: number for number, layer in reversed(list(enumerate(layers)))}
 
-        return hook
+    def look(step: str, output: torch.Tensor) -> None:
+        number = of_step[step]
+        reduced = reduce_maps(output if layers[number]["function"] in RECTIFIERS else output.abs())
+        positions[number] = output.shape[2] * output.shape[3]
+        sums[number] += members @ reduced[:3]
+        rows = labels[:, None].expand(-1, reduced.shape[2])
+        largest[number].scatter_reduce_(0, rows, reduced[3], "amax")
 
-    hooks = [
-        network.get_submodule(layer["activation"]).register_forward_hook(hook_of(number))
-        for number, layer in enumerate(layers)
-    ]
-    try:
-        with torch.inference_mode(), full_float32():
-            for images, labels in batches:
-                members = (labels == numbers).double()
-                counts += members.sum(1)
-                with contextlib.suppress(_Done):
-                    network(images)
-                progress(images.shape[0])
-    finally:
-        for hook in hooks:
-            hook.remove()
+    watch = Watch(network, of_step, look)
+    with torch.inference_mode(), full_float32():
+        for images, labels in batches:
+            members = (labels == numbers).double()
+            counts += members.sum(1)
+            watch(images)
+            progress(images.shape[0])
 
     images = counts.cpu().numpy().astype(np.int64)
     tables = []
-    for number, layer in enumerate(layers):
+    for layer in layers:
+        number = of_step[layer["activation"]]
         layer_sums = sums[number].cpu().numpy()
         if not np.isfinite(layer_sums).all():
             raise InputError(

@@ -126,7 +126,9 @@ def test_weights_from_a_file_come_out_as_they_went_in(tmp_path):
         assert all(torch.equal(state[key], tensor) for key, tensor in network.state_dict().items())
         manifest = json.loads((output / "manifest.json").read_text())
         assert manifest["classes"] == 6
-        assert manifest["layers"][0] == {"layer": "features.0", "filters": 16, "activation": "features.1"}
+        first = {"layer": "features.0", "filters": 16, "activation": "features.1", "function": "relu"}
+        assert manifest["layers"][0] == first
+        assert manifest["left_out"] == []
 
 
 class Malicious:

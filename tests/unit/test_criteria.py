@@ -135,7 +135,7 @@ def test_activations_of_another_network_or_of_no_image_are_an_error(activations)
 def backbone(tmp_path, activations):
     """A folder with a backbone of one layer, whose activations lie beside it."""
     weights = np.random.default_rng(3).normal(size=(3, 2, 3, 3)).astype(np.float32)
-    layers = [{"layer": "conv", "filters": 3, "activation": "relu"}]
+    layers = [{"layer": "conv", "filters": 3, "activation": "relu", "function": "relu"}]
     write_json(tmp_path / "net" / "manifest.json", {"layers": layers})
     scale = np.array([0.5, -2.0, 0.1], dtype=np.float32)
     state = {"conv.weight": weights, "norm.weight": scale, "classifier.weight": weights}
@@ -205,6 +205,23 @@ def test_bn_scale_finds_the_batch_norms_of_a_real_architecture(tmp_path, archite
     values = tables.read_table(output, "scores")["value"].to_numpy()
     np.testing.assert_allclose(values[:64], np.abs(scales["features.1.weight"]))
     assert (values[64:] == 1).all()
+
+
+def test_bn_scale_of_coupled_filters_is_the_mean_over_their_batch_norms(tmp_path):
+    network = backbones.initialised("resnet18", "classifier", 2, 0)
+    generator = np.random.default_rng(0)
+    state = {name: tensor.numpy() for name, tensor in network.state_dict().items() if tensor.dim()}
+    for name in [name for name in state if name.endswith("running_var")]:
+        scale = name.removesuffix("running_var") + "weight"
+        state[scale] = generator.normal(size=state[scale].shape).astype(np.float32)
+    save_file(state, tmp_path / "weights.safetensors")
+    found = channels.of(network)
+    tables.write_table(tmp_path / "channels.parquet", found.table, "channels", {})
+    write_json(tmp_path / "manifest.json", {"layers": [vars(layer) for layer in found.layers]})
+    programs.run("score", {"criterion": "bn_scale", "seed": None}, "--backbone", tmp_path, "--output", tmp_path / "s")
+    values = tables.read_table(tmp_path / "s", "scores")["value"].to_numpy()
+    coupled = [np.abs(state[f"{name}.weight"]) for name in ("bn1", "layer1.0.bn2", "layer1.1.bn2")]
+    np.testing.assert_allclose(values[:64], np.mean(coupled, axis=0), rtol=1e-6)
 
 
 def test_the_weights_do_not_ask_what_the_data_set_is_and_random_asks_for_its_seed(backbone):

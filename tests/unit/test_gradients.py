@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from winnow import backbones, channels, gradients, tables
@@ -79,13 +82,13 @@ def test_the_fitted_layer_is_at_the_minimum_and_knows_classes_without_images(sma
     network, _, images, labels = small
     before = {name: tensor.clone() for name, tensor in network.state_dict().items() if "classifier" not in name}
     features = []
-    hook = network.get_submodule(backbones.last_linear(network)).register_forward_pre_hook(
+    hook = network.get_submodule(backbones.last_layer(network)).register_forward_pre_hook(
         lambda module, inputs: features.append(inputs[0].detach())
     )
     network(images)
     hook.remove()
     fitted(network, images, labels)
-    layer = network.get_submodule(backbones.last_linear(network))
+    layer = network.get_submodule(backbones.last_layer(network))
     assert layer.out_features == 4
     assert network(images).softmax(1)[:, 2].max() == 0
     assert all((network.state_dict()[name] == tensor).all() for name, tensor in before.items())
@@ -109,9 +112,44 @@ def test_two_classes_have_the_same_layer_as_many():
     images = torch.randn(8, 3, 8, 8, generator=generator, dtype=torch.float64)
     labels = torch.arange(8) % 2
     gradients.fit_head(network, lambda: batched(images, labels, 8), 2)
-    layer = network.get_submodule(backbones.last_linear(network))
+    layer = network.get_submodule(backbones.last_layer(network))
     torch.testing.assert_close(layer.weight[0], -layer.weight[1])
     assert (network(images).argmax(1) == labels).double().mean() > 0.7
+
+
+def test_where_the_last_layer_is_a_convolution_it_gives_the_probabilities_of_a_fit_to_mean_features():
+    network = backbones.initialised("squeezenet1_1", "classifier", 5, 0).eval().double()
+    images = torch.randn(9, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.tensor([0, 3, 3, 0, 1, 1, 3, 0, 1])
+    features = network.features(images).mean((2, 3)).detach().numpy()
+    fitted(network, images, labels)
+    model = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-6, max_iter=1000)).fit(features, labels)
+    found = network(images).softmax(1).detach().numpy()
+    np.testing.assert_allclose(found[:, [0, 1, 3]], model.predict_proba(features), rtol=1e-4, atol=1e-6)
+    assert found[:, 2].max() < 1e-9
+
+
+def test_where_convolutions_share_an_activation_each_has_its_gradient():
+    network = backbones.initialised("resnet18", "classifier", 5, 0).eval().double()
+    layers = channels.of(network).layers
+    layers = [vars(layer) for layer in layers]
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    labels = torch.tensor([0, 3, 3, 1])
+    fitted(network, images, labels)
+    table = gradients.measure(network, layers, lambda: batched(images, labels, 3), 4).to_pandas()
+    summed = table.groupby(["layer", "filter"], sort=False)["sum"].sum()
+
+    seen = []
+    block = network.layer1[0]
+    hook = block.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    logits = network(images.clone().requires_grad_())
+    hook.remove()
+    (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(logits, labels, reduction="sum"), seen)
+    expected = (seen[0] * gradient).sum((2, 3)).abs().sum(0).detach().numpy()
+    np.testing.assert_allclose(summed["layer1.0.conv2"], expected, rtol=1e-9)
+    assert {layer["activation"] for layer in layers if layer["layer"] == "layer1.0.conv2"} == {"layer1.0.relu_1"}
+    # The first convolution of all has its own activation, of its own shape.
+    assert table.groupby("layer")["positions"].first()["conv1"] == 32 * 32
 
 
 def test_images_of_one_class_and_weights_that_are_not_finite_are_errors(small):
