@@ -32,7 +32,7 @@ def stored(directory, size):
 
 
 def scored(folder, criterion, seed=None):
-    arguments = ["--backbone", folder / "net", "--activations", folder / "a.parquet"]
+    arguments = ["--backbone", folder / "net", "--statistics", folder / "a.parquet"]
     output = folder / f"{criterion}.parquet"
     programs.run("score", {"criterion": criterion, "seed": seed, "code": "0"}, *arguments, "--output", output)
     return tables.read_table(output, "scores").to_pandas()

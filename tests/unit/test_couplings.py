@@ -327,7 +327,8 @@ def test_a_pruned_network_takes_a_step_and_comes_back_from_its_file(architecture
     with torch.inference_mode():
         answers = network.eval()(images)
         assert answers.std() > 0
-        assert torch.equal(rebuilt(images), answers)
+        # Not to the bit: a kernel may be chosen by how its weights lie in memory.
+        torch.testing.assert_close(rebuilt(images), answers)
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "squeezenet1_1"])
