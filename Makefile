@@ -4,6 +4,8 @@
 # make run DATA=folder [BACKBONE=vgg16] [NAME=...] [SIZE=224]
 #              the same for your own images: verdict, report and the exported model
 #
+# make study   run the experiments of docs/study/config.yaml (hours) and renew the tables of docs/study.md
+#
 # make lint, format, clean: see below. Every command uses .venv. CORES=4 sets how many cores are used, PYTHON=... which
 # Python makes .venv, PYTEST="-k masks" what pytest is told.
 
@@ -18,7 +20,7 @@ BIN = .venv/bin
 # Imports of torch take twice as long without compiled files, so let jobs use and write them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo run report test lint format clean
+.PHONY: demo run report study test lint format clean
 
 demo: .venv/installed
 	$(BIN)/snakemake demo --cores $(CORES)
@@ -35,6 +37,10 @@ test: .venv/installed
 report: .venv/installed
 	$(BIN)/snakemake $(REPORT) --cores $(CORES)
 	@echo $(CURDIR)/$(REPORT)
+
+study: .venv/installed
+	$(BIN)/snakemake --configfile docs/study/config.yaml --cores $(CORES)
+	$(BIN)/python benchmarks/study.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

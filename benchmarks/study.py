@@ -1,0 +1,246 @@
+"""The tables of docs/study.md, from the cells, masks and statistics of its experiments.
+
+    make study    runs the experiments of docs/study/config.yaml as far as they are not done, then this
+
+Tables stand in docs/study.md between `<!-- table NAME -->` and `<!-- end -->`, and are replaced there; an experiment
+without finished cells leaves its table as it is. A drop is the unpruned network's test accuracy less the pruned one's,
+in points, paired by seed and image, with its 95 % interval (winnow.verdict).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.stats
+import yaml
+from snakemake.utils import update_config
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from winnow import analysis, config, criteria, grid, masks, tables, verdict
+from winnow.files import read_json
+
+RESULTS = ROOT / "results"
+DOCUMENT = ROOT / "docs/study.md"
+SUBSETS = {1: "flowers_1", 2: "flowers_2", 5: "flowers_5"}
+RATIO = 0.4
+
+
+def configuration() -> config.Config:
+    """The study's configuration over that of the checkout, as Snakemake reads the two."""
+    merged = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    update_config(merged, yaml.safe_load((ROOT / "docs/study/config.yaml").read_text(encoding="utf-8")))
+    return config.load(merged)
+
+
+@functools.cache
+def correct(cell: grid.Cell) -> np.ndarray | None:
+    """(n,) bool, whether each test image was recognised; None unless the cell is finished."""
+    folder = RESULTS / "cells" / cell.path
+    if not (folder / "metrics.json").exists() or read_json(folder / "metrics.json")["status"] != "finished":
+        return None
+    return tables.read_table(folder / "predictions.parquet", "predictions")["correct"].to_numpy(zero_copy_only=False)
+
+
+def rows(cells: list[grid.Cell]) -> dict[grid.Cell, list[grid.Cell]]:
+    """Cells that differ by their seed alone, under the first of them."""
+    found: dict[grid.Cell, list[grid.Cell]] = {}
+    for cell in cells:
+        found.setdefault(dataclasses.replace(cell, seed=0), []).append(cell)
+    return found
+
+
+def accuracy(cells: list[grid.Cell]) -> str:
+    """Mean test accuracy in per cent over the finished cells."""
+    found = [correct(cell).mean() for cell in cells if correct(cell) is not None]
+    return f"{100 * np.mean(found):.1f}" if found else ""
+
+
+def drop(cells: list[grid.Cell]) -> str:
+    """The drop and its interval, and how many pairs it is of where some are missing."""
+    pairs = [(correct(cell.baseline), correct(cell)) for cell in cells]
+    pairs = [(baseline, pruned) for baseline, pruned in pairs if baseline is not None and pruned is not None]
+    if not pairs:
+        return ""
+    mean, low, high = verdict.paired_interval(*(np.array(side) for side in zip(*pairs, strict=True)))
+    text = f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return text if len(pairs) == len(cells) else f"{text} ({len(pairs)} of {len(cells)} seeds)"
+
+
+def unpruned(settings: config.Config, name: str) -> pd.DataFrame:
+    """Each unpruned network of an experiment: accuracy a seed, and the interval over the test images."""
+    lines = []
+    for row, cells in rows(grid.cells(settings.experiments[name].model_dump())).items():
+        found = [correct(cell) for cell in cells if correct(cell) is not None]
+        if row.criterion != grid.UNPRUNED or not found:
+            continue
+        images = found[0].size
+        # Trainings of the same images are no independent trials: the interval is of one network's accuracy.
+        interval = scipy.stats.binomtest(round(np.mean(found) * images), images).proportion_ci(method="wilson")
+        recipe = settings.recipe(row.dataset, row.backbone)
+        lines.append(
+            {
+                "data set": row.dataset,
+                "backbone": row.backbone,
+                "pixels": settings.datasets[row.dataset].image_size,
+                "epochs": recipe.epochs,
+                "seeds": len(found),
+                "test images": images,
+                "accuracy %": f"{100 * np.mean(found):.1f}",
+                "by seed": ", ".join(f"{100 * each.mean():.1f}" for each in found),
+                "95 % interval over images": f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def drops(settings: config.Config, name: str) -> pd.DataFrame:
+    """An experiment's pruned networks: a line a criterion, scope, init and protocol, a column a ratio."""
+    lines: dict[tuple, dict[str, str]] = {}
+    for row, cells in rows(grid.cells(settings.experiments[name].model_dump())).items():
+        if row.criterion == grid.UNPRUNED:
+            continue
+        head = {"data set": row.dataset, "backbone": row.backbone, "scope": row.scope, "criterion": row.criterion}
+        head |= {"weights": row.init} | ({"protocol": row.protocol} if hasattr(row, "protocol") else {})
+        line = lines.setdefault(tuple(head.values()), head)
+        line[f"drop at {row.ratio:g}"] = drop(cells)
+    frame = pd.DataFrame(lines.values())
+    ratios = [column for column in frame if column.startswith("drop")]
+    frame = frame[(frame[ratios].fillna("") != "").any(axis=1)]
+    constant = [column for column in frame if column not in ratios and frame[column].nunique() == 1]
+    return frame.drop(columns=constant).fillna("")
+
+
+def wins(settings: config.Config, name: str) -> pd.DataFrame:
+    """How often each criterion has the smallest drop among the data-driven ones, over scopes, ratios and seeds."""
+    best: dict[tuple, list[tuple[float, str]]] = {}
+    for cell in grid.cells(settings.experiments[name].model_dump()):
+        if cell.criterion == grid.UNPRUNED or grid.is_control(cell.criterion) or correct(cell) is None:
+            continue
+        best.setdefault((cell.scope, cell.ratio, cell.seed), []).append((correct(cell).mean(), cell.criterion))
+    counts: dict[str, dict[str, float]] = {}
+    for (scope, _, _), found in best.items():
+        winners = [criterion for accuracy, criterion in found if accuracy == max(found)[0]]
+        for winner in winners:
+            counts.setdefault(winner, {}).setdefault(scope, 0)
+            counts[winner][scope] += 1 / len(winners)
+    frame = pd.DataFrame(counts).T.fillna(0)
+    frame["all"] = frame.sum(axis=1)
+    return frame.sort_values("all", ascending=False).round(1).rename_axis("criterion").reset_index()
+
+
+def mask_of(dataset: str, backbone: str, criterion: str, scope: str) -> tuple[np.ndarray, np.ndarray]:
+    """Layer and decision of each unit in a stored mask of :data:`RATIO`."""
+    path = RESULTS / f"masks/{dataset}/{backbone}/{criterion}/{scope}/{RATIO:.3f}.parquet"
+    table = tables.read_table(path, "mask")
+    return table["layer"].to_numpy(zero_copy_only=False), table["keep"].to_numpy(zero_copy_only=False)
+
+
+def shared(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> tuple[str, str]:
+    """Per cent of the kept units that two masks have in common, and per cent if they were drawn at random."""
+    (layers, one), (_, other) = first, second
+    return f"{100 * analysis.overlap(one, other):.1f}", f"{100 * analysis.chance_overlap(one, other, layers):.1f}"
+
+
+def stability(settings: config.Config) -> pd.DataFrame:
+    """How much of the mask of all training images do few images find?"""
+    lines = []
+    for scope in ("layer", "global"):
+        for criterion in ("apoz", "mean_activation"):
+            whole = mask_of("flowers", "squeezenet", criterion, scope)
+            for count, dataset in SUBSETS.items():
+                found, chance = shared(mask_of("flowers", "squeezenet", f"{criterion}@{dataset}", scope), whole)
+                lines.append(
+                    {
+                        "criterion": criterion,
+                        "scope": scope,
+                        "images a class": count,
+                        "images": 102 * count,
+                        "kept units in common %": found,
+                        "by chance %": chance,
+                    }
+                )
+    return pd.DataFrame(lines)
+
+
+def specificity(settings: config.Config) -> pd.DataFrame:
+    """Do other images keep other filters? Masks by layer of apoz from parts of the images."""
+    lines = []
+
+    def compare(what: str, one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> None:
+        found, chance = shared(one, other)
+        lines.append({"masks compared": what, "kept units in common %": found, "by chance %": chance})
+
+    cats, flowers = (part_of("squeezenet", dataset) for dataset in ("cats", "flowers"))
+    half = np.random.default_rng(0).permutation(102)
+    compare("the cats' and the dogs' images", cats([0]), cats([1]))
+    compare("flowers of 51 classes and those of the 51 others", flowers(half[:51]), flowers(half[51:]))
+    compare("flowers, and cats and dogs", flowers(range(102)), cats([0, 1]))
+    one, other = (mask_of("flowers", "squeezenet", name, "layer") for name in ("apoz", "average_weight"))
+    compare("apoz and average_weight on flowers", one, other)
+    one, other = (mask_of("flowers", "squeezenet", name, "layer") for name in ("apoz", "taylor"))
+    compare("apoz and taylor on flowers", one, other)
+    return pd.DataFrame(lines)
+
+
+def part_of(backbone: str, dataset: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """A function from classes to the by-layer mask of apoz from their images alone."""
+    activations = tables.read_table(RESULTS / f"statistics/{dataset}/{backbone}/activations.parquet", "activations")
+    classes = activations["class"].to_numpy()
+    names = activations["layer"].unique().to_pylist()
+
+    def mask(wanted: object) -> tuple[np.ndarray, np.ndarray]:
+        part = activations.filter(np.isin(classes, list(wanted)))
+        sizes = [len(part.filter(np.asarray(part["layer"]) == name)["filter"].unique()) for name in names]
+        values = [
+            criteria.apoz(criteria.over_classes(part, name, size)) for name, size in zip(names, sizes, strict=True)
+        ]
+        layers = np.repeat(names, sizes)
+        return layers, masks.mask(layers, 1 - np.concatenate(values), "layer", RATIO).keep
+
+    return mask
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A frame as a Markdown table, numbers and what begins with one to the right."""
+    right = [frame[column].map(lambda text: bool(re.match(r"^[-\d]|^$", str(text)))).all() for column in frame]
+    lines = [
+        list(map(str, frame.columns)),
+        ["---:" if each else "---" for each in right],
+        *frame.astype(str).to_numpy(),
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    settings = configuration()
+    made: dict[str, Callable[[], pd.DataFrame]] = {
+        "stability": lambda: stability(settings),
+        "specificity": lambda: specificity(settings),
+    }
+    for name in (name for name in settings.experiments if name.startswith("study_")):
+        made[f"{name} unpruned"] = functools.partial(unpruned, settings, name)
+        made[f"{name} drops"] = functools.partial(drops, settings, name)
+        made[f"{name} wins"] = functools.partial(wins, settings, name)
+    text = DOCUMENT.read_text(encoding="utf-8")
+
+    def replaced(match: re.Match) -> str:
+        name = match.group(1)
+        if name not in made:
+            raise SystemExit(f"{DOCUMENT.name} asks for a table {name!r}; there are {', '.join(made)}")
+        frame = made[name]()
+        return match.group(0) if frame.empty else f"<!-- table {name} -->\n\n{markdown(frame)}\n\n<!-- end -->"
+
+    DOCUMENT.write_text(re.sub(r"<!-- table (.*?) -->.*?<!-- end -->", replaced, text, flags=re.S), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""The tables of the study, on invented cells: what stands in them, and that only finished cells do."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from winnow import grid, tables, verdict
+from winnow.files import InputError, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def study(monkeypatch, tmp_path):
+    spec = importlib.util.spec_from_file_location("study", ROOT / "benchmarks/study.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "study", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(module, "DOCUMENT", tmp_path / "study.md")
+    return module
+
+
+def write_cell(results, cell, correct, status="finished"):
+    folder = results / "cells" / cell.path
+    folder.mkdir(parents=True)
+    count = len(correct)
+    rows = {"image": np.arange(count), "label": np.zeros(count, int), "predicted": np.where(correct, 0, 1)}
+    rows |= {"probability": np.full(count, 0.5), "correct": correct}
+    tables.write_table(folder / "predictions.parquet", rows, "predictions", {})
+    write_json(folder / "metrics.json", {"status": status})
+
+
+def test_the_studys_configuration_is_sound(study):
+    settings = study.configuration()
+    for name in settings.targets:
+        assert name.startswith("study_")
+        assert grid.cells(settings.experiments[name].model_dump())
+
+
+def test_tables_have_the_drops_of_finished_cells_and_replace_those_that_stood_there(study):
+    settings = study.configuration()
+    cells = grid.cells(settings.experiments["study_digits_init"].model_dump())
+    generator = np.random.default_rng(0)
+    answers = {}
+    for cell in cells:
+        if cell.criterion == "apoz" and cell.ratio == 0.8:
+            continue
+        answers[cell] = generator.random(50) < (0.9 if cell.criterion == grid.UNPRUNED else 0.6)
+        failed = cell.criterion == "average_weight" and cell.ratio == 0.2 and cell.seed == 4
+        write_cell(study.RESULTS, cell, answers[cell], "diverged" if failed else "finished")
+    study.DOCUMENT.write_text(
+        "before\n<!-- table study_digits_init drops -->\nold\n<!-- end -->\nafter\n"
+        "<!-- table study_flowers drops -->\nkept\n<!-- end -->\n"
+    )
+    study.main()
+    text = study.DOCUMENT.read_text()
+    assert text.startswith("before\n<!-- table study_digits_init drops -->\n\n| scope | criterion | weights |")
+    assert "old" not in text
+    assert "\nkept\n" in text
+    assert "\nafter\n" in text
+    chosen = [c for c in cells if (c.criterion, c.scope, c.ratio, c.init) == ("apoz", "layer", 0.4, "inherited")]
+    baseline, pruned = (np.array([answers[c] for c in side]) for side in ([c.baseline for c in chosen], chosen))
+    mean, low, high = (100 * each for each in verdict.paired_interval(baseline, pruned))
+    (line,) = [line for line in text.splitlines() if line.startswith("| layer | apoz | inherited ")]
+    assert f"| {mean:.1f} [{low:.1f}, {high:.1f}] |" in line
+    assert line.endswith("|  |")
+    assert "(4 of 5 seeds)" in next(x for x in text.splitlines() if x.startswith("| layer | average_weight | inher"))
+
+
+def test_an_unknown_table_is_named(study):
+    study.DOCUMENT.write_text("<!-- table nonsense --><!-- end -->")
+    with pytest.raises((SystemExit, InputError), match="nonsense"):
+        study.main()
