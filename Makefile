@@ -7,7 +7,7 @@
 # make study   run the experiments of docs/study/config.yaml (hours) and renew the tables of docs/study.md
 #
 # make lint, format, clean: see below. Every command uses .venv. CORES=4 sets how many cores are used, PYTHON=... which
-# Python makes .venv, PYTEST="-k masks" what pytest is told.
+# Python makes .venv, PYTEST="-k masks" what pytest is told (-n0: all tests in one process).
 
 # The first Python that is new enough; envs/install.sh says so if there is none.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -32,7 +32,7 @@ run: .venv/installed
 	&& $(BIN)/snakemake $$name results/experiments/$$name/models --configfile own/$$name.yaml --cores $(CORES)
 
 test: .venv/installed
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup $(PYTEST)
 
 report: .venv/installed
 	$(BIN)/snakemake $(REPORT) --cores $(CORES)

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+import winnow.runtime  # noqa: F401 - before torch, as in every stage: it settles where torch has its memory from
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """Wall-clock seconds of one call."""
-    start = time.perf_counter()
+def seconds(function: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds of one call, by the wall or by another clock: ``time.process_time`` counts this process's work only."""
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def compare(
@@ -26,6 +27,7 @@ def compare(
     second: Callable[[], object],
     repeats: int,
     warm_up: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> float:
     """Time ``first`` and ``second`` in turn, print both and the ratio first / second; return its median.
 
@@ -33,7 +35,7 @@ def compare(
     """
     if warm_up:
         seconds(first), seconds(second)
-    pairs = [(seconds(first), seconds(second)) for _ in range(repeats)]
+    pairs = [(seconds(first, clock), seconds(second, clock)) for _ in range(repeats)]
     ratios = sorted(a / b for a, b in pairs)
     one, two = (statistics.median(times) for times in zip(*pairs, strict=True))
     middle = statistics.median(ratios)

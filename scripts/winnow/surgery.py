@@ -39,12 +39,18 @@ def slice_state(state: Mapping[str, torch.Tensor], channels: pa.Table, keep: np.
     for number, along in sorted(set(zip(tensor[gone].tolist(), dimension[gone].tolist(), strict=True))):
         rows = gone & (tensor == number) & (dimension == along)
         starts, lengths, strides = first[rows], length[rows], stride[rows]
-        # Each row's indices, all rows at once: start + stride · (0 … length − 1).
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         name = names[number]
-        stays = np.ones(sliced[name].shape[along], dtype=bool)
+        size = sliced[name].shape[along]
+        # Whole blocks are copied, not numbers one by one: a channel's 49 columns of VGG's first linear layer.
+        block = int(np.gcd.reduce([size, *starts, *lengths])) if (strides == 1).all() else 1
+        starts, lengths = starts // block, lengths // block
+        # Each row's blocks, all rows at once: start + stride · (0 … length − 1).
+        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        stays = np.ones(size // block, dtype=bool)
         stays[np.repeat(starts, lengths) + np.repeat(strides, lengths) * within] = False
-        sliced[name] = sliced[name].index_select(along, torch.from_numpy(np.flatnonzero(stays)))
+        kept = torch.from_numpy(np.flatnonzero(stays))
+        blocks = sliced[name].unflatten(along, (-1, block))
+        sliced[name] = blocks.index_select(along, kept).flatten(along, along + 1)
     return sliced
 
 

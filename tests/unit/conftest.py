@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import http.server
+import os
 import threading
 from collections.abc import Iterator
 
 import pytest
+import torch
+
+# Test processes side by side share the cores. Not by OMP_NUM_THREADS: workflows that tests start would inherit it, and
+# a SLURM that they start would take its value for the number of processors, as nproc does.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
 
 
 @dataclasses.dataclass
