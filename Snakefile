@@ -21,6 +21,7 @@
 #            reversed_apoz: the best go first; apoz@flowers102: by the statistics of flowers102's images
 # scope:     global, global_normalized, layer, or none (ratio 0)
 # ratio:     share of filters to remove, three decimals; 0.400~16 rounds the kept counts to multiples of 16
+# init:      inherited or random weights; inherited~iterative_3 adds the protocol, see scripts/winnow/protocols.py
 
 from snakemake.utils import min_version
 

@@ -11,7 +11,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
 
-from winnow import archives, disk, factories, grid, provenance
+from winnow import archives, disk, factories, grid, protocols, provenance
 from winnow import config as configuration
 from winnow.criteria import CRITERIA
 from winnow.files import InputError, canonical_json, read_json
@@ -57,7 +57,7 @@ wildcard_constraints:
     criterion=r"[a-z][a-z0-9_]*(@[A-Za-z][A-Za-z0-9_-]*|~\d+)?",
     scope="global|global_normalized|layer|none",
     ratio=r"0\.\d{3}(~\d+)?",
-    init="inherited|random",
+    init=protocols.COMPONENT,
     seed=r"\d+",
 
 

@@ -17,8 +17,8 @@ import torch
 import torchvision
 
 import winnow
-from winnow import backbones, cli, models, surgery, tables, training
-from winnow.files import canonical_json, file_digest, read_json, write_json
+from winnow import backbones, cli, models, protocols, surgery, tables, training
+from winnow.files import InputError, canonical_json, file_digest, read_json, write_json
 from winnow.images import load_images
 from winnow.runtime import devices
 from winnow.runtime.memory import kept
@@ -32,6 +32,8 @@ def main(arguments: argparse.Namespace) -> None:
     clock = Clock()
     spec, output = arguments.spec, arguments.output
     cell, recipe = spec["cell"], spec["recipe"]
+    if protocols.alternates(cell["protocol"]) or cell["protocol"] == protocols.DISTILLED:
+        raise InputError(f"protocol {cell['protocol']} is not there yet")
     lease = devices.lease(arguments.gpu)
     threads = devices.threads()
     store = kept("store", arguments.dataset, lambda: Store.open(arguments.dataset))
@@ -54,6 +56,9 @@ def main(arguments: argparse.Namespace) -> None:
 
     network = network_of_cell()
     params, macs = surgery.cost(network, store.image_size)
+    unpruned = backbones.build(backbone.manifest["architecture"], backbone.manifest["head"], len(store.classes))
+    epochs = protocols.budget(cell["protocol"], recipe["epochs"], macs, surgery.cost(unpruned, store.image_size)[1])
+    recipe = protocols.stretched(recipe, epochs)
     precision = training.precision_for(recipe["precision"], lease.device, macs)
     clock.lap("load")
 

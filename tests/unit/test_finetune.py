@@ -67,10 +67,12 @@ def finetuned(inputs, output, **options):
     return read_json(output / "metrics.json")
 
 
-def job(inputs, output, mask=True, keep=True, recipe=RECIPE, init="inherited", checkpoint_seconds=120):
+def job(
+    inputs, output, mask=True, keep=True, recipe=RECIPE, init="inherited", checkpoint_seconds=120, protocol="one_shot"
+):
     """A job's spec and its other arguments."""
     cell = {"dataset": "d", "backbone": "b", "criterion": "apoz", "scope": "layer", "ratio": 0.5, "round_to": None}
-    cell |= {"init": init, "seed": 0}
+    cell |= {"init": init, "seed": 0, "protocol": protocol}
     spec = {"cell": cell, "recipe": recipe, "models": "keep" if keep else "drop", "code": "0"}
     arguments = ["--dataset", inputs / "store", "--backbone", inputs / "net", "--output", output]
     arguments += ["--checkpoint-seconds", checkpoint_seconds, *(["--mask", inputs / "mask.parquet"] if mask else [])]
