@@ -7,7 +7,8 @@
 #   results/scores/{dataset}/{backbone}/                  {criterion}.parquet
 #   results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
-#                                                         metrics.json, history.parquet, predictions.parquet, model.*
+#                                                         metrics.json, history.parquet, predictions.parquet, model.*;
+#                                                         mask.parquet where the cell prunes while it trains
 #   results/latency/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.json
 #   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/,
 #                                                         report.html

@@ -64,6 +64,15 @@ class Augmentation(_Model):
         return self
 
 
+class Distillation(_Model):
+    """How the protocol ``distilled`` learns from the unpruned network: see :class:`winnow.training.Teacher`."""
+
+    temperature: Annotated[float, Field(gt=0)] = 4.0
+    """What logits are divided by before the two are compared."""
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Of the comparison; the labels have the rest."""
+
+
 class Recipe(_Model):
     """How a network is trained."""
 
@@ -79,6 +88,7 @@ class Recipe(_Model):
     augmentation: Augmentation | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     evaluate_every: Positive = 1
+    distillation: Distillation = Distillation()
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Recipe:
@@ -279,6 +289,11 @@ class Config(_Model):
         name = self.datasets[dataset].recipe
         return self.recipes[name if isinstance(name, str) else name[backbone]]
 
+    def recipe_for(self, dataset: str, backbone: str, protocol: str) -> dict[str, Any]:
+        """What of a recipe a cell depends on: the distillation only if it is distilled."""
+        unused = None if protocol == protocols.DISTILLED else {"distillation"}
+        return self.recipe(dataset, backbone).model_dump(exclude=unused)
+
     def part(self, experiment: str) -> dict[str, dict[str, Any]]:
         """What of the file an experiment depends on: section → name → entry, without what is not set."""
         axes = self.experiments[experiment]
@@ -294,9 +309,13 @@ class Config(_Model):
             "backbones": set(axes.backbones),
             "recipes": recipes | {pretraining.recipe for pretraining in pretrainings},
         }
+        unused = {"recipes": None if protocols.DISTILLED in axes.protocols else {"distillation"}}
         return {
             section: {
-                name: getattr(self, section)[name].model_dump(mode="json", exclude_none=True) for name in sorted(chosen)
+                name: getattr(self, section)[name].model_dump(
+                    mode="json", exclude_none=True, exclude=unused.get(section)
+                )
+                for name in sorted(chosen)
             }
             for section, chosen in names.items()
         }
@@ -437,6 +456,12 @@ def _allowed_keys(parents: list) -> list[str]:
     if parents:
         model = sections[parents[0]]
     for part in parents[2:]:
-        nested = {"augmentation": Augmentation, "split": Split, "pretrain": Pretraining, "urls": MirrorUrl}
+        nested = {
+            "augmentation": Augmentation,
+            "distillation": Distillation,
+            "split": Split,
+            "pretrain": Pretraining,
+            "urls": MirrorUrl,
+        }
         model = nested.get(part, model)
     return sorted(model.model_fields)
