@@ -7,7 +7,8 @@
 #   results/scores/{dataset}/{backbone}/                  {criterion}.parquet
 #   results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
-#                                                         metrics.json, history.parquet, predictions.parquet, model.*
+#                                                         metrics.json, history.parquet, predictions.parquet, model.*;
+#                                                         mask.parquet where the cell prunes while it trains
 #   results/latency/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.json
 #   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/,
 #                                                         report.html
@@ -21,6 +22,7 @@
 #            reversed_apoz: the best go first; apoz@flowers102: by the statistics of flowers102's images
 # scope:     global, global_normalized, layer, or none (ratio 0)
 # ratio:     share of filters to remove, three decimals; 0.400~16 rounds the kept counts to multiples of 16
+# init:      inherited or random weights; inherited~iterative_3 adds the protocol, see scripts/winnow/protocols.py
 
 from snakemake.utils import min_version
 

@@ -11,7 +11,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
 
-from winnow import archives, disk, factories, grid, provenance
+from winnow import archives, disk, factories, grid, protocols, provenance
 from winnow import config as configuration
 from winnow.criteria import CRITERIA
 from winnow.files import InputError, canonical_json, read_json
@@ -57,7 +57,7 @@ wildcard_constraints:
     criterion=r"[a-z][a-z0-9_]*(@[A-Za-z][A-Za-z0-9_-]*|~\d+)?",
     scope="global|global_normalized|layer|none",
     ratio=r"0\.\d{3}(~\d+)?",
-    init="inherited|random",
+    init=protocols.COMPONENT,
     seed=r"\d+",
 
 
@@ -132,7 +132,7 @@ def pretraining(name):
     backbone = CONFIG.backbones[name]
     return {
         "backbone": backbone_spec(name, {"architecture", "head", "mean", "std"}),
-        "recipe": CONFIG.recipes[backbone.pretrain.recipe].model_dump(),
+        "recipe": CONFIG.recipes[backbone.pretrain.recipe].model_dump(exclude={"distillation"}),
         "seed": backbone.pretrain.seed,
     }
 
@@ -189,22 +189,30 @@ CELL = f"{MASK}/{{init}}/{{seed}}"
 
 
 def cell_inputs(wildcards):
-    mask = cell_of(wildcards).mask
+    cell = cell_of(wildcards)
+    begins_pruned = protocols.steps(cell.protocol) is not None
     return {
-        "dataset": f"results/datasets/{wildcards.dataset}/manifest.json",
-        "backbone": f"results/backbones/{wildcards.backbone}/manifest.json",
-        "mask": [f"results/masks/{mask}"] if mask else [],
+        "dataset": f"results/datasets/{cell.dataset}/manifest.json",
+        "backbone": f"results/backbones/{cell.backbone}/manifest.json",
+        "mask": [f"results/masks/{cell.mask}"] if cell.mask else [],
+        "scores": (
+            expand("results/scores/{dataset}/{backbone}/{criterion}.parquet", **wildcards) if begins_pruned else []
+        ),
+        "teacher": [kept_cell(cell.baseline)] if cell.protocol == protocols.DISTILLED else [],
     }
 
 
 def cell_spec(wildcards, models=None):
     cell = cell_of(wildcards)
-    return spec(
-        "finetune.py",
-        cell=asdict(cell),
-        recipe=CONFIG.recipe(cell.dataset, cell.backbone).model_dump(),
-        models=models or ("keep" if CELLS.get(cell) else "drop"),
-    )
+    contents = {
+        "cell": asdict(cell),
+        "recipe": CONFIG.recipe_for(cell.dataset, cell.backbone, cell.protocol),
+        "models": models or ("keep" if CELLS.get(cell) else "drop"),
+    }
+    if not cell.alternates:
+        return spec("finetune.py", **contents)
+    min_filters = CONFIG.backbones[cell.backbone].min_filters
+    return spec("alternate.py", cell.criterion.removeprefix(grid.REVERSED), min_filters=min_filters, **contents)
 
 
 def grid_of(name):
@@ -250,17 +258,18 @@ def plot_inputs(wildcards):
 
 def forecast():
     """How much disk the jobs of this run will fill."""
-    cells = [cell_of(job.wildcards) for job in workflow.dag.needrun_jobs() if job.rule.name == "finetune"]
-    if not any(job.rule.name in ("finetune", "decode") for job in workflow.dag.needrun_jobs()):
+    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in ("decode", "finetune", "retrain")]
+    if not jobs:
         return ""
-    stores = {job.wildcards.dataset for job in workflow.dag.needrun_jobs() if job.rule.name == "decode"}
+    cells = [(cell_of(job.wildcards), job.rule.name) for job in jobs if job.rule.name != "decode"]
+    stores = {job.wildcards.dataset for job in jobs if job.rule.name == "decode"}
     size = sum(disk.store_bytes(*store_of(name)) for name in stores)
-    for cell in cells:
+    kept = 0
+    for cell, rule in cells:
+        keep = rule == "retrain" or CELLS.get(cell, False)
         backbone = CONFIG.backbones[cell.backbone]
-        size += disk.cell_bytes(
-            backbone.architecture or backbone.factory, backbone.head, cell.ratio, CELLS.get(cell, False)
-        )
-    kept = sum(CELLS.get(cell, False) for cell in cells)
+        size += disk.cell_bytes(backbone.architecture or backbone.factory, backbone.head, cell.ratio, keep)
+        kept += keep
     return (
         f"Disk: about {disk.readable(size)} for {len(cells)} cells ({kept} keep their model) and {len(stores)} stores."
     )

@@ -24,6 +24,7 @@ from winnow import analysis, cli, grid, summary, tables
 from winnow.figures import accuracy, activations, classes, filters, look, weights
 from winnow.files import InputError, read_json, write_json
 from winnow.grid import UNPRUNED, Cell
+from winnow.protocols import EQUAL_FLOPS, ONE_SHOT
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -81,14 +82,16 @@ def drawn(frame: pd.DataFrame, cells: list[Cell], results: Path, with_activation
     if (gains["scope"] != grid.NO_SCOPE).any():
         yield weights.inherited_less_random(gains, *place)
 
-    criteria = dict.fromkeys(cell.mask_criterion for cell in cells if cell.mask)
+    masked = [cell for cell in cells if cell.mask]
+    if not masked:
+        return
     scores = {}
-    for criterion in criteria:
+    for criterion in dict.fromkeys(cell.mask_criterion for cell in masked):
         table = tables.read_table(results / "scores" / dataset / backbone / f"{criterion}.parquet", "scores")
         scores[criterion] = table["score"].to_numpy()
     layers = np.array(table["layer"].to_pylist())
-    for scope in scopes:
-        masks = read_masks(results, [cell for cell in cells if cell.scope == scope])
+    for scope in (scope for scope in scopes if any(cell.scope == scope for cell in masked)):
+        masks = read_masks(results, [cell for cell in masked if cell.scope == scope])
         yield filters.kept_by_layer(layers, masks, *place, scope)
         yield from present(filters.overlap(layers, masks, *place, scope))
     plain = {criterion: found for criterion, found in scores.items() if grid.parse_criterion(criterion)[1] is None}
@@ -119,10 +122,11 @@ def read_masks(results: Path, cells: list[Cell]) -> dict[tuple[str, float], list
 
 def accuracies_by_class(metrics: dict[Cell, dict], scope: str, row: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Accuracy a seed and class, of the summary's row of pruned networks and of their unpruned baselines."""
+    same = ("criterion", "ratio", "init", "protocol")
     wanted = {
         cell: found["per_class"]
         for cell, found in metrics.items()
-        if (cell.criterion, cell.scope, cell.ratio, cell.init) == (row["criterion"], scope, row["ratio"], row["init"])
+        if cell.scope == scope and all(getattr(cell, name) == row[name] for name in same)
     }
     pairs = {cell.seed: (found, metrics.get(cell.baseline)) for cell, found in wanted.items()}
     pruned = {seed: found for seed, (found, _) in pairs.items()}
@@ -131,11 +135,16 @@ def accuracies_by_class(metrics: dict[Cell, dict], scope: str, row: pd.Series) -
 
 
 def gains_from_weights(metrics: dict[Cell, dict]) -> pd.DataFrame:
-    """Accuracy with inherited weights less that with random ones, in points: a row a network, over its seeds."""
+    """Accuracy with inherited weights less that with random ones, in points: a row a network, over its seeds.
+
+    The one's protocol is ``one_shot``, the other's what ``scratch_budget`` makes of that.
+    """
     gains: dict[Cell, list[float]] = {}
     for cell, found in metrics.items():
-        twin = metrics.get(grid.canonical(dataclasses.replace(cell, init="random")))
-        if cell.init == "inherited" and twin:
+        drawn = dataclasses.replace(cell, init="random")
+        twins = [grid.canonical(dataclasses.replace(drawn, protocol=name)) for name in (ONE_SHOT, EQUAL_FLOPS)]
+        twin = next((metrics[twin] for twin in twins if twin in metrics), None)
+        if (cell.init, cell.protocol) == ("inherited", ONE_SHOT) and twin:
             gain = 100 * (found["accuracy"] - twin["accuracy"])
             gains.setdefault(dataclasses.replace(cell, seed=0), []).append(gain)
     rows = []

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from winnow import cli, summary
 from winnow.files import read_json
+from winnow.protocols import ONE_SHOT
 
 WIDTH = 100  # columns
 
@@ -31,7 +32,8 @@ def main(arguments: argparse.Namespace) -> None:
         for line in header, ["-" * len(field) for field in header], *body:
             print("  ".join(line).rstrip())
         for row in rows[rows["failed_seeds"] != ""].itertuples():
-            print(f"failed: {row.scope} {row.ratio:g} {row.criterion} {row.init}, seed {row.failed_seeds}")
+            start = row.init if row.protocol == ONE_SHOT else f"{row.init} {row.protocol}"
+            print(f"failed: {row.scope} {row.ratio:g} {row.criterion} {start}, seed {row.failed_seeds}")
         for scope in summary.SCOPE_NAMES:
             if not summary.finished_rows(frame, dataset, backbone, scope).empty:
                 print(filled("; ".join(filter(None, summary.headline(frame, dataset, backbone, scope)))))

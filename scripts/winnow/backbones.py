@@ -268,6 +268,28 @@ def initialised(architecture: str, head: str, classes: int, seed: int) -> nn.Mod
     return network
 
 
+def cut(
+    backbone: Backbone, state: Mapping[str, torch.Tensor], keep: np.ndarray, kept: np.ndarray | None = None
+) -> nn.Module:
+    """A trained network less further units, its last layer and all other tensors as they are.
+
+    Parameters
+    ----------
+    state
+        The trained network's tensors. Those that lose nothing become the new network's own.
+    keep, kept : (units,) bool
+        Which of the backbone's units stay, and which there still are; None for all.
+    """
+    manifest = backbone.manifest
+    head = last_layer(build(manifest["architecture"], manifest["head"], 2))
+    classes = state[f"{head}.weight"].shape[0]
+    network = build(manifest["architecture"], manifest["head"], classes)
+    sliced = surgery.slice_state(state, backbone.channels, keep, kept)
+    surgery.resize(network, {name: tensor.shape for name, tensor in sliced.items()})
+    network.load_state_dict({name: tensor.contiguous() for name, tensor in sliced.items()}, assign=True)
+    return network
+
+
 def pruned(backbone: Backbone, keep: np.ndarray | None, classes: int, init: str, seed: int) -> nn.Module:
     """A cell's network: the backbone less the removed units, with a new last layer.
 

@@ -8,6 +8,7 @@ from scipy.stats import binomtest
 
 from winnow.disk import readable
 from winnow.grid import ANY, RANDOM, UNPRUNED
+from winnow.protocols import DISTILLED, FINE_TUNE_FIRST, steps
 from winnow.summary import CONFIDENCE, INIT_NAMES, SCOPE_NAMES, label, quantity
 
 # Longer lists of classes are cut short in sentences, and make no table.
@@ -155,9 +156,16 @@ def method(cell: dict[str, Any], model: dict[str, Any]) -> str:
         RANDOM: "drawn at random",
         ANY: "as many in every layer, which ones makes no difference to random weights",
     }.get(cell["criterion"], f"the least important ones by the criterion “{label(cell['criterion'])}”")
+    when = "before any fine-tuning"
+    if cell["protocol"] == FINE_TUNE_FIRST:
+        when = "halfway through its training"
+    elif steps(cell["protocol"]):
+        when = f"in {steps(cell['protocol'])} steps in the course of its training"
+    elif cell["protocol"] == DISTILLED:
+        start += " It learned from the fine-tuned unpruned network, too."
     return (
         f"Of {cell['backbone']}'s filters {percent(model['achieved_ratio'])} were removed {SCOPE_NAMES[cell['scope']]} "
-        f"({how}), physically, before any fine-tuning. {start}"
+        f"({how}), physically, {when}. {start}"
     )
 
 

@@ -4,12 +4,13 @@ what is allowed."""
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from winnow import grid
+from winnow import grid, protocols
 from winnow.architectures import NAMES as ARCHITECTURES
 from winnow.criteria import CRITERIA
 from winnow.files import InputError
@@ -63,6 +64,15 @@ class Augmentation(_Model):
         return self
 
 
+class Distillation(_Model):
+    """How the protocol ``distilled`` learns from the unpruned network: see :class:`winnow.training.Teacher`."""
+
+    temperature: Annotated[float, Field(gt=0)] = 4.0
+    """What logits are divided by before the two are compared."""
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Of the comparison; the labels have the rest."""
+
+
 class Recipe(_Model):
     """How a network is trained."""
 
@@ -78,6 +88,7 @@ class Recipe(_Model):
     augmentation: Augmentation | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     evaluate_every: Positive = 1
+    distillation: Distillation = Distillation()
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Recipe:
@@ -207,13 +218,17 @@ class Experiment(_Model):
     scopes: Annotated[tuple[Literal["global", "global_normalized", "layer"], ...], Field(min_length=1)]
     ratios: Annotated[tuple[float, ...], Field(min_length=1)]
     inits: Annotated[tuple[Literal["inherited", "random"], ...], Field(min_length=1)] = ("inherited",)
+    protocols: Annotated[tuple[str, ...], Field(min_length=1)] = (protocols.ONE_SHOT,)
+    """In which order networks are pruned and trained: see :mod:`winnow.protocols`."""
+    scratch_budget: Literal["equal_epochs", "equal_flops"] = "equal_epochs"
+    """What random weights are trained for: the recipe's epochs, or as many operations as those take unpruned."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     round_to: Literal[8, 16] | None = None
     models: Literal["keep", "drop"] = "drop"
     latency: bool = False
     """Whether to time the networks, which takes the whole machine for a while."""
 
-    @field_validator("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "seeds")
+    @field_validator("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "protocols", "seeds")
     @classmethod
     def _no_repetition(cls, values: tuple) -> tuple:
         return _distinct(values)
@@ -228,6 +243,13 @@ class Experiment(_Model):
                 raise ValueError(f"criterion {value!r}: {name} looks at no images, of {source!r} or any other data set")
         return values
 
+    @field_validator("protocols")
+    @classmethod
+    def _known_protocols(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            _one_of(value, protocols.CHOICES, "protocol")
+        return values
+
     @field_validator("ratios")
     @classmethod
     def _ratios_in_range(cls, values: tuple[float, ...]) -> tuple[float, ...]:
@@ -237,6 +259,17 @@ class Experiment(_Model):
             if round(value, 3) != value:
                 raise ValueError(f"ratio {value!r} has more than three decimals, which is what paths carry")
         return values
+
+    @model_validator(mode="after")
+    def _own_images(self) -> Experiment:
+        foreign = [name for name in self.criteria if grid.parse_source(name)[1] is not None]
+        alternating = [name for name in self.protocols if protocols.alternates(name)]
+        if foreign and alternating:
+            raise ValueError(
+                f"protocol {alternating[0]!r} measures networks on the images that they train on: "
+                f"criterion {foreign[0]!r} asks for others"
+            )
+        return self
 
 
 class Config(_Model):
@@ -256,6 +289,11 @@ class Config(_Model):
         name = self.datasets[dataset].recipe
         return self.recipes[name if isinstance(name, str) else name[backbone]]
 
+    def recipe_for(self, dataset: str, backbone: str, protocol: str) -> dict[str, Any]:
+        """What of a recipe a cell depends on: the distillation only if it is distilled."""
+        unused = None if protocol == protocols.DISTILLED else {"distillation"}
+        return self.recipe(dataset, backbone).model_dump(exclude=unused)
+
     def part(self, experiment: str) -> dict[str, dict[str, Any]]:
         """What of the file an experiment depends on: section → name → entry, without what is not set."""
         axes = self.experiments[experiment]
@@ -271,9 +309,13 @@ class Config(_Model):
             "backbones": set(axes.backbones),
             "recipes": recipes | {pretraining.recipe for pretraining in pretrainings},
         }
+        unused = {"recipes": None if protocols.DISTILLED in axes.protocols else {"distillation"}}
         return {
             section: {
-                name: getattr(self, section)[name].model_dump(mode="json", exclude_none=True) for name in sorted(chosen)
+                name: getattr(self, section)[name].model_dump(
+                    mode="json", exclude_none=True, exclude=unused.get(section)
+                )
+                for name in sorted(chosen)
             }
             for section, chosen in names.items()
         }
@@ -305,14 +347,20 @@ class Config(_Model):
             for dataset in experiment.datasets:
                 _named(dataset, self.datasets, "dataset", f"experiments.{name}.datasets")
                 recipe = self.datasets[dataset].recipe
-                if isinstance(recipe, str):
-                    continue
-                missing = [backbone for backbone in experiment.backbones if backbone not in (recipe or {})]
+                known = experiment.backbones if isinstance(recipe, str) else recipe or {}
+                missing = [backbone for backbone in experiment.backbones if backbone not in known]
                 if missing:
                     raise ValueError(
                         f"datasets.{dataset}.recipe: missing for backbone {missing[0]!r}, "
                         f"which experiments.{name} trains on it; allowed: {', '.join(sorted(self.recipes))}"
                     )
+                for protocol, backbone in itertools.product(experiment.protocols, experiment.backbones):
+                    epochs = self.recipe(dataset, backbone).epochs
+                    if epochs < protocols.phase_count(protocol):
+                        raise ValueError(
+                            f"experiments.{name}.protocols: {protocol} needs {protocols.phase_count(protocol)} epochs "
+                            f"or more, the recipe of {backbone} on {dataset} has {epochs}"
+                        )
         return self
 
 
@@ -408,6 +456,12 @@ def _allowed_keys(parents: list) -> list[str]:
     if parents:
         model = sections[parents[0]]
     for part in parents[2:]:
-        nested = {"augmentation": Augmentation, "split": Split, "pretrain": Pretraining, "urls": MirrorUrl}
+        nested = {
+            "augmentation": Augmentation,
+            "distillation": Distillation,
+            "split": Split,
+            "pretrain": Pretraining,
+            "urls": MirrorUrl,
+        }
         model = nested.get(part, model)
     return sorted(model.model_fields)

@@ -1,8 +1,12 @@
 """The grid: an experiment's cells, which of them are one and the same, and where each thing lies.
 
-A cell is (dataset, backbone, criterion, scope, ratio, init, seed). Cells that must come out equal are one cell:
+A cell is (dataset, backbone, criterion, scope, ratio, init, seed, protocol). Cells that must come out equal are one
+cell:
 
-* ratio 0 is the unpruned baseline, whatever the criterion and scope: criterion ``unpruned``, scope ``none``;
+* ratio 0 is the unpruned baseline, whatever the criterion, scope and protocol: criterion ``unpruned``, scope ``none``;
+  only ``short_N`` has its own, since it is trained for less;
+* random weights tell nothing, trained or not, about which filters matter: protocols that train before they prune are
+  ``one_shot`` to them;
 * a criterion with the statistics of the cell's own data set, ``apoz@digits`` on digits, is the plain criterion;
 * by layer, every criterion keeps the same number of filters a layer, and random weights forget which ones, so these
   cells are one whatever the criterion: criterion ``any``.
@@ -14,6 +18,9 @@ import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+from winnow import protocols
+from winnow.protocols import EQUAL_FLOPS, ONE_SHOT
 
 UNPRUNED = "unpruned"
 NO_SCOPE = "none"
@@ -37,6 +44,7 @@ class Cell:
     round_to: int | None
     init: str
     seed: int
+    protocol: str = ONE_SHOT
 
     @property
     def mask_criterion(self) -> str:
@@ -49,9 +57,19 @@ class Cell:
         return f"{self.ratio:.3f}" + (f"~{self.round_to}" if self.round_to else "")
 
     @property
+    def init_text(self) -> str:
+        """Init and protocol as a path component: ``inherited``, ``inherited~iterative_3``."""
+        return self.init + (f"~{self.protocol}" if self.protocol != ONE_SHOT else "")
+
+    @property
+    def alternates(self) -> bool:
+        """Whether the cell prunes what it has trained, and so makes its mask itself."""
+        return protocols.alternates(self.protocol)
+
+    @property
     def mask(self) -> str | None:
-        """Path of the cell's mask below ``results/masks/``, None for the unpruned baseline."""
-        if self.criterion == UNPRUNED:
+        """Path of the cell's mask below ``results/masks/``; None for the unpruned, and where the cell makes its own."""
+        if self.criterion == UNPRUNED or self.alternates:
             return None
         return f"{self.dataset}/{self.backbone}/{self.mask_criterion}/{self.scope}/{self.ratio_text}.parquet"
 
@@ -59,21 +77,24 @@ class Cell:
     def path(self) -> str:
         """The cell's folder below ``results/cells/``."""
         mask = f"{self.mask_criterion}/{self.scope}/{self.ratio_text}"
-        return f"{self.dataset}/{self.backbone}/{mask}/{self.init}/{self.seed}"
+        return f"{self.dataset}/{self.backbone}/{mask}/{self.init_text}/{self.seed}"
 
     @property
-    def latency(self) -> str:
+    def latency(self) -> str | None:
         """Path, below ``results/latency/``, of the latency of a network of the cell's widths.
 
-        By layer the widths are the same whatever the criterion: the mask of ``any`` stands for all.
+        By layer the widths are the same whatever the criterion and protocol: the mask of ``any`` stands for all.
+        Elsewhere nobody knows them before a cell that makes its own mask has finished: None.
         """
+        if self.alternates and self.scope != "layer":
+            return None
         criterion = ANY if self.scope == "layer" else self.mask_criterion
         return f"{self.dataset}/{self.backbone}/{criterion}/{self.scope}/{self.ratio_text}.json"
 
     @property
     def baseline(self) -> Cell:
-        """The unpruned network with inherited weights, fine-tuned with the same recipe and seed."""
-        return Cell(self.dataset, self.backbone, UNPRUNED, NO_SCOPE, 0.0, None, "inherited", self.seed)
+        """The unpruned network with inherited weights, fine-tuned with the same recipe, budget and seed."""
+        return canonical(dataclasses.replace(self, ratio=0.0, init="inherited"))
 
 
 def is_control(criterion: str) -> bool:
@@ -90,7 +111,10 @@ def parse_source(criterion: str) -> tuple[str, str | None]:
 def canonical(cell: Cell) -> Cell:
     """The one cell that stands for all that must come out equal to ``cell``."""
     if cell.ratio == 0:
-        return dataclasses.replace(cell, criterion=UNPRUNED, scope=NO_SCOPE, round_to=None)
+        protocol = cell.protocol if protocols.is_short(cell.protocol) else ONE_SHOT
+        return dataclasses.replace(cell, criterion=UNPRUNED, scope=NO_SCOPE, round_to=None, protocol=protocol)
+    if cell.alternates if cell.init == "random" else cell.protocol == EQUAL_FLOPS:
+        cell = dataclasses.replace(cell, protocol=ONE_SHOT)
     name, source = parse_source(cell.criterion)
     if source == cell.dataset:
         cell = dataclasses.replace(cell, criterion=name)
@@ -106,14 +130,23 @@ def cells(experiment: Mapping[str, Any]) -> list[Cell]:
     ----------
     experiment
         The grid's axes as in ``config.yaml``: ``datasets``, ``backbones``, ``criteria``, ``scopes``, ``ratios``,
-        ``inits``, ``seeds`` and, optionally, ``round_to``. The baselines belong to every grid, asked for or not.
+        ``inits``, ``seeds`` and, optionally, ``protocols``, ``scratch_budget`` and ``round_to``. The baselines belong
+        to every grid, asked for or not.
     """
     axes = ("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "seeds")
+    values = [*(experiment[axis] for axis in axes), experiment.get("protocols", (ONE_SHOT,))]
     round_to = experiment.get("round_to")
     grid = [
-        canonical(Cell(dataset, backbone, criterion, scope, ratio, round_to, init, seed))
-        for dataset, backbone, criterion, scope, ratio, init, seed in itertools.product(*(experiment[a] for a in axes))
+        canonical(Cell(dataset, backbone, criterion, scope, ratio, round_to, init, seed, protocol))
+        for dataset, backbone, criterion, scope, ratio, init, seed, protocol in itertools.product(*values)
     ]
+    if experiment.get("scratch_budget") == EQUAL_FLOPS:
+        grid = [
+            canonical(dataclasses.replace(cell, protocol=EQUAL_FLOPS))
+            if (cell.init, cell.protocol) == ("random", ONE_SHOT)
+            else cell
+            for cell in grid
+        ]
     baselines = {cell.baseline: None for cell in grid}
     return list(baselines | dict.fromkeys(grid))
 
@@ -126,7 +159,7 @@ def latencies(experiment: Mapping[str, Any]) -> list[str]:
     if not experiment.get("latency"):
         return []
     first = min(experiment["seeds"])
-    return list(dict.fromkeys(cell.latency for cell in cells(experiment) if cell.seed == first))
+    return list(dict.fromkeys(cell.latency for cell in cells(experiment) if cell.seed == first and cell.latency))
 
 
 def parse_ratio(text: str) -> tuple[float, int | None]:
@@ -141,6 +174,12 @@ def parse_criterion(text: str) -> tuple[str, int | None]:
     return criterion, int(seed) if seed else None
 
 
+def parse_init(text: str) -> tuple[str, str]:
+    """Read the path component that :attr:`Cell.init_text` writes: init and protocol."""
+    init, _, protocol = text.partition("~")
+    return init, protocol or ONE_SHOT
+
+
 def parse_path(path: str) -> Cell:
     """Read the folder that :attr:`Cell.path` writes.
 
@@ -149,8 +188,9 @@ def parse_path(path: str) -> Cell:
     ValueError
         If no cell has such a path.
     """
-    dataset, backbone, criterion, scope, ratio, init, seed = path.split("/")
-    cell = Cell(dataset, backbone, parse_criterion(criterion)[0], scope, *parse_ratio(ratio), init, int(seed))
+    dataset, backbone, criterion, scope, ratio, start, seed = path.split("/")
+    init, protocol = parse_init(start)
+    cell = Cell(dataset, backbone, parse_criterion(criterion)[0], scope, *parse_ratio(ratio), init, int(seed), protocol)
     if cell.path != path:
         raise ValueError(f"{path!r} is no cell's path")
     return cell

@@ -36,18 +36,20 @@ class Mask:
     achieved: float
 
 
-def removals(ratio: float, units: int) -> int:
+def removals(ratio: float | Fraction, units: int) -> int:
     """floor(ratio · units + ½), exact for the decimals that a ratio is written with, not for its binary neighbour."""
-    return int(Fraction(str(float(ratio))) * units + Fraction(1, 2))
+    return int(Fraction(str(ratio)) * units + Fraction(1, 2))
 
 
 def mask(
     layers: np.ndarray,
     scores: np.ndarray,
     scope: str,
-    ratio: float,
+    ratio: float | Fraction,
     min_filters: int = 1,
     round_to: int | None = None,
+    gone: np.ndarray | None = None,
+    last: bool = True,
 ) -> Mask:
     """Decide which units stay.
 
@@ -68,6 +70,11 @@ def mask(
     round_to
         Round every layer's number of kept units to the nearest multiple, halves up: at least one multiple and at least
         ``min_filters``, at most the layer's width. The ranking still decides which units those are.
+    gone : (units,) bool
+        Units that an earlier mask, of a smaller ratio and with ``last`` false, has removed. They rank before all
+        others, their scores count for nothing, and they count as removed. None for none.
+    last
+        Whether no further mask follows. Before the last one kept counts are rounded up, so that none has to grow.
 
     Raises
     ------
@@ -78,7 +85,9 @@ def mask(
     if scope not in SCOPES:
         raise InputError(f"unknown scope {scope!r}; allowed: {', '.join(SCOPES)}")
     if not 0 <= ratio < 1:
-        raise InputError(f"ratio {ratio:g} is outside [0, 1)")
+        raise InputError(f"ratio {float(ratio):g} is outside [0, 1)")
+    gone = np.zeros(scores.size, dtype=bool) if gone is None else gone
+    scores = np.where(gone, 0.0, scores)
     faulty = np.flatnonzero(~np.isfinite(scores))
     if faulty.size:
         index = faulty[0] - np.flatnonzero(layers == layers[faulty[0]])[0]
@@ -96,7 +105,7 @@ def mask(
 
     # Stable sorts on (scope, score) keep the given order within ties, which is (layer order, filter index).
     group = layer if scope == "layer" else np.zeros_like(layer)
-    order = np.lexsort((scores, group))
+    order = np.lexsort((scores, ~gone, group))
     rank = np.empty(scores.size, dtype=np.int64)
     rank[order] = np.arange(scores.size) - np.concatenate([[0], np.cumsum(np.bincount(group))])[group[order]]
 
@@ -112,8 +121,9 @@ def mask(
         if wanted > able:
             where = f"layer {layers[members[0]]}" if scope == "layer" else "the network"
             raise InputError(
-                f"ratio {ratio:g} removes {wanted} of the {members.size} filters of {where}, but with min_filters "
-                f"{min_filters} only {able} can go: the largest reachable ratio is {_reachable(able, members.size):g}"
+                f"ratio {float(ratio):g} removes {wanted} of the {members.size} filters of {where}, but with "
+                f"min_filters {min_filters} only {able} can go: the largest reachable ratio is "
+                f"{_reachable(able, members.size):g}"
             )
         candidates = members[removable[members]]
         keep[candidates[np.argsort(rank[candidates], kind="stable")[:wanted]]] = False
@@ -121,9 +131,10 @@ def mask(
     if round_to is not None:
         kept = np.bincount(layer, weights=keep, minlength=sizes.size).astype(np.int64)
         fewest = max(1, -(-min_filters // round_to))
-        rounded = np.minimum(np.maximum((kept + round_to // 2) // round_to, fewest) * round_to, sizes)
+        multiples = (kept + (round_to // 2 if last else round_to - 1)) // round_to
+        rounded = np.minimum(np.maximum(multiples, fewest) * round_to, sizes)
         keep = place >= (sizes - rounded)[layer]
-    return Mask(keep, rank, ratio, float(np.count_nonzero(~keep) / keep.size))
+    return Mask(keep, rank, float(ratio), float(np.count_nonzero(~keep) / keep.size))
 
 
 def _reachable(able: int, units: int) -> float:

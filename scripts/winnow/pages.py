@@ -20,6 +20,7 @@ import yaml
 from winnow import graphs, grid, provenance, summary, verdict
 from winnow.criteria import CRITERIA
 from winnow.files import InputError, read_json
+from winnow.protocols import ONE_SHOT
 
 _HERE = Path(__file__)
 
@@ -259,6 +260,7 @@ def _verdict_table(name: str, caption: str, records: Sequence[Mapping[str, Any]]
             "scope": _text(summary.SCOPE_NAMES.get(record["scope"])),
             "ratio": _ratio(record["ratio"], record["round_to"]),
             "init": _text(record["init"]),
+            "protocol": _text(record["protocol"]),
             "size": _size(record),
         }
         # Where there is a verdict, the sentence is among the lines above the tables, or says no more than the numbers.
@@ -287,6 +289,7 @@ def summary_table(frame: pd.DataFrame) -> Table:
             "scope": _text(summary.SCOPE_NAMES.get(row["scope"])),
             "criterion": Field(row["criterion"]),
             "init": Field(row["init"]),
+            "protocol": Field(row["protocol"]),
         }
         for name, column in numbers.items():
             # Where there is nothing to read there is nothing to sort by: the baseline's drop against itself.
@@ -302,8 +305,9 @@ def summary_table(frame: pd.DataFrame) -> Table:
 def failed_seeds(frame: pd.DataFrame) -> list[str]:
     """The seeds that have no result, in words."""
     return [
-        f"{row.dataset}, {row.backbone}: {row.criterion}, {row.scope}, ratio {row.ratio:g}, {row.init}: "
-        f"seed {row.failed_seeds}"
+        f"{row.dataset}, {row.backbone}: {row.criterion}, {row.scope}, ratio {row.ratio:g}, {row.init}"
+        + ("" if row.protocol == ONE_SHOT else f", {row.protocol}")
+        + f": seed {row.failed_seeds}"
         for row in frame[frame["failed_seeds"] != ""].itertuples()
     ]
 
@@ -313,7 +317,9 @@ def _compact(table: Table) -> Table:
     kept, common = [], {}
     for name in table.columns:
         known = {row[name].text for row in table.rows} - {MISSING}
-        if name in ("data set", "backbone", "measure", "init") and len(known) == 1:
+        if name == "protocol" and known <= {ONE_SHOT}:
+            continue
+        if name in ("data set", "backbone", "measure", "init", "protocol") and len(known) == 1:
             common[name] = known.pop()
         elif known:
             kept.append(name)

@@ -16,6 +16,7 @@ import scipy.stats
 from winnow import tables
 from winnow.files import InputError, read_json
 from winnow.grid import ANY, RANDOM, UNPRUNED, Cell, is_control, parse_source
+from winnow.protocols import DISTILLED, EQUAL_FLOPS, FINE_TUNE_FIRST, ONE_SHOT, steps
 
 CONFIDENCE = 0.95
 # The ratio of the claim that the method is known for; headlines speak of the grid's nearest one.
@@ -33,6 +34,12 @@ LATENCY, LATENCY_32 = "ms", "ms, 32 images"
 LATENCY_SECTION = "## Latency"
 SCOPE_NAMES = {"global": "globally", "global_normalized": "globally, normalised by layer", "layer": "by layer"}
 INIT_NAMES = {"inherited": "inherited weights", "random": "random weights"}
+_PROTOCOL_NAMES = {
+    ONE_SHOT: "pruned, then fine-tuned",
+    FINE_TUNE_FIRST: "fine-tuned before and after pruning",
+    DISTILLED: "distilled",
+    EQUAL_FLOPS: "trained for equal operations",
+}
 _CRITERION_NAMES = {RANDOM: "random control", ANY: "any criterion"}
 
 
@@ -149,9 +156,9 @@ def summarise(
     Returns
     -------
     pandas.DataFrame
-        Baselines first, then by scope, ratio, criterion and init; the same whatever the order of ``rows``. ``drop`` is
-        the mean over seeds of the accuracy of the unpruned network with inherited weights less the accuracy, taken
-        over the seeds that both have finished.
+        Baselines first, then by scope, ratio, criterion, init and protocol; the same whatever the order of ``rows``.
+        ``drop`` is the mean over seeds of the accuracy of the unpruned network with inherited weights less the
+        accuracy, taken over the seeds that both have finished.
     """
     metrics = dict(rows)
     finished = {cell: found for cell, found in metrics.items() if found and found["status"] == "finished"}
@@ -171,6 +178,7 @@ def _order(cell: Cell) -> tuple:
     return (
         *(cell.dataset, cell.backbone, cell.criterion != UNPRUNED, cell.scope, cell.ratio, cell.round_to or 0),
         *(cell.criterion == ANY or is_control(cell.criterion), cell.criterion, cell.init),
+        *(cell.protocol != ONE_SHOT, cell.protocol),
     )
 
 
@@ -242,6 +250,26 @@ def label(criterion: str) -> str:
     return words if source is None else f"{words} on {source.replace('_', ' ')}"
 
 
+def protocol_name(protocol: str) -> str:
+    """A protocol as figures and sentences name it: "distilled", "pruned in 3 steps"."""
+    if steps(protocol):
+        return f"pruned in {steps(protocol)} steps"
+    return _PROTOCOL_NAMES.get(protocol, protocol.replace("_", " "))
+
+
+def beginnings(init: str, protocol: str) -> list[str]:
+    """What of init and protocol is worth a word: not inherited weights and ``one_shot``."""
+    weights = [INIT_NAMES[init]] if init != "inherited" else []
+    return weights + ([protocol_name(protocol)] if protocol != ONE_SHOT else [])
+
+
+def plainest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one init and protocol: inherited weights and ``one_shot`` if there are any, else the first there is."""
+    rows = rows[rows["init"] == rows["init"].min()]
+    found = set(rows["protocol"])
+    return rows[rows["protocol"] == (ONE_SHOT if ONE_SHOT in found else min(found, default=ONE_SHOT))]
+
+
 def points(drop: float) -> str:
     """What a drop of accuracy says in words: "loses 0.8 points", "gains 0.3 points"."""
     return f"{'gains' if round(100 * drop, 1) < 0 else 'loses'} {abs(100 * drop):.1f} points"
@@ -268,11 +296,10 @@ def headline_ratio(ratios: Iterable[float]) -> float:
 def headline_rows(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) -> pd.DataFrame:
     """The rows that headlines speak of, the criterion that scores best on the test images first, the controls last.
 
-    They are of the ratio nearest to :data:`HEADLINE_RATIO`, of networks with inherited weights where there are any. At
-    least one row of that data set, backbone and scope must have finished.
+    They are of the ratio nearest to :data:`HEADLINE_RATIO`, of networks that :func:`plainest` picks. At least one row
+    of that data set, backbone and scope must have finished.
     """
-    rows = finished_rows(frame, dataset, backbone, scope)
-    rows = rows[rows["init"] == rows["init"].min()]
+    rows = plainest(finished_rows(frame, dataset, backbone, scope))
     ratio = headline_ratio(rows["ratio"])
     rows = rows[rows["ratio"] == ratio].sort_values("accuracy", ascending=False, kind="stable")
     return rows.sort_values("criterion", key=lambda names: names.map(_aside), kind="stable")
@@ -297,8 +324,8 @@ def headline(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) -> tu
     """
     rows = headline_rows(frame, dataset, backbone, scope)
     best, last = rows.iloc[0], rows.iloc[-1]
-    weights = "" if best["init"] == "inherited" else f", {INIT_NAMES[best['init']]}"
-    sentence = f"{title(dataset)}, {SCOPE_NAMES[scope]}{weights}: {label(best['criterion'])} {outcome(best)}"
+    where = ", ".join([title(dataset), SCOPE_NAMES[scope], *beginnings(best["init"], best["protocol"])])
+    sentence = f"{where}: {label(best['criterion'])} {outcome(best)}"
     remark = ""
     if last["criterion"] == RANDOM and not is_control(best["criterion"]):
         remark = f"the {label(RANDOM)} {outcome(last)} there"
@@ -329,7 +356,7 @@ def formatted(frame: pd.DataFrame) -> pd.DataFrame:
     """The summary as text for people, one row a row: accuracies in %, drops in points, sizes with their prefix.
 
     ± and brackets hold the 95 % interval over seeds, "–" stands for what is not known. Latency, of one image in
-    milliseconds, is a column where at least one row has it.
+    milliseconds, is a column where at least one row has it; the protocol where at least one is not ``one_shot``.
     """
     text = pd.DataFrame(
         {
@@ -360,6 +387,8 @@ def formatted(frame: pd.DataFrame) -> pd.DataFrame:
         index=frame.index,
         dtype=object,
     )
+    if (frame["protocol"] != ONE_SHOT).any():
+        text.insert(text.columns.get_loc("init") + 1, "protocol", frame["protocol"])
     if frame["latency_ms"].notna().any():
         text.insert(text.columns.get_loc("seeds"), LATENCY, [milliseconds(value) for value in frame["latency_ms"]])
     return text
@@ -404,7 +433,7 @@ def aligned(text: pd.DataFrame) -> list[list[str]]:
 
 
 def markdown(frame: pd.DataFrame, experiment: str, missing: int = 0) -> str:
-    """The summary as a page: a table per data set, backbone, scope and init, each led by its baseline.
+    """The summary as a page: a table per data set, backbone, scope, init and protocol, each led by its baseline.
 
     Within a table, the highest accuracy of each ratio is bold (controls aside). Times stand only in the last
     section, which begins with :data:`LATENCY_SECTION`: up to there two runs of the same grid give the same page.
@@ -435,9 +464,10 @@ def markdown(frame: pd.DataFrame, experiment: str, missing: int = 0) -> str:
         unpruned = rows[rows["criterion"] == UNPRUNED]
         if pruned.empty:
             lines += [_markdown_table(unpruned), ""]
-        for (scope, init), section in pruned.groupby(["scope", "init"], sort=False):
+        for (scope, init, protocol), section in pruned.groupby(["scope", "init", "protocol"], sort=False):
             references = unpruned[unpruned["init"].isin(["inherited", init])]
-            lines += [f"### {SCOPE_NAMES[scope].capitalize()}, {INIT_NAMES[init]}", ""]
+            said = "" if protocol == ONE_SHOT else f", {protocol_name(protocol)}"
+            lines += [f"### {SCOPE_NAMES[scope].capitalize()}, {INIT_NAMES[init]}{said}", ""]
             lines += [_markdown_table(pd.concat([references, section])), ""]
     return "\n".join(lines + _latency_section(frame))
 
@@ -479,7 +509,7 @@ def _markdown_table(rows: pd.DataFrame) -> str:
                 text.loc[position, "accuracy %"] = f"**{text.loc[position, 'accuracy %']}**"
     if not text["failed seeds"].any():
         text = text.drop(columns="failed seeds")
-    return _markdown_lines(text.drop(columns=["scope", "init"]))
+    return _markdown_lines(text.drop(columns=["scope", "init", "protocol"], errors="ignore"))
 
 
 def _markdown_lines(text: pd.DataFrame) -> str:

@@ -11,17 +11,22 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
-def slice_state(state: Mapping[str, torch.Tensor], channels: pa.Table, keep: np.ndarray) -> dict[str, torch.Tensor]:
+def slice_state(
+    state: Mapping[str, torch.Tensor], channels: pa.Table, keep: np.ndarray, kept: np.ndarray | None = None
+) -> dict[str, torch.Tensor]:
     """A state dict without the removed units' slices.
 
     Parameters
     ----------
     state
-        The unpruned network's tensors; they are not changed, and those that lose nothing are returned as they are.
+        The network's tensors, on any device; they are not changed, and those that lose nothing are returned as they
+        are.
     channels
         The backbone's channel table.
     keep : (units,) bool
         Which units stay.
+    kept : (units,) bool
+        Which units the network still has: those that stay among them. None for all.
 
     Returns
     -------
@@ -30,6 +35,7 @@ def slice_state(state: Mapping[str, torch.Tensor], channels: pa.Table, keep: np.
     """
     unit = channels["unit"].to_numpy()
     gone = ~keep[unit]
+    before = np.zeros_like(gone) if kept is None else ~kept[unit]
     tensor = channels["tensor"].combine_chunks().dictionary_encode()
     names, tensor = tensor.dictionary.to_pylist(), tensor.indices.to_numpy()
     dimension, first, length, stride = (
@@ -38,20 +44,26 @@ def slice_state(state: Mapping[str, torch.Tensor], channels: pa.Table, keep: np.
     sliced = dict(state)
     for number, along in sorted(set(zip(tensor[gone].tolist(), dimension[gone].tolist(), strict=True))):
         rows = gone & (tensor == number) & (dimension == along)
-        starts, lengths, strides = first[rows], length[rows], stride[rows]
         name = names[number]
         size = sliced[name].shape[along]
+        starts, lengths, strides = first[rows], length[rows], stride[rows]
         # Whole blocks are copied, not numbers one by one: a channel's 49 columns of VGG's first linear layer.
         block = int(np.gcd.reduce([size, *starts, *lengths])) if (strides == 1).all() else 1
-        starts, lengths = starts // block, lengths // block
-        # Each row's blocks, all rows at once: start + stride · (0 … length − 1).
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        stays = np.ones(size // block, dtype=bool)
-        stays[np.repeat(starts, lengths) + np.repeat(strides, lengths) * within] = False
-        kept = torch.from_numpy(np.flatnonzero(stays))
+        removed = _indices(starts // block, lengths // block, strides)
+        rows &= before
+        absent = np.unique(_indices(first[rows] // block, length[rows] // block, stride[rows]))
+        stays = np.ones(size // block + absent.size, dtype=bool)
+        stays[removed] = False
+        stays = torch.from_numpy(np.flatnonzero(np.delete(stays, absent))).to(sliced[name].device)
         blocks = sliced[name].unflatten(along, (-1, block))
-        sliced[name] = blocks.index_select(along, kept).flatten(along, along + 1)
+        sliced[name] = blocks.index_select(along, stays).flatten(along, along + 1)
     return sliced
+
+
+def _indices(first: np.ndarray, length: np.ndarray, stride: np.ndarray) -> np.ndarray:
+    """Each row's indices, first + stride · (0 … length − 1), all rows at once."""
+    within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+    return np.repeat(first, length) + np.repeat(stride, length) * within
 
 
 def resize(network: nn.Module, shapes: Mapping[str, Sequence[int]]) -> nn.Module:

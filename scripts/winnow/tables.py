@@ -24,6 +24,7 @@ _NETWORKS = [
     ("ratio", pa.float64()),
     ("round_to", pa.int32()),
     ("init", _NAME),
+    ("protocol", _NAME),
     ("seeds", pa.int32()),
 ]
 

@@ -86,6 +86,35 @@ class Training:
     resumed: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A network to learn from, besides the labels.
+
+    The loss of an image is (1 − weight) · cross-entropy + weight · T² · KL(teacher ‖ student), of the two softmaxes at
+    temperature T [Hinton, Vinyals & Dean, *Distilling the Knowledge in a Neural Network*, 2015].
+
+    Attributes
+    ----------
+    network : Module
+        In eval mode, on the images' device. It sees what the student sees.
+    temperature, weight : float
+    """
+
+    network: nn.Module
+    temperature: float
+    weight: float
+
+    def loss(self, cross_entropy: torch.Tensor, logits: torch.Tensor, taught: torch.Tensor) -> torch.Tensor:
+        """Summed over the images: ``cross_entropy`` is, logits are (N, classes)."""
+        divergence = functional.kl_div(
+            functional.log_softmax(logits / self.temperature, 1),
+            functional.log_softmax(taught / self.temperature, 1),
+            reduction="sum",
+            log_target=True,
+        )
+        return (1 - self.weight) * cross_entropy + self.weight * self.temperature**2 * divergence
+
+
 class Diverged(Exception):
     """The loss is no longer a finite number."""
 
@@ -143,6 +172,9 @@ def train(
     micro_batch: int | None = None,
     checkpoint: Checkpoint | None = None,
     report: Callable[[str], None] = print,
+    *,
+    teacher: Teacher | None = None,
+    epochs_before: int = 0,
 ) -> Training:
     """Train a network; validation chooses the epoch.
 
@@ -166,6 +198,10 @@ def train(
         Where a run that ends early goes on; None to start anew whatever happens.
     report
         Gets a line an evaluated epoch.
+    teacher
+        None to learn from the labels alone.
+    epochs_before
+        Of earlier phases of the same training. Epochs are counted on from there, the schedule begins anew.
 
     Raises
     ------
@@ -184,13 +220,15 @@ def train(
     if normalises and count > batch_size and count % batch_size == 1:
         count -= 1
     steps = math.ceil(count / batch_size)
-    run = Run(generator_state=seeded_state(device, seed))
+    # A phase of its own has dropout of its own.
+    run = Run(generator_state=seeded_state(device, seed + (epochs_before << 32)))
     if checkpoint is not None:
         run = checkpoint.restore(network, optimizer, run)
 
     with random_state(device, run.generator_state), Interruption() as interruption:
         for epoch in range(run.epoch, recipe["epochs"] + 1):
-            order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(train_rows))
+            number = epochs_before + epoch
+            order = torch.from_numpy(np.random.default_rng((seed, number)).permutation(train_rows))
             labels = images.labels[order.to(device)]
             if images.pixels.device == device:
                 order = order.to(device)
@@ -201,16 +239,21 @@ def train(
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(recipe, (epoch - 1) * steps + step, steps)
                 batch = slice(step * batch_size, min((step + 1) * batch_size, count))
-                views = training_views(images, order[batch], recipe["augmentation"], seed, epoch, step)
+                views = training_views(images, order[batch], recipe["augmentation"], seed, number, step)
                 wanted = labels[batch]
                 optimizer.zero_grad(set_to_none=True)
                 for first in range(0, wanted.shape[0], micro_batch):
                     part = slice(first, first + micro_batch)
                     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                         logits = network(views[part])
+                    logits = logits.float()
                     loss = functional.cross_entropy(
-                        logits.float(), wanted[part], label_smoothing=recipe["label_smoothing"], reduction="sum"
+                        logits, wanted[part], label_smoothing=recipe["label_smoothing"], reduction="sum"
                     )
+                    if teacher is not None:
+                        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                            taught = teacher.network(views[part]).float()
+                        loss = teacher.loss(loss, logits, taught)
                     (loss / wanted.shape[0]).backward()
                     loss_sum += loss.detach()
                 optimizer.step()
@@ -222,14 +265,14 @@ def train(
                     )
                     checkpoint.write(network, optimizer, dataclasses.replace(run, generator_state=state_of(device)))
                 if interruption.asked:
-                    report(f"stopped by a signal in epoch {epoch} after step {step + 1} of {steps}")
+                    report(f"stopped by a signal in epoch {number} after step {step + 1} of {steps}")
                     raise SystemExit(TERMINATED)
 
             rate = learning_rate(recipe, epoch * steps - 1, steps)
             train_loss = loss_sum.item() / count
             seconds = time.perf_counter() - start
-            require_finite(train_loss, "loss", f"in epoch {epoch} at learning rate {rate:g}")
-            row = {"epoch": epoch, "train_loss": train_loss, "val_loss": None, "val_accuracy": None}
+            require_finite(train_loss, "loss", f"in epoch {number} at learning rate {rate:g}")
+            row = {"epoch": number, "train_loss": train_loss, "val_loss": None, "val_accuracy": None}
             row |= {"learning_rate": rate, "seconds": seconds, "images_per_second": count / seconds}
             last = epoch == recipe["epochs"]
             chosen = last and val_rows.size == 0
@@ -237,15 +280,15 @@ def train(
                 judged = evaluate(network, images, val_rows, precision)
                 network.train()
                 # Weights that the epoch's last step threw away are not in its loss.
-                require_finite(judged.loss, "validation loss", f"after epoch {epoch} at learning rate {rate:g}")
+                require_finite(judged.loss, "validation loss", f"after epoch {number} at learning rate {rate:g}")
                 row |= {"val_loss": judged.loss, "val_accuracy": judged.accuracy}
-                report(f"epoch {epoch}: train loss {train_loss:.4f}, val accuracy {judged.accuracy:.4f}")
+                report(f"epoch {number}: train loss {train_loss:.4f}, val accuracy {judged.accuracy:.4f}")
                 merit = (judged.accuracy, -judged.loss)
                 chosen = run.merit is None or merit > run.merit
                 run.evaluation_seconds += time.perf_counter() - start - seconds
             if chosen:
                 run.best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-                run.best_epoch = epoch
+                run.best_epoch = number
                 run.merit = merit if val_rows.size else None
             run.history.append(row)
             run = dataclasses.replace(run, epoch=epoch + 1, step=0, loss_sum=0.0, seconds=0.0)
@@ -346,11 +389,18 @@ class Checkpoint:
         Of everything that the run's result depends on: a checkpoint with another key is not taken up.
     every : float
         Seconds between two checkpoints.
+
+    Attributes
+    ----------
+    before : dict
+        What a run of several phases has behind it: ``phase``, how many, and whatever the next one begins with (of
+        tensors, numbers and containers). Each phase's beginning is written, so that nothing of that is lost.
     """
 
     def __init__(self, path: Path, key: str, every: float, report: Callable[[str], None] = print):
         self.path, self.key, self.every, self.report = path, key, every, report
         self.last = time.monotonic()
+        self.before: dict[str, Any] = {}
 
     def due(self) -> bool:
         return time.monotonic() - self.last >= self.every
@@ -358,6 +408,7 @@ class Checkpoint:
     def write(self, network: nn.Module, optimizer: torch.optim.Optimizer, run: Run) -> None:
         content = {
             "key": self.key,
+            "before": self.before,
             "network": network.state_dict(),
             "optimizer": optimizer.state_dict(),
             "run": {field.name: getattr(run, field.name) for field in dataclasses.fields(run)},
@@ -366,17 +417,25 @@ class Checkpoint:
             torch.save(content, temporary)
         self.last = time.monotonic()
 
-    def restore(self, network: nn.Module, optimizer: torch.optim.Optimizer, new: Run) -> Run:
-        """Put a run's state back and return where it stands; ``new`` if there is nothing to take up."""
+    def read(self) -> dict[str, Any] | None:
+        """What was written, if it is of the same run."""
         if not self.path.exists():
-            return new
+            return None
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
-            if content["key"] != self.key:
-                self.report(f"{self.path} is of another configuration: starting anew")
-                return new
+            if content["key"] == self.key:
+                return content
+            self.report(f"{self.path} is of another configuration: starting anew")
         except Exception as error:  # Whatever is wrong with the file, the run is not lost, only the time.
             self.report(f"{self.path} cannot be read ({type(error).__name__}): starting anew")
+        return None
+
+    def restore(self, network: nn.Module, optimizer: torch.optim.Optimizer, new: Run) -> Run:
+        """Put a run's state back and return where it stands; ``new`` if there is nothing of this phase to take up."""
+        content = self.read()
+        if content is None or content["before"].get("phase") != self.before.get("phase"):
+            if self.before:
+                self.write(network, optimizer, new)
             return new
         network.load_state_dict(content["network"])
         optimizer.load_state_dict(content["optimizer"])
@@ -389,9 +448,6 @@ class Checkpoint:
         run.merit = tuple(run.merit) if run.merit else None
         self.report(f"going on in epoch {run.epoch} after step {run.step}")
         return run
-
-    def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
 
 
 class Interruption:

@@ -18,6 +18,7 @@ import scipy.stats
 
 from winnow import summary
 from winnow.grid import UNPRUNED, Cell, is_control
+from winnow.protocols import ONE_SHOT
 
 CONFIDENCE = summary.CONFIDENCE
 # The claim that the method is known for: at this ratio, the best criterion loses less than so many points.
@@ -102,7 +103,7 @@ class Judge:
 
     def seeds_of(self, row: dict[str, Any]) -> list[Cell]:
         """The cells that a row of the summary stands for."""
-        same = ("dataset", "backbone", "criterion", "scope", "ratio", "round_to", "init")
+        same = ("dataset", "backbone", "criterion", "scope", "ratio", "round_to", "init", "protocol")
         return [cell for cell in self.cells if all(getattr(cell, name) == row[name] for name in same)]
 
     def __call__(self, row: dict[str, Any], tolerance: float) -> dict[str, Any]:
@@ -172,7 +173,9 @@ def recommend(frame: pd.DataFrame, judge: Judge, tolerance: float) -> dict[str, 
         answer["ladder"] += ladder
         answer["chosen"].append(to_take_home(chosen[0], ladder))
         answer["lines"] += [*_headline(chosen), f"{subject}: {_steps(ladder, tolerance)}"]
-        claimed = [row for row in candidates if row["ratio"] == CLAIM_RATIO and row["init"] == "inherited"]
+        plain = ("inherited", ONE_SHOT)
+        at_ratio = [row for row in candidates if row["ratio"] == CLAIM_RATIO]
+        claimed = [row for row in at_ratio if (row["init"], row["protocol"]) == plain]
         if claimed:
             row = judged(least_loss(claimed), "macs", CLAIM_TOLERANCE)
             sentence = f"{subject}: {_claim(row)}"
@@ -197,9 +200,7 @@ def describe(row: dict[str, Any]) -> str:
     words = [summary.label(row["criterion"]), summary.SCOPE_NAMES[row["scope"]], f"ratio {row['ratio']:g}"]
     if row["round_to"]:
         words.append(f"rounded to {row['round_to']}")
-    if row["init"] != "inherited":
-        words.append(summary.INIT_NAMES[row["init"]])
-    return ", ".join(words)
+    return ", ".join(words + summary.beginnings(row["init"], row["protocol"]))
 
 
 def _outcome(row: dict[str, Any]) -> str:
@@ -273,8 +274,9 @@ def _claim(row: dict[str, Any]) -> str:
 
 def notes(frame: pd.DataFrame, tolerance: float) -> list[str]:
     """How the answer was found, in sentences."""
+    chosen = "ratio and weights" if frame["protocol"].nunique() == 1 else "ratio, weights and protocol"
     text = [
-        "Criterion, scope, ratio and weights are chosen by validation accuracy; the test images only judge.",
+        f"Criterion, scope, {chosen} are chosen by validation accuracy; the test images only judge.",
         f"Drop: the unpruned network's test accuracy less the pruned one's, in points, paired by seed and image, with "
         f"its {100 * CONFIDENCE:.0f} % interval over seeds and test images. Holds: the whole interval is within the "
         f"tolerance of {tolerance:g}; fails: all of it is above; else undecided.",

@@ -50,7 +50,12 @@ def cell(folder, criterion, ratio=0.4, scope="layer"):
     programs.run("mask", spec, "--scores", folder / f"{criterion}.parquet", "--output", folder / "mask.parquet")
     recipe = RECIPE | {"epochs": 1, "learning_rate": 1e-3}
     names = {"dataset": "d", "backbone": "b", "criterion": criterion, "scope": scope, "ratio": ratio, "round_to": None}
-    spec = {"cell": names | {"init": "inherited", "seed": 0}, "recipe": recipe, "models": "keep", "code": "0"}
+    spec = {
+        "cell": names | {"init": "inherited", "seed": 0, "protocol": "one_shot"},
+        "recipe": recipe,
+        "models": "keep",
+        "code": "0",
+    }
     arguments = ["--dataset", folder / "store", "--backbone", folder / "net", "--mask", folder / "mask.parquet"]
     programs.run("finetune", spec, *arguments, "--output", folder / "cell")
     return read_json(folder / "cell" / "metrics.json")

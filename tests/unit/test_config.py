@@ -90,6 +90,15 @@ def test_the_projects_own_configuration_is_sound():
             ["all"],
             ["experiments.small.scopes[0]", "'all'", "'global', 'global_normalized' or 'layer'"],
         ),
+        ("experiments.small.protocols", ["one_shoot"], ["experiments.small.protocols", "did you mean 'one_shot'"]),
+        ("experiments.small.protocols", ["short_2"], ["experiments.small.protocols", "unknown protocol 'short_2'"]),
+        (
+            "experiments.small.protocols",
+            ["iterative_1"],
+            ["experiments.small.protocols", "'iterative_1'", "iterative_2"],
+        ),
+        ("experiments.small.protocols", ["iterative_3"], ["experiments.small.protocols", "needs 3 epochs", "has 2"]),
+        ("experiments.small.scratch_budget", "flops", ["experiments.small.scratch_budget", "'flops'", "equal_flops"]),
         ("experiments.small.round_to", 7, ["experiments.small.round_to", "7", "8 or 16"]),
         ("experiments.small.datasets", ["digit"], ["experiments.small.datasets", "'digit'", "did you mean 'digits'"]),
         ("experiments.small.backbones", ["x"], ["experiments.small.backbones", "'x'", "allowed: net"]),
@@ -145,6 +154,14 @@ def test_controls_are_criteria_and_the_other_data_set_belongs_to_the_experiment(
     names = ["apoz@mine", "reversed_apoz", "reversed_mean_activation@mine"]
     checked = config.load(change(raw, "experiments.small.criteria", names))
     assert set(checked.part("small")["datasets"]) == {"digits", "mine"}
+
+
+def test_a_network_in_training_is_measured_on_its_own_images(raw):
+    raw["experiments"]["small"] |= {"criteria": ["apoz@mine"], "protocols": ["one_shot", "distilled"]}
+    config.load(raw)
+    raw["experiments"]["small"]["protocols"] = ["fine_tune_first"]
+    with pytest.raises(InputError, match=r"experiments\.small: protocol 'fine_tune_first' .* criterion 'apoz@mine'"):
+        config.load(raw)
 
 
 def test_several_faults_are_said_at_once(raw):

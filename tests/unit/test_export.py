@@ -77,7 +77,7 @@ def made(tmp_path_factory):
 
 def finetuned(root, output, models="keep", **recipe):
     cell = {"dataset": "d", "backbone": "net", "criterion": "unpruned", "scope": "none", "ratio": 0.0, "round_to": None}
-    cell |= {"init": "inherited", "seed": 0}
+    cell |= {"init": "inherited", "seed": 0, "protocol": "one_shot"}
     spec = {"cell": cell, "recipe": RECIPE | {"epochs": 6} | recipe, "models": models}
     programs.run("finetune", spec, "--dataset", root / "store", "--backbone", root / "net", "--output", output)
 
@@ -240,7 +240,7 @@ def test_the_card_says_what_was_measured(made):
     ],
 )
 def test_the_card_says_how_the_filters_were_chosen(criterion, scope, init, says):
-    cell = {"backbone": "vgg16", "criterion": criterion, "scope": scope, "init": init}
+    cell = {"backbone": "vgg16", "criterion": criterion, "scope": scope, "init": init, "protocol": "one_shot"}
     assert says in cards.method(cell, {"achieved_ratio": 0.402})
 
 

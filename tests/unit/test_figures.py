@@ -485,7 +485,7 @@ def accuracies(losses, seeds=3):
     return unpruned - pd.DataFrame(steps, columns=names), unpruned
 
 
-ROW = pd.Series({"criterion": "apoz", "ratio": 0.4, "init": "inherited"})
+ROW = pd.Series({"criterion": "apoz", "ratio": 0.4, "init": "inherited", "protocol": "one_shot"})
 
 
 class TestClasses:

@@ -67,13 +67,24 @@ def finetuned(inputs, output, **options):
     return read_json(output / "metrics.json")
 
 
-def job(inputs, output, mask=True, keep=True, recipe=RECIPE, init="inherited", checkpoint_seconds=120):
+def job(
+    inputs,
+    output,
+    mask=True,
+    keep=True,
+    recipe=RECIPE,
+    init="inherited",
+    checkpoint_seconds=120,
+    protocol="one_shot",
+    teacher=None,
+):
     """A job's spec and its other arguments."""
     cell = {"dataset": "d", "backbone": "b", "criterion": "apoz", "scope": "layer", "ratio": 0.5, "round_to": None}
-    cell |= {"init": init, "seed": 0}
+    cell |= {"init": init, "seed": 0, "protocol": protocol}
     spec = {"cell": cell, "recipe": recipe, "models": "keep" if keep else "drop", "code": "0"}
     arguments = ["--dataset", inputs / "store", "--backbone", inputs / "net", "--output", output]
     arguments += ["--checkpoint-seconds", checkpoint_seconds, *(["--mask", inputs / "mask.parquet"] if mask else [])]
+    arguments += ["--teacher", teacher] if teacher else []
     return spec, *arguments
 
 
@@ -123,8 +134,8 @@ def test_a_cell_has_metrics_history_predictions_and_a_model(inputs, tmp_path):
 def test_the_chosen_epochs_weights_are_judged_and_kept(inputs, tmp_path, monkeypatch):
     real = training.train
 
-    def train(*arguments):
-        trained = real(*arguments)
+    def train(*arguments, **options):
+        trained = real(*arguments, **options)
         zeros = {name: torch.zeros_like(tensor) for name, tensor in trained.state.items()}
         return dataclasses.replace(trained, state=zeros)
 
@@ -177,12 +188,12 @@ def test_what_filled_the_memory_is_gone_when_the_cell_runs_once_more(inputs, tmp
     real = training.train
     held, released = [], []
 
-    def train(network, *rest):
+    def train(network, *rest, **options):
         if not held:
             activations = torch.zeros(10)
             held.extend([weakref.ref(network), weakref.ref(activations)])
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(network, *rest)
+        return real(network, *rest, **options)
 
     monkeypatch.setattr(training, "train", train)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: released.extend(reference() for reference in held))
@@ -195,11 +206,11 @@ def test_out_of_memory_runs_once_more_with_half_the_images_a_pass(inputs, tmp_pa
     real = training.train
     passes = []
 
-    def train(network, images, train_rows, val_rows, recipe, seed, precision, micro_batch, checkpoint):
+    def train(network, images, train_rows, val_rows, recipe, seed, precision, micro_batch, checkpoint, **options):
         passes.append(micro_batch)
         if len(passes) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(network, images, train_rows, val_rows, recipe, seed, precision, micro_batch, checkpoint)
+        return real(network, images, train_rows, val_rows, recipe, seed, precision, micro_batch, checkpoint, **options)
 
     monkeypatch.setattr(training, "train", train)
     metrics = finetuned(inputs, tmp_path / "half")
@@ -208,7 +219,7 @@ def test_out_of_memory_runs_once_more_with_half_the_images_a_pass(inputs, tmp_pa
     assert "once more with 4 images a pass, 8 a step as before" in capsys.readouterr().out
     assert metrics["test_loss"] == pytest.approx(whole["test_loss"], rel=1e-4)
 
-    monkeypatch.setattr(training, "train", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("again")))
+    monkeypatch.setattr(training, "train", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("again")))
     with pytest.raises(torch.OutOfMemoryError):
         finetuned(inputs, tmp_path / "none")
     assert not (tmp_path / "none" / "metrics.json").exists()
@@ -281,6 +292,65 @@ def test_a_mask_of_another_backbone_is_told(inputs, tmp_path):
         (tmp_path / name).symlink_to(inputs / name)
     with pytest.raises(InputError, match=r"a mask of 10 filters, the backbone has 224"):
         finetuned(tmp_path, tmp_path / "out")
+
+
+DISTILLATION = {"temperature": 4.0, "weight": 0.5}
+
+
+def test_a_distilled_cell_learns_from_the_baseline(inputs, tmp_path):
+    finetuned(inputs, tmp_path / "baseline", mask=False)
+    alone = finetuned(inputs, tmp_path / "alone")
+    results = {}
+    for weight in (0.0, 0.5):
+        recipe = RECIPE | {"distillation": DISTILLATION | {"weight": weight}}
+        options = {"recipe": recipe, "protocol": "distilled", "teacher": tmp_path / "baseline" / "metrics.json"}
+        results[weight] = finetuned(inputs, tmp_path / str(weight), **options)
+    # Without weight the teacher changes no bit.
+    differ = (*TIMES, "spec", "model")
+    first, second = ({k: v for k, v in found.items() if k not in differ} for found in (results[0.0], alone))
+    assert first == second
+    states = [models.load(tmp_path / name)[0].state_dict() for name in ("alone", "0.0", "0.5")]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+    assert not all(torch.equal(tensor, states[2][name]) for name, tensor in states[0].items())
+
+
+def test_a_teacher_is_there_of_the_same_classes_and_has_not_diverged(inputs, tmp_path):
+    recipe = RECIPE | {"distillation": DISTILLATION}
+    with pytest.raises(InputError, match="give one of its files with --teacher"):
+        finetuned(inputs, tmp_path / "a", recipe=recipe, protocol="distilled")
+
+    diverging = RECIPE | {"learning_rate": 1e30, "schedule": "constant"}
+    finetuned(inputs, tmp_path / "baseline", mask=False, recipe=diverging)
+    options = {"recipe": recipe, "protocol": "distilled", "teacher": tmp_path / "baseline" / "metrics.json"}
+    metrics = finetuned(inputs, tmp_path / "b", **options)
+    assert metrics["status"] == "diverged"
+    assert metrics["reason"] == "the training of its teacher, the unpruned baseline, diverged"
+
+    finetuned(inputs, tmp_path / "baseline", mask=False)
+    stored(tmp_path / "store", ["train"] * 5 + ["val"] * 2 + ["test"] * 4)
+    manifest = read_json(tmp_path / "store" / "manifest.json")
+    (tmp_path / "store" / "manifest.json").write_text(canonical_json(manifest | {"classes": ["p", "q", "s"]}))
+    for name in ("net", "mask.parquet"):
+        (tmp_path / name).symlink_to(inputs / name)
+    with pytest.raises(InputError, match=r"baseline knows other classes than .*store"):
+        finetuned(tmp_path, tmp_path / "c", **options)
+
+
+def test_budgets_are_of_epochs_or_of_operations(inputs, tmp_path):
+    recipe = RECIPE | {"epochs": 4, "warmup_epochs": 1.0}
+    whole = finetuned(inputs, tmp_path / "whole", mask=False, recipe=recipe, init="random")
+    scratch = finetuned(inputs, tmp_path / "scratch", recipe=recipe, init="random", protocol="equal_flops")
+    short = finetuned(inputs, tmp_path / "short", recipe=recipe, protocol="short_2")
+    spent = {
+        name: tables.read_table(tmp_path / name / "history.parquet", "history").to_pylist()
+        for name in ("scratch", "short")
+    }
+    assert len(spent["scratch"]) == int(4 * whole["macs"] / scratch["macs"] + 0.5) > 8
+    assert len(spent["short"]) == 2
+    assert scratch["achieved_ratio"] == short["achieved_ratio"] == 0.5
+    # The schedule is stretched with it: 15 images are 2 steps an epoch.
+    rates = [training.learning_rate(RECIPE | {"epochs": 2, "warmup_epochs": 0.5}, step, 2) for step in (1, 3)]
+    assert [row["learning_rate"] for row in spent["short"]] == pytest.approx(rates)
 
 
 def test_pretraining_makes_weights_that_a_backbone_can_be_made_of(inputs, tmp_path):

@@ -1,12 +1,13 @@
 """The grid: which cells are one, that paths and cells are two names of one thing, that baselines are always there."""
 
 import dataclasses
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from winnow import grid
+from winnow import grid, protocols
 from winnow.grid import Cell
 
 CELLS = st.builds(
@@ -19,6 +20,7 @@ CELLS = st.builds(
     round_to=st.sampled_from([None, 8, 16]),
     init=st.sampled_from(["inherited", "random"]),
     seed=st.integers(0, 20),
+    protocol=st.sampled_from(["one_shot", "fine_tune_first", "iterative_3", "distilled", "equal_flops", "short_4"]),
 )
 
 
@@ -26,6 +28,7 @@ CELLS = st.builds(
 def test_canonical_is_idempotent_and_keeps_what_the_result_depends_on(cell):
     once = grid.canonical(cell)
     assert grid.canonical(once) == once
+    assert once.protocol in (cell.protocol, "one_shot")
     assert (once.dataset, once.backbone, once.ratio, once.init, once.seed) == (
         cell.dataset,
         cell.backbone,
@@ -56,17 +59,70 @@ def test_two_cells_have_one_path_only_if_they_are_one_cell(first, second):
 
 @given(CELLS)
 def test_the_path_says_the_cell(cell):
-    dataset, backbone, criterion, scope, ratio, init, seed = cell.path.split("/")
+    dataset, backbone, criterion, scope, ratio, start, seed = cell.path.split("/")
     name, drawn = grid.parse_criterion(criterion)
     assert drawn == (cell.seed if cell.criterion == "random" else None)
-    assert Cell(dataset, backbone, name, scope, *grid.parse_ratio(ratio), init, int(seed)) == cell
+    init, protocol = grid.parse_init(start)
+    assert Cell(dataset, backbone, name, scope, *grid.parse_ratio(ratio), init, int(seed), protocol) == cell
+    assert grid.parse_path(cell.path) == cell
+    # Paths of cells that are trained as they always were carry nothing new.
+    assert (start == cell.init) == (cell.protocol == "one_shot")
+
+
+@given(CELLS)
+def test_the_workflow_knows_the_component_of_every_canonical_cell_and_no_other(cell):
+    assert bool(re.fullmatch(protocols.COMPONENT, cell.init_text)) == any(
+        grid.canonical(dataclasses.replace(cell, ratio=ratio)).init_text == cell.init_text for ratio in (0.0, 0.5)
+    )
+
+
+@given(CELLS)
+def test_the_baseline_is_a_canonical_cell_of_its_own_budget(cell):
+    baseline = cell.baseline
+    assert grid.canonical(baseline) == baseline == baseline.baseline
+    assert (baseline.criterion, baseline.init, baseline.mask, baseline.seed) == (
+        "unpruned",
+        "inherited",
+        None,
+        cell.seed,
+    )
+    assert baseline.protocol == (cell.protocol if cell.protocol == "short_4" else "one_shot")
+
+
+@given(CELLS, st.sampled_from(["fine_tune_first", "iterative_2"]))
+def test_random_weights_have_nothing_to_tell_before_they_are_pruned(cell, protocol):
+    cell = dataclasses.replace(cell, init="random", protocol=protocol)
+    assert grid.canonical(cell) == grid.canonical(dataclasses.replace(cell, protocol="one_shot"))
+
+
+@given(CELLS)
+def test_a_cell_that_makes_its_own_mask_has_none_in_the_workflow_and_widths_by_layer_only(cell):
+    cell = grid.canonical(cell)
+    own = cell.protocol in ("fine_tune_first", "iterative_3")
+    assert (cell.mask is None) == (own or cell.ratio == 0)
+    assert (cell.latency is None) == (own and cell.scope != "layer")
+    if not own:
+        assert cell.latency == dataclasses.replace(cell, protocol="one_shot").latency
+
+
+def test_scratch_is_trained_for_equal_operations_where_that_is_its_budget():
+    axes = {"datasets": ["a"], "backbones": ["b"], "criteria": ["apoz"], "scopes": ["global"], "ratios": [0, 0.5]}
+    axes |= {"inits": ["inherited", "random"], "protocols": ["one_shot", "distilled", "iterative_3"], "seeds": [0]}
+    starts = {
+        budget: [cell.init_text for cell in grid.cells(axes | {"scratch_budget": budget})]
+        for budget in ("equal_epochs", "equal_flops")
+    }
+    # The unpruned network with random weights takes as many operations as it takes.
+    common = ["inherited", "random", "inherited", "inherited~distilled", "inherited~iterative_3", "random~distilled"]
+    assert sorted(starts["equal_epochs"]) == sorted([*common, "random"])
+    assert sorted(starts["equal_flops"]) == sorted([*common, "random~equal_flops"])
 
 
 @given(CELLS)
 def test_statistics_of_its_own_data_set_make_no_other_cell(cell):
     own = dataclasses.replace(cell, criterion=f"apoz@{cell.dataset}")
     assert grid.canonical(own) == grid.canonical(dataclasses.replace(cell, criterion="apoz"))
-    other = dataclasses.replace(cell, criterion="apoz@mine", ratio=0.4, init="inherited")
+    other = dataclasses.replace(cell, criterion="apoz@mine", ratio=0.4, init="inherited", protocol="distilled")
     assert grid.canonical(other) == other
 
 
@@ -116,7 +172,7 @@ def test_a_shared_cell_keeps_its_model_if_one_experiment_asks_for_it(kept):
 @given(CELLS, st.sampled_from(["apoz", "random"]), st.sampled_from(["inherited", "random"]), st.integers(0, 20))
 def test_by_layer_all_networks_of_a_ratio_share_a_latency(cell, criterion, init, seed):
     cell = dataclasses.replace(cell, scope="layer")
-    other = dataclasses.replace(cell, criterion=criterion, init=init, seed=seed)
+    other = dataclasses.replace(cell, criterion=criterion, init=init, seed=seed, protocol="one_shot")
     assert grid.canonical(cell).latency == grid.canonical(other).latency
     assert cell.ratio == 0 or f"/any/layer/{cell.ratio_text}.json" in grid.canonical(cell).latency
 

@@ -260,3 +260,67 @@ def test_the_program_writes_the_mask_and_what_it_achieved_and_needs_no_torch(tmp
     removed = int(np.count_nonzero(~expected.keep))
     provenance = {"spec": spec, "requested": 0.4, "achieved": removed / 32, "removed": removed, "units": 32}
     assert tables.read_provenance(tmp_path / "mask.parquet") == provenance
+
+
+@given(networks(), SCOPES, st.integers(1, 999), st.integers(2, 4), st.integers(1, 3), st.data())
+@settings(max_examples=200, deadline=None)
+def test_in_steps_what_is_gone_stays_gone_and_the_last_mask_keeps_to_the_ratio(
+    network, scope, thousandths, steps, min_filters, data
+):
+    layers, _ = network
+    keep = np.ones(layers.size, dtype=bool)
+    for step in range(1, steps + 1):
+        # Each step has scores of its own; what they say of filters that are gone is nothing.
+        scores = np.array(data.draw(st.lists(SCORES, min_size=layers.size, max_size=layers.size)))
+        scores[~keep] = np.nan
+        ratio = Fraction(thousandths * step, 1000 * steps)
+        try:
+            found = mask(layers, scores, scope, ratio, min_filters, gone=~keep, last=step == steps)
+        except InputError:
+            assume(False)
+        # As without those that are gone: one after another of the others, each layer's norm over what is left.
+        order = {layer: position for position, layer in enumerate(dict.fromkeys(layers))}
+        left = np.where(keep, scores, 0.0)
+        left = normalised(layers, left) if scope == "global_normalized" else left
+        groups = [np.arange(layers.size)] if scope != "layer" else [np.flatnonzero(layers == name) for name in order]
+        expected = keep.copy()
+        for group in groups:
+            wanted = math.floor(ratio * group.size + Fraction(1, 2))
+            while np.count_nonzero(~expected[group]) < wanted:
+                spare = [i for i in group if expected[i] and (layers == layers[i])[expected].sum() > min_filters]
+                expected[min(spare, key=lambda i: (left[i], order[layers[i]], i))] = False
+            assert np.count_nonzero(~expected[group]) == wanted
+        assert found.keep.tolist() == expected.tolist()
+        keep = found.keep
+    assert found.achieved == np.count_nonzero(~keep) / keep.size
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    SCOPES,
+    ROUND_TO,
+    st.integers(1, 999),
+    st.integers(2, 4),
+    st.integers(1, 9),
+    st.integers(0, 999),
+)
+def test_in_steps_too_kept_counts_are_multiples_and_by_layer_the_same(
+    sizes, scope, round_to, thousandths, steps, min_filters, seed
+):
+    layers, generator = np.repeat(np.arange(len(sizes)), sizes), np.random.default_rng(seed)
+    keep = np.ones(layers.size, dtype=bool)
+    try:
+        for step in range(1, steps + 1):
+            ratio, last = Fraction(thousandths * step, 1000 * steps), step == steps
+            scores = generator.random(layers.size)
+            found = mask(layers, scores, scope, ratio, min_filters, round_to, gone=~keep, last=last)
+            assert not (found.keep & ~keep).any()
+            keep = found.keep
+        at_once = mask(layers, scores, scope, thousandths / 1000, min_filters, round_to)
+    except InputError:
+        assume(False)
+    kept, whole = np.bincount(layers[keep], minlength=len(sizes)), np.array(sizes)
+    assert all((kept % round_to == 0) | (kept == whole))
+    assert all(kept >= np.minimum(whole, min_filters))
+    if scope == "layer":
+        assert kept.tolist() == np.bincount(layers[at_once.keep], minlength=len(sizes)).tolist()

@@ -42,7 +42,15 @@ SPEC = {"experiment": "tiny", "configuration": CONFIGURATION, "code": "c" * 32}
 CELLS = grid.cells(CONFIGURATION["experiments"]["tiny"])
 RECORD = {
     **{"dataset": "digits", "backbone": "net", "measure": "macs", "criterion": "apoz", "scope": "layer", "ratio": 0.4},
-    **{"round_to": None, "init": "inherited", "seeds": 2, "size": 226000, "baseline_size": 618000, "accuracy": 0.954},
+    **{
+        "round_to": None,
+        "init": "inherited",
+        "protocol": "one_shot",
+        "seeds": 2,
+        "size": 226000,
+        "baseline_size": 618000,
+        "accuracy": 0.954,
+    },
     **{"baseline_accuracy": 0.94, "drop": -0.014, "drop_low": -0.022, "drop_high": -0.005, "verdict": "holds"},
     "sentence": f"A claim {NASTY}",
 }

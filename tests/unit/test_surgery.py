@@ -227,3 +227,17 @@ def test_a_layer_works_at_its_new_sizes(layer, shapes, image):
     surgery.resize(layer, shapes)
     assert layer(torch.zeros(2, *image)).shape[0] == 2
     assert {name: tuple(parameter.shape) for name, parameter in layer.named_parameters()} == shapes
+
+
+@given(st.integers(0, 999), st.floats(0, 0.5), st.floats(0, 0.5))
+@settings(max_examples=30, deadline=None)
+def test_cutting_in_two_steps_is_cutting_at_once(seed, first, second):
+    backbone = small("classifier", torch.float32)
+    draws = np.random.default_rng(seed).random((2, backbone.units))
+    kept = at_least_one(backbone, draws[0] >= first)
+    keep = at_least_one(backbone, kept & (draws[1] >= second))
+    before = surgery.slice_state(backbone.state, backbone.channels, kept)
+    found = surgery.slice_state(before, backbone.channels, keep, kept)
+    expected = surgery.slice_state(backbone.state, backbone.channels, keep)
+    assert list(found) == list(expected)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())

@@ -238,6 +238,68 @@ def test_evaluation_equals_one_image_at_a_time(images, monkeypatch):
     assert judged.loss == pytest.approx(-np.log(judged.probability).mean(), rel=1e-4)
 
 
+@pytest.mark.parametrize(("temperature", "weight"), [(4.0, 0.5), (1.0, 1.0), (2.5, 0.1)])
+def test_distillation_is_the_sum_of_its_formula(temperature, weight):
+    generator = torch.Generator().manual_seed(0)
+    logits, taught = torch.randn(2, 6, 4, generator=generator)
+    labels = torch.tensor([0, 1, 2, 3, 0, 1])
+    expected = 0.0
+    for student, teacher, label in zip(logits.tolist(), taught.tolist(), labels.tolist(), strict=True):
+        exponentials = [[math.exp(value / temperature) for value in values] for values in (student, teacher)]
+        q, p = ([value / sum(values) for value in values] for values in exponentials)
+        divergence = sum(b * math.log(b / a) for a, b in zip(q, p, strict=True))
+        entropy = -student[label] + math.log(sum(math.exp(value) for value in student))
+        expected += (1 - weight) * entropy + weight * temperature**2 * divergence
+    entropy = functional.cross_entropy(logits, labels, reduction="sum")
+    loss = training.Teacher(network(), temperature, weight).loss(entropy, logits, taught)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+class Recorder(nn.Module):
+    """A network that remembers what it was shown in training, and by whom it was asked for gradients."""
+
+    def __init__(self, seed, always=False):
+        super().__init__()
+        self.inner, self.seen, self.always = network(seed), [], always
+
+    def forward(self, views):
+        if self.training or self.always:
+            self.seen.append((views.clone(), torch.is_grad_enabled()))
+        return self.inner(views)
+
+
+@pytest.mark.parametrize("micro_batch", [8, 3])
+def test_the_teacher_sees_what_the_student_sees_and_stays_as_it_is(images, micro_batch):
+    teacher, student = Recorder(1, always=True).eval(), Recorder(0)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    options = {"teacher": training.Teacher(teacher, 4.0, 1.0), "micro_batch": micro_batch}
+    trained = train(student, images, TRAIN, VAL, RECIPE, 0, "fp32", report=lambda line: None, **options)
+    assert len(teacher.seen) == len(student.seen)
+    assert all(torch.equal(one[0], other[0]) for one, other in zip(teacher.seen, student.seen, strict=True))
+    assert not any(gradients for _, gradients in teacher.seen)
+    assert not teacher.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+    # With all of the weight on the teacher the labels say nothing.
+    images.labels[torch.from_numpy(TRAIN)] = 0
+    again = train(Recorder(0), images, TRAIN, VAL, RECIPE, 0, "fp32", report=lambda line: None, **options)
+    assert [row["train_loss"] for row in again.history] == [row["train_loss"] for row in trained.history]
+
+
+def test_a_later_phase_counts_on_and_draws_its_own(images, monkeypatch):
+    drawn, views = [], training.training_views
+
+    def noted(pixels, rows, augmentation, seed, epoch, step):
+        drawn.append((epoch, step))
+        return views(pixels, rows, augmentation, seed, epoch, step)
+
+    monkeypatch.setattr(training, "training_views", noted)
+    first, second = run(images), run(images, epochs_before=3)
+    assert drawn == [(epoch, step) for epoch in range(1, 7) for step in range(3)]
+    assert [row["epoch"] for row in second.history] == [4, 5, 6]
+    assert second.epoch in (4, 5, 6)
+    assert [row["learning_rate"] for row in second.history] == [row["learning_rate"] for row in first.history]
+
+
 class Killed(BaseException):
     """What a kill looks like from inside: the run is simply gone."""
 

@@ -11,7 +11,8 @@ import pandas as pd
 from winnow import analysis, summary
 from winnow.figures import look
 from winnow.figures.look import Figure, Group
-from winnow.grid import UNPRUNED, is_control
+from winnow.grid import NO_SCOPE, UNPRUNED, is_control
+from winnow.protocols import ONE_SHOT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ def against_ratio(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) 
     """Accuracy against the share of filters removed, for one data set, backbone and scope.
 
     A line with points and a 95 % band a criterion, the unpruned baseline as a rule with its own band, the random
-    control in dashed gray, one panel per init. Bands are left out where there is one seed.
+    control in dashed gray, one panel per init and protocol. Bands are left out where there is one seed.
 
     Parameters
     ----------
@@ -44,21 +45,23 @@ def against_ratio(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) 
         backbone and scope.
     """
     rows = summary.finished_rows(frame, dataset, backbone, scope)
-    inits = [init for init in summary.INIT_NAMES if init in set(rows["init"])]
-    if "random" in inits:
+    # In the summary's order: inherited weights and one shot first.
+    pairs = set(zip(rows["init"], rows["protocol"], strict=True))
+    starts = sorted(pairs, key=lambda pair: (pair[0], pair[1] != ONE_SHOT, pair[1]))
+    if (rows["init"] == "random").any():
         # Where the curves of random weights come from.
         rows = pd.concat([rows, summary.finished_unpruned(frame, dataset, backbone, "random")])
     data, styles = _plotted(rows), look.styles(rows["criterion"])
     baseline = _plotted(summary.finished_unpruned(frame, dataset, backbone, "inherited"))
     x = look.ratio_axis("removed", "Share of filters removed")
     y = _accuracy_axis(pd.concat([data, baseline]))
-    width = look.WIDTH if len(inits) == 1 else look.WIDTH * 3 // 4
+    width = look.WIDTH if len(starts) == 1 else look.WIDTH * 3 // 4
     panels = {
-        summary.INIT_NAMES[init].capitalize(): alt.layer(
-            *_baseline_layers(baseline, y, width, labelled=init == inits[-1]),
-            *_criterion_layers(data[data["init"] == init], styles, x, y if init == inits[0] else y.title(None)),
+        _panel_name(*start): alt.layer(
+            *_baseline_layers(baseline, y, width, labelled=start == starts[-1]),
+            *_criterion_layers(_of_panel(data, *start), styles, x, y if start == starts[0] else y.title(None)),
         ).properties(width=width, height=look.HEIGHT)
-        for init in inits
+        for start in starts
     }
     sentence, remark = summary.headline(frame, dataset, backbone, scope)
     notes = [remark[:1].upper() + remark[1:], f"{backbone}; {_bands(rows)}"]
@@ -73,11 +76,20 @@ def against_ratio(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) 
     )
 
 
+def _panel_name(init: str, protocol: str) -> str:
+    return ", ".join([summary.INIT_NAMES[init], *summary.beginnings("inherited", protocol)]).capitalize()
+
+
+def _of_panel(data: pd.DataFrame, init: str, protocol: str) -> pd.DataFrame:
+    """The rows of one init and protocol, and the unpruned networks of that init, where the curves come from."""
+    return data[(data["init"] == init) & ((data["protocol"] == protocol) | (data["scope"] == NO_SCOPE))]
+
+
 def against_cost(frame: pd.DataFrame, dataset: str, backbone: str, cost: str) -> Figure | None:
     """Accuracy against a cost, a panel a scope, the Pareto front over all of them marked.
 
     The front is chosen on validation accuracy, as a user would have to choose, and drawn at test accuracy. Networks
-    have inherited weights, or random ones where the experiment has no others. Controls are drawn, never on the front.
+    are those that :func:`winnow.summary.plainest` picks. Controls are drawn, never on the front.
 
     Parameters
     ----------
@@ -92,7 +104,7 @@ def against_cost(frame: pd.DataFrame, dataset: str, backbone: str, cost: str) ->
     baseline_row = summary.finished_unpruned(frame, dataset, backbone, "inherited")
     scopes = [scope for scope in summary.SCOPE_NAMES if scope in set(frame["scope"])]
     rows = pd.concat([summary.finished_rows(frame, dataset, backbone, scope) for scope in scopes])
-    rows = rows[(rows["init"] == rows["init"].min()) & rows[cost].notna()]
+    rows = summary.plainest(rows[rows[cost].notna()])
     if rows.empty:
         return None
     networks = pd.concat([baseline_row[baseline_row[cost].notna()], rows])
@@ -117,7 +129,8 @@ def against_cost(frame: pd.DataFrame, dataset: str, backbone: str, cost: str) ->
     }
     sentence = _front_sentence(front, baseline_row, dataset, cost)
     where = " over all scopes" if len(scopes) > 1 else ""
-    weights = "" if rows["init"].iloc[0] == "inherited" else f" {summary.INIT_NAMES['random'].capitalize()}."
+    beginnings = ", ".join(summary.beginnings(rows["init"].iloc[0], rows["protocol"].iloc[0]))
+    weights = f" {beginnings.capitalize()}." if beginnings else ""
     notes = [f"Rings and dotted line: the Pareto front{where}, on {images} images", f"{backbone}; {_bands(rows)}"]
     return Figure(
         f"{dataset}-{backbone}-{cost}",
@@ -158,6 +171,7 @@ def _plotted(rows: pd.DataFrame, cost: str | None = None) -> pd.DataFrame:
             "criterion": [look.legend_entry(criterion) for criterion in rows["criterion"]],
             "scope": rows["scope"],
             "init": rows["init"],
+            "protocol": rows["protocol"],
             "ratio": rows["ratio"],
             "removed": rows["achieved_ratio"],
             "accuracy": 100 * rows["accuracy"],

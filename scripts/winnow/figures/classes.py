@@ -74,8 +74,8 @@ def class_losses(
         points = alt.Chart(seeds).mark_tick(color=colour, thickness=1.5, height=9)
         layers.insert(4, points.encode(x=alt.X("change:Q", **x), y=y))
     losing = int((mean.round(1) < -1).sum())
-    name = f"{summary.label(row['criterion'])}, ratio {row['ratio']:g}"
-    name += "" if row["init"] == "inherited" else f", {summary.INIT_NAMES[row['init']]}"
+    beginnings = summary.beginnings(row["init"], row["protocol"])
+    name = ", ".join([summary.label(row["criterion"]), f"ratio {row['ratio']:g}", *beginnings])
     how_many = f"{losing} of {len(mean)} classes lose" if losing > 1 else ("one loses" if losing else "none loses")
     verb = "loses" if mean.iloc[0] < 0 else "gains"
     most = "most" if mean.iloc[0] < 0 else "least"
