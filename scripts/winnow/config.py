@@ -223,7 +223,8 @@ class Experiment(_Model):
     scratch_budget: Literal["equal_epochs", "equal_flops"] = "equal_epochs"
     """What random weights are trained for: the recipe's epochs, or as many operations as those take unpruned."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
-    round_to: Literal[8, 16] | None = None
+    round_to: Literal[8, 16, 32] | None = None
+    """Kept counts are rounded to multiples of it, which a processor multiplies faster: docs/performance.md."""
     models: Literal["keep", "drop"] = "drop"
     latency: bool = False
     """Whether to time the networks, which takes the whole machine for a while."""

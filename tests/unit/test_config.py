@@ -99,7 +99,7 @@ def test_the_projects_own_configuration_is_sound():
         ),
         ("experiments.small.protocols", ["iterative_3"], ["experiments.small.protocols", "needs 3 epochs", "has 2"]),
         ("experiments.small.scratch_budget", "flops", ["experiments.small.scratch_budget", "'flops'", "equal_flops"]),
-        ("experiments.small.round_to", 7, ["experiments.small.round_to", "7", "8 or 16"]),
+        ("experiments.small.round_to", 7, ["experiments.small.round_to", "7", "8, 16 or 32"]),
         ("experiments.small.datasets", ["digit"], ["experiments.small.datasets", "'digit'", "did you mean 'digits'"]),
         ("experiments.small.backbones", ["x"], ["experiments.small.backbones", "'x'", "allowed: net"]),
         ("experiments.small.datasets", ["mine"], ["datasets.mine.recipe", "missing", "'net'", "allowed: quick"]),
