@@ -20,7 +20,7 @@ import yaml
 from winnow import graphs, grid, provenance, summary, verdict
 from winnow.criteria import CRITERIA
 from winnow.files import InputError, read_json
-from winnow.protocols import ONE_SHOT
+from winnow.protocols import DISTILLED, ONE_SHOT, steps
 
 _HERE = Path(__file__)
 
@@ -77,8 +77,13 @@ RULES = {
         "scores/{cell.dataset}/{cell.backbone}/{cell.mask_criterion}.parquet",
     ),
     "mask": Rule(("score",), "which filters stay", "masks/{cell.mask}"),
+    "retrain": Rule(
+        ("decode", "import_backbone"), "unpruned networks to learn from", "models/{cell.baseline.path}/metrics.json"
+    ),
     "finetune": Rule(
-        ("decode", "import_backbone", "mask"), "pruned networks, trained and judged", "cells/{cell.path}/metrics.json"
+        ("decode", "import_backbone", "score", "mask", "retrain"),
+        "pruned networks, trained and judged",
+        "cells/{cell.path}/metrics.json",
     ),
     "latency": Rule(("decode", "import_backbone", "mask"), "how long a network takes", "latency/{cell.latency}"),
     "summarize": Rule(("finetune", "latency"), "the summary", "{experiment}/summary.parquet"),
@@ -412,8 +417,25 @@ def used_rules(configuration: Mapping[str, Any]) -> dict[str, Rule]:
     criteria = {name for experiment in configuration["experiments"].values() for name in experiment["criteria"]}
     if not any(CRITERIA[grid.parse_source(name)[0]].needs == "gradients" for name in criteria):
         unused.add("differentiate")
+    # What depends on how the cells are pruned and trained, and by what they learn.
+    experiments = configuration["experiments"].values()
+    cells = [cell for experiment in experiments for cell in grid.cells(experiment)]
+    kept = all(experiment["models"] == "keep" for experiment in experiments)
+    if kept or not any(cell.protocol == DISTILLED for cell in cells):
+        unused.add("retrain")
+    absent = set()
+    if not any(steps(cell.protocol) for cell in cells):
+        absent.add(("score", "finetune"))
+    if not any(cell.mask for cell in cells):
+        absent |= {("mask", "finetune")} | {(need, "plot") for need in ("decode", "measure", "score", "mask")}
+        if "latency" in unused:
+            unused.add("mask")
+            if ("score", "finetune") in absent:
+                unused |= {"score", "measure", "differentiate"}
     return {
-        name: dataclasses.replace(rule, needs=tuple(need for need in rule.needs if need not in unused))
+        name: dataclasses.replace(
+            rule, needs=tuple(need for need in rule.needs if need not in unused and (need, name) not in absent)
+        )
         for name, rule in RULES.items()
         if name not in unused
     }
