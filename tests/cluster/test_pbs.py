@@ -54,10 +54,10 @@ class Pbs(Checkout):
 def test_a_grid_runs_and_a_killed_job_is_submitted_again_with_more(tmp_path):
     checkout = Pbs(tmp_path / "checkout", grid(seeds=[0]))
     with not_outlived(checkout.submit(1)) as process:
-        killed = wait_for(lambda: next(iter(checkout.jobs("finetune")), None), 60)
+        killed = wait_for(lambda: next(iter(checkout.jobs("finetune")), None), 240)
         time.sleep(1)
         subprocess.run([checkout.path / "pbs" / "qdel", f"{killed}.fake"], check=True)
-        output, _ = process.communicate(timeout=120)
+        output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
 
     asked = [arguments[arguments.index("-l") :] for arguments in checkout.jobs("finetune").values()]
@@ -76,10 +76,10 @@ def looked_at(checkout: Pbs) -> list[str]:
 def test_ctrl_c_deletes_what_runs(tmp_path):
     checkout = Pbs(tmp_path / "checkout", grid(seeds=[0], epochs=1000))
     with not_outlived(checkout.submit(5)) as process:
-        wait_for(lambda: len(looked_at(checkout)) == 2, 60)
+        wait_for(lambda: len(looked_at(checkout)) == 2, 240)
         time.sleep(1)  # The next look, during which Ctrl-C would miss jobs, is 5 s after that one.
         os.killpg(process.pid, signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=240)
     assert process.returncode != 0, output
     ended = [(checkout.spool / f"{number}.status").read_text() for number in checkout.jobs("finetune")]
     assert ended == [str(256 + signal.SIGTERM)] * 2
