@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from winnow.disk import readable
 from winnow.grid import ANY, RANDOM, UNPRUNED
-from winnow.protocols import DISTILLED, FINE_TUNE_FIRST, steps
+from winnow.protocols import DISTILLED, FINE_TUNE_FIRST, budget, steps
 from winnow.summary import CONFIDENCE, INIT_NAMES, SCOPE_NAMES, label, quantity
 
 # Longer lists of classes are cut short in sentences, and make no table.
@@ -59,6 +59,7 @@ def card(model: dict[str, Any], name: str) -> str:
     """
     cell, provenance = model["provenance"]["cell"]["cell"], model["provenance"]
     recipe = provenance["cell"]["recipe"]
+    epochs = budget(cell["protocol"], recipe["epochs"], model["macs"], model["unpruned"]["macs"])
     images, unpruned = model["images"], model["unpruned"]
     low, high = interval(model["accuracy"], images["test"])
     worst = min(model["per_class"], key=model["per_class"].get)
@@ -91,7 +92,7 @@ def card(model: dict[str, Any], name: str) -> str:
         sections.append(table(["class", "accuracy"], accuracies))
     sections += [
         "## How it was made",
-        f"{method(cell, model)} Then it was fine-tuned on {images['train']} images: {recipe['epochs']} epochs, batches "
+        f"{method(cell, model)} Then it was fine-tuned on {images['train']} images: {epochs} epochs, batches "
         f"of {recipe['batch_size']}, {recipe['optimizer']} at learning rate {recipe['learning_rate']:g}, seed "
         f"{cell['seed']}; the weights are those of epoch {model['epoch']}. Trained and measured on "
         f"{provenance['device']} in {provenance['precision']} with "

@@ -244,6 +244,28 @@ def test_the_card_says_how_the_filters_were_chosen(criterion, scope, init, says)
     assert says in cards.method(cell, {"achieved_ratio": 0.402})
 
 
+@pytest.mark.parametrize(
+    ("protocol", "says"),
+    [
+        ("one_shot", "physically, before any fine-tuning. It started"),
+        ("fine_tune_first", "physically, halfway through its training. It started"),
+        ("iterative_3", "physically, in 3 steps in the course of its training. It started"),
+        ("distilled", "before any fine-tuning. It started with inherited weights. It learned from the fine-tuned"),
+    ],
+)
+def test_the_card_says_when_filters_went_and_who_taught(protocol, says):
+    cell = {"backbone": "vgg16", "criterion": "apoz", "scope": "layer", "init": "inherited", "protocol": protocol}
+    assert says in cards.method(cell, {"achieved_ratio": 0.402})
+
+
+def test_the_card_counts_the_epochs_that_were_trained(made):
+    model = read_json(made / "export" / "model.json")
+    assert "6 epochs" in cards.card(model, "x")
+    model["provenance"]["cell"]["cell"] |= {"init": "random", "protocol": "equal_flops"}
+    model |= {"macs": 100, "unpruned": model["unpruned"] | {"macs": 250}}
+    assert "15 epochs" in cards.card(model, "x")
+
+
 def test_a_card_of_many_classes_and_odd_names_stays_readable(made):
     model = read_json(made / "export" / "model.json")
     names = [f"a|b `{number}`" for number in range(102)]

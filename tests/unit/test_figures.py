@@ -205,6 +205,30 @@ class TestAgainstRatio:
         assert all(math.isclose(step, steps[0], abs_tol=1e-9) for step in steps)
 
 
+def test_each_protocol_has_a_panel_of_its_own():
+    frame = made({"protocols": ["iterative_3", "one_shot", "distilled"], "inits": ["inherited", "random"]})
+    chart = drawn(frame)
+    expected = {
+        "Inherited weights": "one_shot",
+        "Inherited weights, distilled": "distilled",
+        "Inherited weights, pruned in 3 steps": "iterative_3",
+        "Random weights": "one_shot",
+        "Random weights, distilled": "distilled",
+    }
+    assert [panel["title"]["text"] for panel in panels(chart)] == list(expected)
+    for protocol, panel in zip(expected.values(), panels(chart), strict=True):
+        shown = data(chart, marks(panel)["point"][0], panel)
+        assert {row["protocol"] for row in shown if row["ratio"]} == {protocol}
+        assert len({(row["criterion"], row["ratio"]) for row in shown}) == len(shown)
+    # The headline and the costs speak of one protocol: one shot where there is one.
+    assert "steps" not in accuracy.against_ratio(frame, *KEY).title
+    alone = made({"protocols": ["iterative_3"]})
+    assert "by layer, pruned in 3 steps: apoz" in accuracy.against_ratio(alone, *KEY).title
+    for some, shown in (frame, "one_shot"), (alone, "iterative_3"):
+        chart = against(some).chart.to_dict()
+        assert {row["protocol"] for row in data(chart, marks(chart)["point"][0])} == {shown}
+
+
 def against(frame, cost="macs"):
     return accuracy.against_cost(frame, *PLACE, cost)
 
@@ -637,6 +661,19 @@ def folder(tmp_path_factory):
     results(folder, BOTH, NETWORK, ["5", "6", "7"], lambda cell: cell.criterion == "apoz" and cell.seed == 1)
     run_plot(folder, folder / "figures", experiment=BOTH)
     return folder
+
+
+def test_cells_that_make_their_own_masks_have_figures_but_those_of_masks(tmp_path):
+    experiment = GRID | {"protocols": ["iterative_3"]}
+    results(tmp_path, experiment, NETWORK, ["5", "6", "7"])
+    run_plot(tmp_path, tmp_path / "own", SPEC | {"activations": False}, experiment)
+    names = {entry["name"] for entry in index_of(tmp_path / "own")}
+    assert {"digits-vgg_digits-layer", "digits-vgg_digits-macs", "digits-vgg_digits-layer-classes"} <= names
+    assert {entry["group"] for entry in index_of(tmp_path / "own")} == {
+        look.Group.ACCURACY,
+        look.Group.SIZE,
+        look.Group.LOSSES,
+    }
 
 
 def index_of(folder):

@@ -208,6 +208,21 @@ def test_validation_chooses_and_the_test_judges(study):
     ]
 
 
+def test_a_protocol_is_part_of_the_network_and_the_claim_is_of_one_shot(tmp_path):
+    answer = Study(tmp_path / "both", protocols=["one_shot", "iterative_3"]).answer()
+    # Each row is judged by its own seeds.
+    assert {row["seeds"] for row in answer["verdicts"] + answer["ladder"]} == {len(GRID["seeds"])}
+    assert {row["protocol"] for row in answer["claims"]} == {"one_shot"}
+    assert "weights and protocol are chosen" in answer["notes"][0]
+
+    study = Study(tmp_path / "one", protocols=["iterative_3"])
+    answer = study.answer()
+    assert answer["claims"] == []
+    assert answer["lines"][0].startswith("Digits, net: HOLDS. apoz, by layer, ratio 0.4, pruned in 3 steps needs 60 %")
+    assert grid.parse_path(answer["chosen"][0]["cell"]).protocol == "iterative_3"
+    assert "protocol" not in Study(tmp_path / "plain").answer()["notes"][0]
+
+
 @pytest.mark.parametrize("control", ["random", "reversed_apoz", "apoz@mine"])
 def test_a_control_is_never_chosen_though_it_does_best(tmp_path, control):
     losses = LOSSES | {(control, ratio): (-2, -2) for ratio in (0.2, 0.4, 0.6)}
