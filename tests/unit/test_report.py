@@ -356,7 +356,7 @@ def test_a_cell_without_result_is_counted():
 def test_rules_that_an_experiment_does_without_are_left_out():
     assert {"download", "pretrain", "latency", "differentiate"} & set(pages.used_rules(CONFIGURATION)) == set()
     full = copy.deepcopy(CONFIGURATION)
-    full["experiments"]["tiny"]["latency"] = True
+    full["experiments"]["tiny"]["latency"] = full["experiments"]["tiny"]["screening"] = True
     full["experiments"]["tiny"]["criteria"] = ["reversed_taylor@digits"]
     full["datasets"]["digits"]["source"] = "flowers102"
     full["backbones"]["net"]["pretrain"] = {"dataset": "digits"}
