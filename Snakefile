@@ -12,6 +12,8 @@
 #   results/latency/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.json
 #   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/,
 #                                                         report.html
+#   results/experiments/{experiment}/screening/{rung}.json
+#                                                         which networks are trained on; see scripts/winnow/screening.py
 #   results/experiments/{experiment}/models/{dataset}-{backbone}/
 #                                                         the chosen cell's network, to take home; see rules/export.smk
 #   results/exports/{cell}/                               any cell's network, to take home
@@ -39,6 +41,7 @@ include: "rules/statistics.smk"
 include: "rules/scores.smk"
 include: "rules/masks.smk"
 include: "rules/finetune.smk"
+include: "rules/screening.smk"
 include: "rules/latency.smk"
 include: "rules/summary.smk"
 include: "rules/report.smk"

@@ -11,7 +11,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
 
-from winnow import archives, disk, factories, grid, protocols, provenance
+from winnow import archives, disk, factories, grid, protocols, provenance, screening
 from winnow import config as configuration
 from winnow.criteria import CRITERIA
 from winnow.files import InputError, canonical_json, read_json
@@ -43,6 +43,7 @@ localrules:
     import_backbone,
     score,
     mask,
+    screen,
     summarize,
     recommend,
     plot,
@@ -59,6 +60,7 @@ wildcard_constraints:
     ratio=r"0\.\d{3}(~\d+)?",
     init=protocols.COMPONENT,
     seed=r"\d+",
+    rung="|".join(screening.RUNGS),
 
 
 digest_of = cache(code_digest)
@@ -92,9 +94,13 @@ def experiment_outputs(name):
 
 def experiment_files(name):
     """All that an experiment's target asks for: its cells and latencies too, so that deleted ones are made again."""
+    # A function of its own for each experiment: one that waits for its screening does not hold up the others.
+    return [*experiment_outputs(name), lambda wildcards: cell_files(name)]
+
+
+def cell_files(name):
     cells = [f"results/cells/{cell.path}" for cell in experiment_cells(name)]
-    files = expand("{cell}/{file}", cell=cells, file=CELL_FILES)
-    return experiment_outputs(name) + files + experiment_latencies(name)
+    return expand("{cell}/{file}", cell=cells, file=CELL_FILES) + experiment_latencies(name)
 
 
 def dataset_spec(name):
@@ -181,7 +187,8 @@ def latency_spec(wildcards):
 
 
 def experiment_latencies(name):
-    return [f"results/latency/{path}" for path in grid.latencies(CONFIG.experiments[name].model_dump())]
+    axes = CONFIG.experiments[name].model_dump()
+    return [f"results/latency/{path}" for path in grid.latencies(axes, experiment_cells(name))]
 
 
 CELL_FILES = ["metrics.json", "history.parquet", "predictions.parquet"]
@@ -221,8 +228,40 @@ def grid_of(name):
 
 
 @cache
-def experiment_cells(name):
+def whole_grid(name):
     return grid.cells(CONFIG.experiments[name].model_dump())
+
+
+def experiment_cells(name):
+    """An experiment's cells; of a screened one those that are trained in full, as soon as they are known."""
+    if not CONFIG.experiments[name].screening:
+        return whole_grid(name)
+    return screening.in_full(CONFIG.experiments[name].model_dump(), survivors(name, screening.RUNGS[-1]))
+
+
+def screenings(name, rung=screening.RUNGS[-1]):
+    """A rung's file; none unless the experiment is screened."""
+    return [f"results/experiments/{name}/screening/{rung}.json"] if CONFIG.experiments[name].screening else []
+
+
+def survivors(name, rung):
+    path = checkpoints.screen.get(experiment=name, rung=rung).output[0]
+    return screening.left(CONFIG.experiments[name].model_dump(), checked(screening.read, path))
+
+
+def rung_before(wildcards):
+    """The file of the rung before this one; none before the first."""
+    position = screening.RUNGS.index(wildcards.rung)
+    return screenings(wildcards.experiment, screening.RUNGS[position - 1]) if position else []
+
+
+def rung_metrics(wildcards):
+    name, position = wildcards.experiment, screening.RUNGS.index(wildcards.rung)
+    if position:
+        left = survivors(name, screening.RUNGS[position - 1])
+    else:
+        left = screening.candidates(CONFIG.experiments[name].model_dump())
+    return [f"results/cells/{cell.path}/metrics.json" for cell in screening.rung_cells(left, wildcards.rung)]
 
 
 def kept_cell(cell):
@@ -239,14 +278,19 @@ def chosen_cells(wildcards):
     return [grid.parse_path(each["cell"]) for each in chosen]
 
 
+def looks_at_activations(name):
+    """Whether one of an experiment's criteria does, screened out or not."""
+    cells = [cell for cell in whole_grid(name) if cell.mask]
+    return any(CRITERIA[grid.parse_source(cell.criterion)[0]].needs == "activations" for cell in cells)
+
+
 def plot_inputs(wildcards):
-    """An experiment's summary, and what its pruned cells were made from: each file once."""
+    """What an experiment's pruned cells were made from: each file once."""
     cells = [cell for cell in experiment_cells(wildcards.experiment) if cell.mask]
     places = dict.fromkeys((cell.dataset, cell.backbone) for cell in cells)
-    measured = any(CRITERIA[grid.parse_source(cell.criterion)[0]].needs == "activations" for cell in cells)
+    measured = looks_at_activations(wildcards.experiment)
     scores = [f"results/scores/{cell.dataset}/{cell.backbone}/{cell.mask_criterion}.parquet" for cell in cells]
     return {
-        "summary": f"results/experiments/{wildcards.experiment}/summary.parquet",
         "masks": list(dict.fromkeys(f"results/masks/{cell.mask}" for cell in cells)),
         "scores": list(dict.fromkeys(scores)),
         "activations": [f"results/statistics/{d}/{b}/activations.parquet" for d, b in places] if measured else [],

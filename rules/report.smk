@@ -9,6 +9,7 @@ rule write_report:
         summary="results/experiments/{experiment}/summary.parquet",
         recommendation="results/experiments/{experiment}/recommendation.json",
         figures="results/experiments/{experiment}/figures",
+        screening=lambda wildcards: screenings(wildcards.experiment),
     output:
         report(
             "results/experiments/{experiment}/report.html",
@@ -26,4 +27,4 @@ rule write_report:
         ),
     shell:
         'stage report --spec {params.spec:q} --experiment "$(dirname {input.summary:q})" --results results'
-        " --output {output:q} > {log:q} 2>&1"
+        " --screening {input.screening:q} --output {output:q} > {log:q} 2>&1"

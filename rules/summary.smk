@@ -7,6 +7,7 @@ rule summarize:
     input:
         lambda wildcards: [f"results/cells/{cell.path}/metrics.json" for cell in experiment_cells(wildcards.experiment)],
         lambda wildcards: experiment_latencies(wildcards.experiment),
+        screening=lambda wildcards: screenings(wildcards.experiment),
     output:
         parquet="results/experiments/{experiment}/summary.parquet",
         csv=report(
@@ -32,7 +33,7 @@ rule summarize:
             grid=grid_of(wildcards.experiment),
         ),
     shell:
-        "stage summarize --spec {params.spec:q} --results results"
+        "stage summarize --spec {params.spec:q} --results results --screening {input.screening:q}"
         " --output results/experiments/{wildcards.experiment} > {log:q} 2>&1"
 
 
@@ -42,6 +43,7 @@ rule recommend:
         predictions=lambda wildcards: [
             f"results/cells/{cell.path}/predictions.parquet" for cell in experiment_cells(wildcards.experiment)
         ],
+        screening=lambda wildcards: screenings(wildcards.experiment),
     output:
         parquet="results/experiments/{experiment}/recommendation.parquet",
         json="results/experiments/{experiment}/recommendation.json",
@@ -59,12 +61,14 @@ rule recommend:
         ),
     shell:
         "stage recommend --spec {params.spec:q} --summary {input.summary:q} --results results"
-        " --output results/experiments/{wildcards.experiment} > {log:q} 2>&1"
+        " --screening {input.screening:q} --output results/experiments/{wildcards.experiment} > {log:q} 2>&1"
 
 
 rule plot:
     input:
         unpack(plot_inputs),
+        summary="results/experiments/{experiment}/summary.parquet",
+        screening=lambda wildcards: screenings(wildcards.experiment),
     output:
         report(
             directory("results/experiments/{experiment}/figures"),
@@ -82,8 +86,8 @@ rule plot:
             "plot.py",
             experiment=wildcards.experiment,
             grid=grid_of(wildcards.experiment),
-            activations=bool(plot_inputs(wildcards)["activations"]),
+            activations=looks_at_activations(wildcards.experiment),
         ),
     shell:
-        "stage plot --spec {params.spec:q} --summary {input.summary:q} --results results --output {output:q}"
-        " > {log:q} 2>&1"
+        "stage plot --spec {params.spec:q} --summary {input.summary:q} --results results"
+        " --screening {input.screening:q} --output {output:q} > {log:q} 2>&1"

@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"{path} is used as it is; delete it to have the defaults again", file=sys.stderr)
     else:
         backbone = arguments.backbone or BACKBONE
-        text = defaults.configuration(arguments.data, name, backbone, known, arguments.size)
+        text = defaults.configuration(arguments.data, name, backbone, known, arguments.size, arguments.quick)
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
         print(f"{path} written", file=sys.stderr)
@@ -39,7 +39,8 @@ def hold_against(path: Path, name: str, arguments: argparse.Namespace) -> None:
     """What is asked for has to be what a configuration that is there already says."""
     try:
         written = yaml.safe_load(path.read_text(encoding="utf-8"))
-        dataset, backbones = written["datasets"][name], written["experiments"][name]["backbones"]
+        dataset, experiment = written["datasets"][name], written["experiments"][name]
+        backbones, quick = experiment["backbones"], experiment.get("screening", False)
         images, size = Path(dataset["path"]), dataset["image_size"]
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a configuration of {name!r} ({error}): mend it or delete it") from None
@@ -49,6 +50,11 @@ def hold_against(path: Path, name: str, arguments: argparse.Namespace) -> None:
         raise InputError(
             f"{path} says backbones: {backbones} and image_size: {size}: edit it, delete it, or give another name"
             " (--name, or NAME= of make)"
+        )
+    if arguments.quick and not quick:
+        raise InputError(
+            f"{path} has no screening: true, which is what --quick (QUICK= of make) asks for: edit it, "
+            "delete it, or give another name (--name, or NAME= of make)"
         )
 
 
@@ -60,6 +66,9 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--name", metavar="NAME", help="of the experiment (default: the folder's)")
     result.add_argument("--size", type=int, metavar="PIXELS", help="side of what the network sees (default: 224)")
+    result.add_argument(
+        "--quick", action="store_true", help="let short trainings choose which networks are trained in full"
+    )
     result.add_argument(
         "--folder", type=Path, default=Path("own"), metavar="DIR", help="where the configuration goes (default: own)"
     )

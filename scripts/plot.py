@@ -20,7 +20,7 @@ if __name__ == "__main__":
 import numpy as np
 import pandas as pd
 
-from winnow import analysis, cli, grid, summary, tables
+from winnow import analysis, cli, grid, screening, summary, tables
 from winnow.figures import accuracy, activations, classes, filters, look, weights
 from winnow.files import InputError, read_json, write_json
 from winnow.grid import UNPRUNED, Cell
@@ -30,7 +30,7 @@ from winnow.protocols import EQUAL_FLOPS, ONE_SHOT
 def main(arguments: argparse.Namespace) -> None:
     spec = arguments.spec
     frame = summary.read(arguments.summary)
-    finished = finished_cells(frame, grid.cells(spec["grid"]))
+    finished = finished_cells(frame, screening.experiment_cells(spec["grid"], arguments.screening))
     figures: dict[str, look.Figure] = {}
     places: dict[str, tuple[str, str]] = {}
     for place in dict.fromkeys((cell.dataset, cell.backbone) for cell in finished):
@@ -162,6 +162,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/, masks/"
     )
+    screening.add_argument(result)
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the figures go")
     return result
 

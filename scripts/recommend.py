@@ -19,7 +19,7 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from winnow import cli, grid, summary, tables, verdict
+from winnow import cli, grid, screening, summary, tables, verdict
 from winnow.files import InputError, atomic_path, write_json
 
 QUESTIONS = ("verdicts", "ladder", "claims")
@@ -50,8 +50,13 @@ def main(arguments: argparse.Namespace) -> None:
             )
         return found
 
-    judge = verdict.Judge(grid.cells(spec["grid"]), correct)
+    cells = screening.experiment_cells(spec["grid"], arguments.screening)
+    judge = verdict.Judge(cells, correct)
     answer = verdict.recommend(frame, judge, spec["tolerance"])
+    if arguments.screening:
+        record = screening.read(arguments.screening)
+        answer["lines"].append(screening.sentence(record))
+        answer["notes"].append(screening.NOTE)
     chosen = []
     for row in answer["chosen"]:
         done = [cell for cell in judge.seeds_of(row) if metrics(cell)["status"] == "finished"]
@@ -83,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--summary", type=Path, required=True, metavar="FILE", help="the experiment's summary.parquet")
     result.add_argument("--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/")
+    screening.add_argument(result)
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the three files go")
     return result
 

@@ -11,12 +11,12 @@ from winnow.runtime import workers
 if __name__ == "__main__":
     workers.delegate(__file__)
 
-from winnow import cli, pages
+from winnow import cli, pages, screening
 from winnow.files import atomic_path
 
 
 def main(arguments: argparse.Namespace) -> None:
-    text = pages.page(arguments.experiment, arguments.results, arguments.spec)
+    text = pages.page(arguments.experiment, arguments.results, arguments.spec, arguments.screening)
     with atomic_path(arguments.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"{arguments.spec['experiment']}: {len(text.encode()) / 1e6:.1f} MB", file=sys.stderr)
@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--experiment", type=Path, required=True, metavar="DIR", help="the experiment's folder")
     result.add_argument("--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/")
+    screening.add_argument(result)
     result.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page to make")
     return result
 

@@ -16,14 +16,15 @@ from winnow.runtime import workers
 if __name__ == "__main__":
     workers.delegate(__file__)
 
-from winnow import cli, grid, summary, tables
+from winnow import cli, grid, screening, summary, tables
 from winnow.files import atomic_path
 
 
 def main(arguments: argparse.Namespace) -> None:
     spec = arguments.spec
     rows, missing = [], []
-    for cell in grid.cells(spec["grid"]):
+    cells = screening.experiment_cells(spec["grid"], arguments.screening)
+    for cell in cells:
         path = arguments.results / "cells" / cell.path / "metrics.json"
         if arguments.partial and not path.exists():
             missing.append(cell.path)
@@ -36,7 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
         rows.append((cell, metrics))
 
     latencies = {}
-    for name in grid.latencies(spec["grid"]):
+    for name in grid.latencies(spec["grid"], cells):
         path = arguments.results / "latency" / name
         if arguments.partial and not path.exists():
             print(f"missing: latency/{name}", file=sys.stderr)
@@ -59,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
         "--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/ and latency/"
     )
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the three files go")
+    screening.add_argument(result)
     result.add_argument(
         "--partial", action="store_true", help="summarise what is there: a cell without metrics counts as failed"
     )

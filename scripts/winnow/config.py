@@ -228,6 +228,8 @@ class Experiment(_Model):
     models: Literal["keep", "drop"] = "drop"
     latency: bool = False
     """Whether to time the networks, which takes the whole machine for a while."""
+    screening: bool = False
+    """Whether short trainings choose which networks are trained in full: see :mod:`winnow.screening`."""
 
     @field_validator("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "protocols", "seeds")
     @classmethod
@@ -260,6 +262,19 @@ class Experiment(_Model):
             if round(value, 3) != value:
                 raise ValueError(f"ratio {value!r} has more than three decimals, which is what paths carry")
         return values
+
+    @model_validator(mode="after")
+    def _something_to_screen(self) -> Experiment:
+        if not self.screening:
+            return self
+        if all(grid.is_control(name) for name in self.criteria) or not any(self.ratios):
+            raise ValueError("screening: there is no network to choose, the grid has controls or ratio 0 only")
+        if self.protocols != (protocols.ONE_SHOT,) or self.scratch_budget != "equal_epochs":
+            raise ValueError(
+                f"screening shortens {protocols.ONE_SHOT} with equal_epochs, not {', '.join(self.protocols)} with "
+                f"{self.scratch_budget}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _own_images(self) -> Experiment:
@@ -379,6 +394,7 @@ RESERVED_TARGETS = frozenset(
         "mask",
         "finetune",
         "latency",
+        "screen",
         "summarize",
         "recommend",
         "plot",

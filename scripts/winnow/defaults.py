@@ -88,7 +88,9 @@ def name_of(folder: Path) -> str:
     return words if words[:1].isalpha() else f"images_{words}".rstrip("_")
 
 
-def configuration(folder: Path, name: str, backbone: str, known: Config, image_size: int | None = None) -> str:
+def configuration(
+    folder: Path, name: str, backbone: str, known: Config, image_size: int | None = None, quick: bool = False
+) -> str:
     """The configuration of a grid on a folder of images, as YAML with a remark beside every choice.
 
     Parameters
@@ -103,6 +105,8 @@ def configuration(folder: Path, name: str, backbone: str, known: Config, image_s
         The configuration that this one is laid over.
     image_size
         Side of what the network sees, in pixels; None for what the backbone was made for.
+    quick
+        Whether short trainings choose which networks are trained in full.
 
     Raises
     ------
@@ -167,6 +171,7 @@ experiments:
     scopes: [layer] # or global, or both
     ratios: [0.2, 0.4, 0.6, 0.8] # share of the filters to remove
     seeds: [0, 1, 2]
+    screening: {json.dumps(quick)} # true: short trainings choose which are trained in full; no controls then
     latency: true # how fast each network is on this machine
     models: drop # the one that is worth keeping is trained once more and exported
 

@@ -151,15 +151,17 @@ def cells(experiment: Mapping[str, Any]) -> list[Cell]:
     return list(baselines | dict.fromkeys(grid))
 
 
-def latencies(experiment: Mapping[str, Any]) -> list[str]:
+def latencies(experiment: Mapping[str, Any], among: Iterable[Cell]) -> list[str]:
     """The files of an experiment's latencies below ``results/latency/``; none unless its ``latency`` is set.
+
+    ``among`` are its cells: all of :func:`cells`, or those that screening has left.
 
     The control's widths differ by seed globally, though hardly: its first seed stands for all.
     """
     if not experiment.get("latency"):
         return []
     first = min(experiment["seeds"])
-    return list(dict.fromkeys(cell.latency for cell in cells(experiment) if cell.seed == first and cell.latency))
+    return list(dict.fromkeys(cell.latency for cell in among if cell.seed == first and cell.latency))
 
 
 def parse_ratio(text: str) -> tuple[float, int | None]:

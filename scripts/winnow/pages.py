@@ -17,7 +17,7 @@ import pandas as pd
 import vl_convert
 import yaml
 
-from winnow import graphs, grid, provenance, summary, verdict
+from winnow import graphs, grid, protocols, provenance, screening, summary, verdict
 from winnow.criteria import CRITERIA
 from winnow.files import InputError, read_json
 from winnow.protocols import DISTILLED, ONE_SHOT, steps
@@ -30,7 +30,7 @@ MISSING = "–"
 _NUMBERS = frozenset(
     [
         *("ratio", "size", "accuracy %", "drop, points", "removed", "params", "MACs", *LATENCIES.values()),
-        *("seeds", "threads", "cells", "results here"),
+        *("validation accuracy %", "validation drop, points", "seeds", "threads", "cells", "results here"),
     ]
 )
 
@@ -85,11 +85,16 @@ RULES = {
         "pruned networks, trained and judged",
         "cells/{cell.path}/metrics.json",
     ),
+    "screen": Rule(
+        ("finetune",),
+        "which networks are worth training in full",
+        f"{{experiment}}/screening/{screening.RUNGS[-1]}.json",
+    ),
     "latency": Rule(("decode", "import_backbone", "mask"), "how long a network takes", "latency/{cell.latency}"),
-    "summarize": Rule(("finetune", "latency"), "the summary", "{experiment}/summary.parquet"),
-    "recommend": Rule(("finetune", "summarize"), "the verdict", "{experiment}/recommendation.json"),
-    "plot": Rule(("decode", "measure", "score", "mask", "summarize"), "the figures"),
-    "write_report": Rule(("finetune", "summarize", "recommend", "plot"), "this page"),
+    "summarize": Rule(("finetune", "screen", "latency"), "the summary", "{experiment}/summary.parquet"),
+    "recommend": Rule(("finetune", "screen", "summarize"), "the verdict", "{experiment}/recommendation.json"),
+    "plot": Rule(("decode", "measure", "score", "mask", "screen", "summarize"), "the figures"),
+    "write_report": Rule(("finetune", "screen", "summarize", "recommend", "plot"), "this page"),
 }
 
 
@@ -136,7 +141,7 @@ class Figure:
     image: str
 
 
-def page(experiment: Path, results: Path, spec: Mapping[str, Any]) -> str:
+def page(experiment: Path, results: Path, spec: Mapping[str, Any], screened: Path | None = None) -> str:
     """The page of an experiment, as HTML.
 
     Parameters
@@ -147,6 +152,8 @@ def page(experiment: Path, results: Path, spec: Mapping[str, Any]) -> str:
         The folder with ``cells/`` and what they were made from.
     spec
         ``experiment``, its name; ``configuration``, the part of ``config.yaml`` that it uses; ``code``.
+    screened
+        What the last rung of its screening made; None where it is not screened.
 
     Raises
     ------
@@ -159,7 +166,7 @@ def page(experiment: Path, results: Path, spec: Mapping[str, Any]) -> str:
     figures = read_figures(experiment / "figures")
     cells = {
         cell: read_json(path) if (path := results / "cells" / cell.path / "metrics.json").exists() else None
-        for cell in grid.cells(configuration["experiments"][name])
+        for cell in screening.experiment_cells(configuration["experiments"][name], screened)
     }
     rules = used_rules(configuration)
     environment = jinja2.Environment(
@@ -176,6 +183,7 @@ def page(experiment: Path, results: Path, spec: Mapping[str, Any]) -> str:
         verdicts=verdict_tables(recommendation),
         groups=_grouped(figures),
         charts={figure.name: figure.chart for figure in figures},
+        screened=screening_table(screening.read(screened)) if screened else None,
         summary=summary_table(frame),
         failed=failed_seeds(frame),
         configuration=yaml.safe_dump(
@@ -307,6 +315,26 @@ def summary_table(frame: pd.DataFrame) -> Table:
     return _compact(Table("summary", "One row a network and its seeds", rows))
 
 
+def screening_table(record: Mapping[str, Any]) -> Table:
+    """The candidates of a screening, with the last rung that each was trained on and why it went."""
+    rows = [
+        {
+            "data set": Field(row["dataset"]),
+            "backbone": Field(row["backbone"]),
+            "scope": _text(summary.SCOPE_NAMES.get(row["scope"])),
+            "criterion": Field(row["criterion"]),
+            "init": Field(row["init"]),
+            "ratio": _ratio(row["ratio"], row["round_to"]),
+            "epochs": Field(protocols.share(row["rung"])),
+            "validation accuracy %": _number(row["val_accuracy"], summary.percent),
+            "validation drop, points": _number(row["drop"], summary.percent),
+            "why not in full": _text(row["reason"]),
+        }
+        for row in record["candidates"]
+    ]
+    return _compact(Table("screening", screening.sentence(record), rows))
+
+
 def failed_seeds(frame: pd.DataFrame) -> list[str]:
     """The seeds that have no result, in words."""
     return [
@@ -414,6 +442,8 @@ def used_rules(configuration: Mapping[str, Any]) -> dict[str, Rule]:
         unused.add("pretrain")
     if not any(experiment.get("latency") for experiment in configuration["experiments"].values()):
         unused.add("latency")
+    if not any(experiment.get("screening") for experiment in configuration["experiments"].values()):
+        unused.add("screen")
     criteria = {name for experiment in configuration["experiments"].values() for name in experiment["criteria"]}
     if not any(CRITERIA[grid.parse_source(name)[0]].needs == "gradients" for name in criteria):
         unused.add("differentiate")

@@ -44,6 +44,11 @@ def is_short(protocol: str) -> bool:
     return protocol.startswith(_SHORT)
 
 
+def share(protocol: str) -> str:
+    """What part of the epochs ``short_N`` trains for, in words."""
+    return {2: "half", 3: "a third", 4: "a fourth"}[int(protocol.removeprefix(_SHORT))]
+
+
 def alternates(protocol: str) -> bool:
     """Whether it prunes what it has trained: its mask is made in the cell, and random weights have no use for it."""
     return protocol == FINE_TUNE_FIRST or steps(protocol) is not None

@@ -259,7 +259,7 @@ def _steps(ladder: Sequence[dict[str, Any]], tolerance: float) -> str:
     share = 100 * last["size"] / last["baseline_size"]
     said = f"every ratio up to {last['ratio']:g} holds ({describe(last)}: {share:.0f} % of the MACs)"
     if len(held) == len(ladder):
-        return f"{said}, the grid's largest."
+        return f"{said}, the largest that was judged."
     following = ladder[len(held)]
     return f"{said}; at {following['ratio']:g}, the best {_outcome(following)}."
 

@@ -78,6 +78,20 @@ def test_a_folder_of_classes_gets_a_split_and_a_grid(tmp_path):
     assert len(experiment.seeds) >= 3
 
 
+def test_a_quick_one_is_the_same_grid_screened(tmp_path, capsys):
+    folder, own = images(tmp_path / "bees", {"a": 50, "b": 50}), tmp_path / "own"
+    configure(folder, "--folder", own, "--quick")
+    assert capsys.readouterr().out == "bees\n"
+    quick = merged((own / "bees.yaml").read_text())
+    # Once more, and without saying so again: the file is the user's.
+    configure(folder, "--folder", own, "--quick")
+    configure(folder, "--folder", own)
+    whole = merged(defaults.configuration(folder, "bees", "vgg16", KNOWN))
+    assert quick.experiments["bees"].screening
+    assert whole.experiments["bees"] == quick.experiments["bees"].model_copy(update={"screening": False})
+    assert whole.recipes == quick.recipes
+
+
 def test_a_split_of_its_own_is_kept(tmp_path):
     folder = images(tmp_path / "bees", {"train/a": 100, "train/b": 100, "test/a": 5, "test/b": 5})
     text = defaults.configuration(folder, "bees", "vgg16", KNOWN)
@@ -144,6 +158,8 @@ def test_a_configuration_is_written_once_and_is_its_users(tmp_path, capsys):
             configure(folder, "--folder", own, *arguments)
     with pytest.raises(InputError, match="is of the images in"):
         configure(images(tmp_path / "x" / "bees", {"a": 5, "b": 5}), "--folder", own)
+    with pytest.raises(InputError, match="has no screening: true, which is what --quick"):
+        configure(folder, "--folder", own, "--quick")
     path.write_text("experiments: 3\n")
     with pytest.raises(InputError, match="mend it or delete it"):
         configure(folder, "--folder", own)

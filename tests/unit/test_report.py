@@ -359,6 +359,7 @@ def test_rules_that_an_experiment_does_without_are_left_out():
     ) == set()
     full = copy.deepcopy(CONFIGURATION)
     full["experiments"]["tiny"] |= {"latency": True, "protocols": ["one_shot", "distilled"], "models": "drop"}
+    full["experiments"]["tiny"]["screening"] = True
     full["experiments"]["tiny"]["criteria"] = ["reversed_taylor@digits"]
     full["datasets"]["digits"]["source"] = "flowers102"
     full["backbones"]["net"]["pretrain"] = {"dataset": "digits"}

@@ -92,7 +92,7 @@ def latency(milliseconds, unpruned=0.5):
 
 
 def fake_latencies(root, experiment, milliseconds):
-    for name in grid.latencies(experiment):
+    for name in grid.latencies(experiment, grid.cells(experiment)):
         path = root / "latency" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(latency(milliseconds(name))))

@@ -100,6 +100,33 @@ def test_a_folder_of_images_becomes_a_verdict_a_report_and_a_model(tmp_path, pho
     assert "give another name" in refused.stderr
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_in_a_hurry_the_same_grid_is_screened(tmp_path, photos):
+    checkout = Checkout(tmp_path / "checkout", CONFIG)
+    shutil.copy2(ROOT / "Makefile", checkout.path)
+    arguments = (f"DATA={photos}", "BACKBONE=vgg_digits", "QUICK=1")
+    command = [sys.executable, "scripts/configure.py", photos, "--backbone", "vgg_digits", "--quick"]
+    subprocess.run(command, cwd=checkout.path, env=checkout.environment(), check=True, capture_output=True)
+    own = checkout.path / "own" / "my_photos.yaml"
+    text = own.read_text()
+    changes = [("epochs: 60", "epochs: 4"), ("[0.2, 0.4, 0.6, 0.8]", "[0.4]"), ("latency: true", "latency: false")]
+    for old, new in [*changes, ("[0, 1, 2]", "[0, 1]")]:
+        assert old in text
+        text = text.replace(old, new)
+    own.write_text(text)
+
+    done = make(checkout, *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = " ".join(done.stdout[done.stdout.index("How small can it be?") :].split())
+    # Of 3 criteria one is left: 4 short trainings, 3 longer ones, and 2 x 2 of 2 x 5 in full.
+    assert "Screened: of 3 networks, short trainings chose the 1 that were trained in full: 65 % of the whole" in said
+    assert (checkout.path / "results/experiments/my_photos/models/my_photos-vgg_digits/model.onnx").exists()
+    own.write_text(text.replace("screening: true", "screening: false"))
+    refused = make(checkout, *arguments)
+    assert refused.returncode != 0
+    assert "has no screening: true" in refused.stderr
+
+
 def test_make_run_without_data_says_what_it_needs(tmp_path):
     checkout = Checkout(tmp_path / "checkout", CONFIG)
     shutil.copy2(ROOT / "Makefile", checkout.path)

@@ -1,0 +1,26 @@
+# Needs a screened experiment's candidates, trained for a part of the epochs with one seed. Makes the list of those that
+# are worth training for longer; the last rung's is of those that are trained in full.
+
+
+# Which cells an experiment has is known when its rungs are done: Snakemake looks at the DAG once more after each.
+checkpoint screen:
+    input:
+        cells=rung_metrics,
+        previous=rung_before,
+    output:
+        "results/experiments/{experiment}/screening/{rung}.json",
+    log:
+        "results/logs/screen/{experiment}/{rung}.log",
+    conda:
+        "../envs/winnow.yaml"
+    params:
+        spec=lambda wildcards: spec(
+            "screen.py",
+            experiment=wildcards.experiment,
+            grid=grid_of(wildcards.experiment),
+            rung=wildcards.rung,
+            tolerance=CONFIG.tolerance,
+        ),
+    shell:
+        "stage screen --spec {params.spec:q} --previous {input.previous:q} --results results --output {output:q}"
+        " > {log:q} 2>&1"

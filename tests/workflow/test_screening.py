@@ -1,0 +1,112 @@
+"""A screened experiment: short trainings first, then what they leave, and nothing twice."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+
+import pytest
+
+from winnow import config, pages
+from winnow.tables import read_table
+
+from .checkout import SMALL_GRID, Checkout, jobs
+from .test_report import edges
+
+AXES = {
+    "datasets": ["digits"],
+    "criteria": ["apoz", "average_weight", "l1_norm", "random"],
+    "scopes": ["layer"],
+    "ratios": [0.3, 0.6],
+    "seeds": [1, 0],
+    "screening": True,
+}
+EXPERIMENT = "results/experiments/small"
+
+
+def screened_grid() -> dict:
+    raw = copy.deepcopy(SMALL_GRID)
+    raw["recipes"]["quick"]["epochs"] = 4
+    raw["experiments"]["small"] |= AXES
+    return raw
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory) -> tuple[Checkout, str, set[str]]:
+    """A screened grid, what its dry run said, and the jobs that it ran."""
+    checkout = Checkout(tmp_path_factory.mktemp("screened") / "checkout", screened_grid())
+    return checkout, checkout.snakemake("-n"), checkout.run()
+
+
+def cells_of(found: set[str]) -> set[str]:
+    return {job.removeprefix("finetune ") for job in found if job.startswith("finetune ")}
+
+
+def test_only_what_short_trainings_leave_is_trained_in_full(ran):
+    checkout, planned, done = ran
+    first = {cell for cell in cells_of(done) if "~short_4" in cell}
+    assert len(first) == 3 * 2 + 1
+    # A dry run shows what is known: the first rung.
+    assert cells_of(jobs(planned)) == first
+    assert re.search(r"Disk: about [\d.]+ [kMGT]B for 7 cells", planned)
+    record = json.loads((checkout.path / EXPERIMENT / "screening/short_2.json").read_text())
+    left = json.loads((checkout.path / EXPERIMENT / "screening/short_4.json").read_text())["survivors"]
+    assert {cell for cell in cells_of(done) if "~short_2" in cell} == {
+        "digits/net/unpruned/none/0.000/inherited~short_2/0",
+        *(cell.replace("inherited", "inherited~short_2") for cell in left),
+    }
+    survivors = record["survivors"]
+    assert len(left) == 4
+    assert {cell.split("/")[4] for cell in survivors} >= {"0.300"}
+    pairs = ["digits/net/unpruned/none/0.000/inherited", *(cell.removesuffix("/0") for cell in survivors)]
+    assert {cell for cell in cells_of(done) if "~" not in cell} == {
+        f"{pair}/{seed}" for pair in pairs for seed in (0, 1)
+    }
+    assert {job for job in done if job.startswith("screen")} == {"screen small/short_4", "screen small/short_2"}
+    assert not any("random" in job for job in done)
+
+    rows = read_table(checkout.path / EXPERIMENT / "summary.parquet", "summary").to_pylist()
+    assert {(row["criterion"], row["ratio"]) for row in rows} == {
+        ("unpruned", 0.0), *((cell.split("/")[2], float(cell.split("/")[4])) for cell in survivors)
+    }  # fmt: skip
+    lines = json.loads((checkout.path / EXPERIMENT / "recommendation.json").read_text())["lines"]
+    assert lines[-1].startswith(f"Screened: of 6 networks, short trainings chose the {len(survivors)}")
+    page = (checkout.path / EXPERIMENT / "report.html").read_text()
+    assert lines[-1] in page.replace("&#39;", "'")
+    assert 'id="table-screening"' in page
+
+
+def test_again_there_is_nothing_to_do(ran):
+    assert ran[0].run() == set()
+
+
+def test_its_report_draws_the_rules_that_it_ran(ran):
+    rules = pages.used_rules(config.load(screened_grid()).part("small"))
+    found = {edge for edge in edges(ran[0].snakemake("small", "--rulegraph")) if "small" not in edge}
+    assert found - {("screen", "screen")} == {(need, name) for name, rule in rules.items() for need in rule.needs}
+
+
+def test_the_whole_grid_reuses_its_cells_and_the_screening_keeps_its_own(ran, tmp_path):
+    checkout = ran[0].copy(tmp_path / "checkout")
+    full = {cell for cell in cells_of(ran[2]) if "~short" not in cell}
+    raw = screened_grid()
+    raw["experiments"]["small"]["screening"] = False
+    checkout.configure(raw)
+    added = cells_of(checkout.run())
+    assert len(added | full) == 2 * (1 + 4 * 2)
+    assert not added & full
+    checkout.configure(screened_grid())
+    assert cells_of(checkout.run()) == set()
+
+
+def test_another_survivor_is_all_that_is_trained_anew(ran, tmp_path):
+    checkout = ran[0].copy(tmp_path / "checkout")
+    raw = screened_grid()
+    raw["experiments"]["small"]["criteria"].append("l2_norm")
+    checkout.configure(raw)
+    done = checkout.run()
+    assert {"digits/net/l2_norm/layer/0.300/inherited~short_4/0"} <= cells_of(done)
+    assert not cells_of(done) & cells_of(ran[2])
+    kept = json.loads((checkout.path / EXPERIMENT / "screening/short_2.json").read_text())["survivors"]
+    assert all((checkout.path / "results/cells" / cell / "metrics.json").exists() for cell in kept)
