@@ -40,7 +40,7 @@ report: .venv/installed
 	@echo $(CURDIR)/$(REPORT)
 
 study: .venv/installed
-	$(BIN)/snakemake --configfile docs/study/config.yaml --cores $(CORES)
+	$(BIN)/snakemake all $$($(BIN)/python benchmarks/study.py --needs) --configfile docs/study/config.yaml --cores $(CORES)
 	$(BIN)/python benchmarks/study.py
 
 lint: .venv/installed

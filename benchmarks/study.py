@@ -1,6 +1,7 @@
 """The tables of docs/study.md, from the cells, masks and statistics of its experiments.
 
-    make study    runs the experiments of docs/study/config.yaml as far as they are not done, then this
+    make study                               runs what of the study is not done, then this
+    python benchmarks/study.py --needs       names the files that the tables need beside the experiments
 
 Tables stand in docs/study.md between `<!-- table NAME -->` and `<!-- end -->`, and are replaced there; an experiment
 without finished cells leaves its table as it is. A drop is the unpruned network's test accuracy less the pruned one's,
@@ -9,6 +10,7 @@ in points, paired by seed and image, with its 95 % interval (winnow.verdict).
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import functools
 import re
@@ -26,12 +28,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from winnow import analysis, config, criteria, grid, masks, tables, verdict
-from winnow.files import read_json
+from winnow.files import InputError, read_json
 
 RESULTS = ROOT / "results"
 DOCUMENT = ROOT / "docs/study.md"
 SUBSETS = {1: "flowers_1", 2: "flowers_2", 5: "flowers_5"}
 RATIO = 0.4
+RANKED = ("apoz", "mean_activation")
 
 
 def configuration() -> config.Config:
@@ -150,11 +153,25 @@ def shared(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.nd
     return f"{100 * analysis.overlap(one, other):.1f}", f"{100 * analysis.chance_overlap(one, other, layers):.1f}"
 
 
-def stability(settings: config.Config) -> pd.DataFrame:
+def needs() -> list[str]:
+    """The masks and statistics that the tables are made from and no experiment makes."""
+    subsets = [f"{criterion}@{dataset}" for criterion in RANKED for dataset in SUBSETS.values()]
+    found = [
+        f"results/masks/flowers/squeezenet/{criterion}/{scope}/{RATIO:.3f}.parquet"
+        for scope in ("layer", "global")
+        for criterion in (*RANKED, *subsets)
+    ]
+    return [
+        *found,
+        *(f"results/statistics/{dataset}/squeezenet/activations.parquet" for dataset in ("flowers", "cats")),
+    ]
+
+
+def stability() -> pd.DataFrame:
     """How much of the mask of all training images do few images find?"""
     lines = []
     for scope in ("layer", "global"):
-        for criterion in ("apoz", "mean_activation"):
+        for criterion in RANKED:
             whole = mask_of("flowers", "squeezenet", criterion, scope)
             for count, dataset in SUBSETS.items():
                 found, chance = shared(mask_of("flowers", "squeezenet", f"{criterion}@{dataset}", scope), whole)
@@ -171,7 +188,7 @@ def stability(settings: config.Config) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def specificity(settings: config.Config) -> pd.DataFrame:
+def specificity() -> pd.DataFrame:
     """Do other images keep other filters? Masks by layer of apoz from parts of the images."""
     lines = []
 
@@ -222,10 +239,7 @@ def markdown(frame: pd.DataFrame) -> str:
 
 def main() -> None:
     settings = configuration()
-    made: dict[str, Callable[[], pd.DataFrame]] = {
-        "stability": lambda: stability(settings),
-        "specificity": lambda: specificity(settings),
-    }
+    made: dict[str, Callable[[], pd.DataFrame]] = {"stability": stability, "specificity": specificity}
     for name in (name for name in settings.experiments if name.startswith("study_")):
         made[f"{name} unpruned"] = functools.partial(unpruned, settings, name)
         made[f"{name} drops"] = functools.partial(drops, settings, name)
@@ -236,11 +250,20 @@ def main() -> None:
         name = match.group(1)
         if name not in made:
             raise SystemExit(f"{DOCUMENT.name} asks for a table {name!r}; there are {', '.join(made)}")
-        frame = made[name]()
+        try:
+            frame = made[name]()
+        except InputError as error:
+            print(f"table {name} stays as it is: {error}")
+            return match.group(0)
         return match.group(0) if frame.empty else f"<!-- table {name} -->\n\n{markdown(frame)}\n\n<!-- end -->"
 
     DOCUMENT.write_text(re.sub(r"<!-- table (.*?) -->.*?<!-- end -->", replaced, text, flags=re.S), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--needs", action="store_true")
+    if parser.parse_args().needs:
+        print(*needs())
+    else:
+        main()
