@@ -309,8 +309,8 @@ def forecast():
     stores = {job.wildcards.dataset for job in jobs if job.rule.name == "decode"}
     size = sum(disk.store_bytes(*store_of(name)) for name in stores)
     kept = 0
-    for cell, rule in cells:
-        keep = rule == "retrain" or CELLS.get(cell, False)
+    for cell, name in cells:
+        keep = name == "retrain" or CELLS.get(cell, False)
         backbone = CONFIG.backbones[cell.backbone]
         size += disk.cell_bytes(backbone.architecture or backbone.factory, backbone.head, cell.ratio, keep)
         kept += keep
