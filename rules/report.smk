@@ -22,8 +22,12 @@ rule write_report:
     conda:
         "../envs/winnow.yaml"
     params:
+        # The page asks what a criterion needs, not how it is computed: a new one changes no page.
         spec=lambda wildcards: spec(
-            "report.py", experiment=wildcards.experiment, configuration=CONFIG.part(wildcards.experiment)
+            "report.py",
+            grid.UNPRUNED,
+            experiment=wildcards.experiment,
+            configuration=CONFIG.part(wildcards.experiment),
         ),
     shell:
         'stage report --spec {params.spec:q} --experiment "$(dirname {input.summary:q})" --results results'
