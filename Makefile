@@ -7,7 +7,7 @@
 # make study   run the experiments of docs/study/config.yaml (hours) and renew the tables of docs/study.md
 #
 # make lint, format, clean: see below. Every command uses .venv. CORES=4 sets how many cores are used, PYTHON=... which
-# Python makes .venv, PYTEST="-k masks" what pytest is told (-n0: all tests in one process).
+# Python makes .venv, PYTEST="-k masks" what pytest is told.
 
 # The first Python that is new enough; envs/install.sh says so if there is none.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -32,8 +32,11 @@ run: .venv/installed
 	$(if $(QUICK),--quick)) \
 	&& $(BIN)/snakemake $$name results/experiments/$$name/models --configfile own/$$name.yaml --cores $(CORES)
 
+# Unit tests run side by side; workflows use all cores themselves. Of the two, one may have nothing to run (status 5).
 test: .venv/installed
-	$(BIN)/python -m pytest -n $(CORES) --dist loadgroup $(PYTEST)
+	@$(BIN)/python -m pytest tests/unit -n $(CORES) $(PYTEST); unit=$$?; test $$unit = 0 -o $$unit = 5 || exit $$unit; \
+	$(BIN)/python -m pytest tests/workflow tests/cluster $(PYTEST); rest=$$?; \
+	test $$rest = 0 -o $$rest = 5 -a $$unit = 0 || exit $$rest
 
 report: .venv/installed
 	$(BIN)/snakemake $(REPORT) --cores $(CORES)

@@ -20,9 +20,6 @@ from ..workflow.checkout import ROOT, Checkout
 from ..workflow.test_interruption import wait_until_gone
 from .grids import grid, not_outlived, wait_for
 
-# There is one SLURM a machine: of test processes side by side, one runs all of these.
-pytestmark = pytest.mark.xdist_group("slurm")
-
 PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
 
 # What a user's own profile would say of this "cluster": jobs that fit its node.

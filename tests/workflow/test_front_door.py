@@ -73,7 +73,6 @@ def test_the_snakefile_loads_nothing_like_torch(fresh):
     assert not loaded & {"torch", "torchvision", "safetensors", "sklearn", "scipy", "altair"}
 
 
-@pytest.mark.xdist_group("demo")
 def test_the_demo_answers(fresh):
     output = fresh.snakemake("demo")
     summary = read_table(fresh.path / "results/experiments/demo/summary.parquet", "summary").to_pylist()
@@ -99,7 +98,6 @@ def test_the_demo_answers(fresh):
     assert "HOLDS" in again
 
 
-@pytest.mark.xdist_group("demo")
 def test_the_demos_verdict_turns_where_the_tolerance_is_0_and_accuracy_dropped(fresh):
     fresh.run("demo")
     raw = copy.deepcopy(CONFIG) | {"tolerance": 0}

@@ -14,9 +14,6 @@ from winnow.tables import read_table
 from .checkout import SMALL_GRID, Checkout, jobs
 from .test_rerun_contract import report
 
-# What is timed first serves most of these tests: one test process runs them all.
-pytestmark = pytest.mark.xdist_group("latency")
-
 NETWORKS = {"unpruned/none/0.000", "any/layer/0.500", "apoz/global/0.500", "random~0/global/0.500"}
 
 
