@@ -51,7 +51,7 @@ def main(arguments: argparse.Namespace) -> None:
         removal.append(time.perf_counter() - begun)
         return network
 
-    last = backbones.last_linear(dense)
+    last = backbones.last_layer(dense)
     a, b = (network.state_dict() for network in (ours(), theirs()))
     same = all(torch.equal(tensor, b[name]) for name, tensor in a.items() if not name.startswith(last))
     assert same, "the two do not remove the same filters"
