@@ -13,10 +13,9 @@ import os
 import time
 import types
 
-from paired import machine
+from paired import backbone, machine
 
-import numpy as np
-from winnow import backbones, channels, latency, masks, surgery
+from winnow import backbones, latency, masks, surgery
 from winnow.training import precision_for
 
 
@@ -25,14 +24,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.processor_time:
         # The stage's own clock, exchanged for one that stands still while another process has the core.
         latency.time = types.SimpleNamespace(perf_counter=time.thread_time)
-    dense = backbones.initialised(arguments.architecture, "gap", 102, 0)
-    layers = [vars(layer) for layer in channels.layers_of(dense)]
-    manifest = {"architecture": arguments.architecture, "head": "gap", "classes": 102, "layers": layers}
-    # The state is copied: the stage converts the network that it times.
-    state = {name: tensor.clone() for name, tensor in dense.state_dict().items()}
-    backbone = backbones.Backbone(manifest, state, channels.derive(dense))
-    names = np.repeat([layer["layer"] for layer in layers], [layer["filters"] for layer in layers])
-    scores = np.random.default_rng(0).random(names.size)
+    dense, whole, names, scores = backbone(arguments.architecture, "gap", 102)
     _, macs = surgery.cost(dense, arguments.size)
     precision = precision_for(arguments.precision, "cpu", macs)
     print(f"batch {arguments.batch}, {arguments.size} pixels, {precision}")
@@ -40,7 +32,7 @@ def main(arguments: argparse.Namespace) -> None:
         for ratio in arguments.ratios:
             for round_to in (None, 8, 16, 32):
                 mask = masks.mask(names, scores, scope, ratio, round_to=round_to)
-                pruned = backbones.pruned(backbone, mask.keep, 102, "inherited", 0)
+                pruned = backbones.pruned(whole, mask.keep, 102, "inherited", 0)
                 reduction = macs / surgery.cost(pruned, arguments.size)[1]
                 precisions = (precision, precision)
                 found = latency.compare(pruned, dense, precisions, arguments.batch, arguments.size, "cpu")
@@ -53,13 +45,17 @@ def main(arguments: argparse.Namespace) -> None:
                 )
 
 
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--architecture", default="vgg16")
+    result.add_argument("--size", type=int, default=224)
+    result.add_argument("--batch", type=int, default=1)
+    result.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    result.add_argument("--ratios", type=float, nargs="+", default=[0.2, 0.4, 0.6, 0.8], metavar="R")
+    result.add_argument("--threads", type=int, default=os.cpu_count())
+    result.add_argument("--processor-time", action="store_true", help="of one thread, where others use the machine too")
+    return result
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", default="vgg16")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
-    parser.add_argument("--ratios", type=float, nargs="+", default=[0.2, 0.4, 0.6, 0.8], metavar="R")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--processor-time", action="store_true", help="of one thread, where others use the machine too")
-    main(parser.parse_args())
+    main(parser().parse_args())

@@ -12,31 +12,22 @@ from __future__ import annotations
 import argparse
 import time
 
-from paired import machine
+from paired import backbone, machine
 
 import numpy as np
 import torch
 from torch import nn
-from winnow import backbones, channels, masks
+from winnow import backbones, masks
 
 
 def main(arguments: argparse.Namespace) -> None:
     machine(1)
     bf16 = arguments.precision == "bf16"
-    dense = backbones.initialised(arguments.architecture, "gap", 102, 0)
-    layers = [vars(layer) for layer in channels.layers_of(dense)]
-    manifest = {"architecture": arguments.architecture, "head": "gap", "classes": 102, "layers": layers}
-    # The state is copied: the networks that are timed are converted.
-    state = {name: tensor.clone() for name, tensor in dense.state_dict().items()}
-    backbone = backbones.Backbone(manifest, state, channels.derive(dense))
-    names = np.repeat([layer["layer"] for layer in layers], [layer["filters"] for layer in layers])
-    scores = np.random.default_rng(0).random(names.size)
+    dense, whole, names, scores = backbone(arguments.architecture, "gap", 102)
     networks = {"unpruned": dense}
     for round_to in (None, *arguments.round_to):
         keep = masks.mask(names, scores, "layer", arguments.ratio, round_to=round_to).keep
-        networks[f"to {round_to}" if round_to else "as they are"] = backbones.pruned(
-            backbone, keep, 102, "inherited", 0
-        )
+        networks[f"to {round_to}" if round_to else "as they are"] = backbones.pruned(whole, keep, 102, "inherited", 0)
     for network in networks.values():
         network.to(memory_format=torch.channels_last).eval()
         for module in network.modules():
@@ -82,12 +73,16 @@ def main(arguments: argparse.Namespace) -> None:
         print(line)
 
 
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--architecture", default="vgg16")
+    result.add_argument("--size", type=int, default=224)
+    result.add_argument("--ratio", type=float, default=0.4)
+    result.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
+    result.add_argument("--round-to", type=int, nargs="*", default=[16, 32, 64], metavar="N")
+    result.add_argument("--repeats", type=int, default=20)
+    return result
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", default="vgg16")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--ratio", type=float, default=0.4)
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
-    parser.add_argument("--round-to", type=int, nargs="*", default=[16, 32, 64], metavar="N")
-    parser.add_argument("--repeats", type=int, default=20)
-    main(parser.parse_args())
+    main(parser().parse_args())

@@ -1,4 +1,5 @@
-"""Paired timing: two things in turn, A B A B …, so that a machine's drift falls on both, and the ratio pair by pair."""
+"""Paired timing: two things in turn, A B A B …, so that a machine's drift falls on both, and the ratio pair by pair;
+and the network with drawn weights that most of them time."""
 
 from __future__ import annotations
 
@@ -9,9 +10,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import winnow.runtime  # noqa: F401 - before torch, as in every stage: it settles where torch has its memory from
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+    from winnow.backbones import Backbone
 
 
 def seconds(function: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
@@ -43,6 +50,20 @@ def compare(
         f"{name}: {one:.4g} s / {two:.4g} s, ratio {middle:.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}, {repeats} pairs)"
     )
     return middle
+
+
+def backbone(architecture: str, head: str, classes: int) -> tuple[nn.Module, Backbone, np.ndarray, np.ndarray]:
+    """A network with drawn weights, a backbone with a copy of them, each filter's layer, and drawn scores."""
+    import numpy as np
+    from winnow import backbones, channels
+
+    dense = backbones.initialised(architecture, head, classes, 0)
+    layers = [vars(layer) for layer in channels.layers_of(dense)]
+    manifest = {"architecture": architecture, "head": head, "classes": classes, "layers": layers}
+    state = {name: tensor.clone() for name, tensor in dense.state_dict().items()}
+    names = np.repeat([layer["layer"] for layer in layers], [layer["filters"] for layer in layers])
+    scores = np.random.default_rng(0).random(names.size)
+    return dense, backbones.Backbone(manifest, state, channels.derive(dense)), names, scores
 
 
 def machine(threads: int) -> None:

@@ -45,11 +45,15 @@ def main(arguments: argparse.Namespace) -> None:
     compare("hooks with (x == 0).float().mean() / plain forward", conventional, plain, arguments.repeats)
 
 
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--architecture", default="vgg16")
+    result.add_argument("--size", type=int, default=224)
+    result.add_argument("--batch", type=int, default=8)
+    result.add_argument("--repeats", type=int, default=5)
+    result.add_argument("--threads", type=int, default=os.cpu_count())
+    return result
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", default="vgg16")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    main(parser.parse_args())
+    main(parser().parse_args())

@@ -11,28 +11,25 @@ import os
 import statistics
 import time
 
-from paired import compare, machine, seconds
+from paired import backbone, compare, machine, seconds
 
 import numpy as np
 import torch
 import torch_pruning
-from winnow import backbones, channels, masks
+from winnow import backbones, masks
 
 
 def main(arguments: argparse.Namespace) -> None:
     machine(arguments.threads)
-    dense = backbones.initialised(arguments.architecture, "classifier", 1000, 0).eval()
-    layers = [vars(layer) for layer in channels.layers_of(dense)]
-    manifest = {"architecture": arguments.architecture, "head": "classifier", "classes": 1000, "layers": layers}
-    backbone = backbones.Backbone(manifest, dense.state_dict(), channels.derive(dense))
-    names = np.repeat([layer["layer"] for layer in layers], [layer["filters"] for layer in layers])
-    scores = np.random.default_rng(0).random(names.size)
+    dense, whole, names, scores = backbone(arguments.architecture, "classifier", 1000)
+    dense.eval()
+    layers = whole.manifest["layers"]
     keep = masks.mask(names, scores, "layer", arguments.ratio).keep
     image = torch.randn(1, 3, 224, 224)
 
     def ours():
         mask = masks.mask(names, scores, "layer", arguments.ratio)
-        return backbones.pruned(backbone, mask.keep, 1000, "inherited", 0)
+        return backbones.pruned(whole, mask.keep, 1000, "inherited", 0)
 
     # Torch-Pruning cuts the network that it is given: each cell needs a copy, its graph, and the removal.
     removal = []
@@ -64,10 +61,14 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"of it the mask: {statistics.median(times):.4f} s")
 
 
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("--architecture", default="vgg16")
+    result.add_argument("--ratio", type=float, default=0.4)
+    result.add_argument("--repeats", type=int, default=5)
+    result.add_argument("--threads", type=int, default=os.cpu_count())
+    return result
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", default="vgg16")
-    parser.add_argument("--ratio", type=float, default=0.4)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    main(parser.parse_args())
+    main(parser().parse_args())

@@ -18,12 +18,12 @@ import os
 import tempfile
 from pathlib import Path
 
-from paired import compare, machine
+from paired import backbone, compare, machine
 
 import numpy as np
 import torch
 from torch.nn import functional
-from winnow import backbones, channels, datasets, masks, surgery, training
+from winnow import backbones, datasets, masks, surgery, training
 from winnow.images import load_images
 from winnow.store import Store, write_store
 from winnow.training import Images
@@ -51,13 +51,9 @@ def recipe(arguments: argparse.Namespace, epochs: int) -> dict:
 
 def cell(architecture: str, classes: int) -> torch.nn.Module:
     """The by-layer network at ratio 0.4, with drawn weights."""
-    dense = backbones.initialised(architecture, "gap", 10, 0)
-    layers = [vars(layer) for layer in channels.layers_of(dense)]
-    manifest = {"architecture": architecture, "head": "gap", "classes": 10, "layers": layers}
-    backbone = backbones.Backbone(manifest, dense.state_dict(), channels.derive(dense))
-    names = np.repeat([layer["layer"] for layer in layers], [layer["filters"] for layer in layers])
-    keep = masks.mask(names, np.random.default_rng(0).random(names.size), "layer", 0.4).keep
-    return backbones.pruned(backbone, keep, classes, "inherited", 0)
+    _, whole, names, scores = backbone(architecture, "gap", 10)
+    keep = masks.mask(names, scores, "layer", 0.4).keep
+    return backbones.pruned(whole, keep, classes, "inherited", 0)
 
 
 def bare(arguments: argparse.Namespace) -> None:
@@ -167,16 +163,23 @@ def conventional(arguments: argparse.Namespace) -> None:
     compare("conventional loop / ours, one cell end to end", theirs, ours, arguments.repeats, warm_up=False)
 
 
+def main(arguments: argparse.Namespace) -> None:
+    machine(arguments.threads)
+    {"bare": bare, "conventional": conventional}[arguments.what](arguments)
+
+
+def parser() -> argparse.ArgumentParser:
+    result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument("what", choices=["bare", "conventional"])
+    result.add_argument("--architecture", default="vgg16")
+    result.add_argument("--images", type=Path)
+    result.add_argument("--size", type=int, default=224)
+    result.add_argument("--batch", type=int, default=16)
+    result.add_argument("--epochs", type=int, default=1)
+    result.add_argument("--repeats", type=int, default=5)
+    result.add_argument("--threads", type=int, default=os.cpu_count())
+    return result
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["bare", "conventional"])
-    parser.add_argument("--architecture", default="vgg16")
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    chosen = parser.parse_args()
-    machine(chosen.threads)
-    {"bare": bare, "conventional": conventional}[chosen.what](chosen)
+    main(parser().parse_args())
