@@ -13,12 +13,9 @@ if __name__ == "__main__":
 
 from tqdm import tqdm
 
-from winnow import backbones, cli, gradients, statistics, tables
+from winnow import backbones, cli, gradients, passes, tables
 from winnow.runtime import devices
 from winnow.store import Store
-
-# Bytes of the largest activation map of a batch: a backward pass keeps all of them, some ten times as much.
-BATCH_BYTES = 2**26
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -31,7 +28,7 @@ def main(arguments: argparse.Namespace) -> None:
     classes = len(store.classes)
 
     def batches():
-        return statistics.batches_of(store, rows, backbone.manifest, lease.device, BATCH_BYTES)
+        return passes.batches_of(store, rows, backbone.manifest, lease.device, gradients.BATCH_BYTES)
 
     with tqdm(total=2 * rows.size, unit="image", mininterval=5) as bar:
         gradients.fit_head(network, batches, classes, bar.update)
@@ -41,13 +38,10 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    result = cli.parser(__doc__)
+    result = cli.parser(__doc__, leases=True)
     result.add_argument("--dataset", type=Path, required=True, metavar="DIR")
     result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
     result.add_argument("--output", type=Path, required=True, metavar="FILE")
-    result.add_argument(
-        "--gpu", type=int, default=0, metavar="N", help="1 to lease a GPU, if there is one (default: 0)"
-    )
     return result
 
 

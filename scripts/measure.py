@@ -13,12 +13,9 @@ if __name__ == "__main__":
 
 from tqdm import tqdm
 
-from winnow import backbones, cli, statistics, tables
+from winnow import backbones, cli, passes, statistics, tables
 from winnow.runtime import devices
 from winnow.store import Store
-
-# Bytes of the largest activation map of a batch: large enough to fill a device, small enough for any.
-BATCH_BYTES = 2**28
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -28,7 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
     devices.threads()
     network = backbone.network().to(lease.device)
     rows = store.rows("train")
-    batches = statistics.batches_of(store, rows, backbone.manifest, lease.device, BATCH_BYTES)
+    batches = passes.batches_of(store, rows, backbone.manifest, lease.device, statistics.BATCH_BYTES)
     with tqdm(total=rows.size, unit="image", mininterval=5) as bar:
         table = statistics.measure(network, backbone.manifest["layers"], batches, len(store.classes), bar.update)
     tables.write_table(arguments.output, table, "activations", {"spec": arguments.spec})

@@ -18,11 +18,13 @@ from torch import nn
 
 from winnow.backbones import last_layer
 from winnow.files import InputError
-from winnow.statistics import full_float32
-from winnow.tables import SCHEMAS
+from winnow.passes import Batch, Tally, full_float32
 from winnow.tracing import Watch
 
-Batches = Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]
+# Bytes of the largest activation map of a batch: a backward pass keeps all of them, some ten times as much.
+BATCH_BYTES = 2**26
+
+Batches = Callable[[], Iterable[Batch]]
 
 
 def fit_head(
@@ -142,20 +144,10 @@ def measure(
     InputError
         If a layer's gradients are not finite; the message names the first.
     """
-    device = next(network.parameters()).device
-    sums = [torch.zeros(classes, layer["filters"], dtype=torch.float64, device=device) for layer in layers]
-    counts = torch.zeros(classes, dtype=torch.float64, device=device)
-    positions = [0] * len(layers)
-    numbers = torch.arange(classes, device=device)[:, None]
-    # (classes, N): 1 where the image is of the class, as in the statistics pass.
-    members = torch.empty(0)
-
-    # One look at a step serves all layers that share it, as in the statistics pass.
-    of_step = {layer["activation"]: number for number, layer in reversed(list(enumerate(layers)))}
+    tally = Tally(layers, classes, 1, next(network.parameters()).device)
 
     def look(step: str, output: torch.Tensor) -> None:
-        number = of_step[step]
-        positions[number] = output.shape[2] * output.shape[3]
+        positions = output.shape[2] * output.shape[3]
         maps = output.detach()
         version = maps._version
 
@@ -163,35 +155,23 @@ def measure(
             if maps._version != version:
                 raise InputError(f"the network writes into the output of {step}, which is lost for its gradient")
             effect = (maps * gradient).flatten(2).sum(2, dtype=torch.float64)
-            sums[number] += members @ effect.abs()
+            tally.add(step, effect.abs()[None], positions)
 
         output.register_hook(backwards)
 
     network.requires_grad_(False)
-    watch = Watch(network, of_step, look, whole=True)
+    watch = Watch(network, tally.layers, look, whole=True)
     with full_float32():
         for images, labels in batches():
-            members = (labels == numbers).double()
-            counts += members.sum(1)
+            tally.begin(labels)
             # No parameter is trained: it is through the images that there is something to differentiate by.
             logits = watch(images.requires_grad_())
             nn.functional.cross_entropy(logits, labels.long(), reduction="sum").backward()
             progress(images.shape[0])
 
-    images = counts.cpu().numpy().astype(np.int64)
-    tables = []
-    for layer in layers:
-        number = of_step[layer["activation"]]
-        found, filters = sums[number].cpu().numpy(), layer["filters"]
-        if not np.isfinite(found).all():
+    def columns(layer: Mapping[str, Any], sums: np.ndarray, *_: Any) -> dict[str, np.ndarray]:
+        if not np.isfinite(sums).all():
             raise InputError(f"gradients at {layer['activation']}, after {layer['layer']}, are not finite numbers")
-        columns = {
-            "layer": np.repeat(layer["layer"], filters * classes),
-            "filter": np.repeat(np.arange(filters), classes),
-            "class": np.tile(np.arange(classes), filters),
-            "images": np.tile(images, filters),
-            "positions": np.repeat(positions[number], filters * classes),
-            "sum": found.T.ravel(),
-        }
-        tables.append(pa.table({name: columns[name] for name in SCHEMAS["gradients"].names}, SCHEMAS["gradients"]))
-    return pa.concat_tables(tables)
+        return {"sum": sums[0]}
+
+    return tally.table("gradients", columns)

@@ -9,11 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from winnow import cells, gradients, masks, scores, statistics, training
+from winnow import cells, gradients, masks, passes, scores, statistics, training
 from winnow.criteria import CRITERIA
-
-# Bytes of the largest activation map of a batch, as the stages that measure a backbone have them.
-BATCH_BYTES = {"activations": 2**28, "gradients": 2**26}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,15 +62,15 @@ def measured(network: torch.nn.Module, keep: np.ndarray | None, bench: cells.Ben
     needs = CRITERIA[cell["criterion"]].needs
     classes = len(store.classes)
 
-    def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        return statistics.batches_of(store, store.rows("train"), manifest, device, BATCH_BYTES[needs])
+    def batches(limit: int) -> Iterator[passes.Batch]:
+        return passes.batches_of(store, store.rows("train"), manifest, device, limit)
 
     network.eval()
     found = None
     if needs == "activations":
-        found = statistics.measure(network, layers, batches(), classes)
+        found = statistics.measure(network, layers, batches(statistics.BATCH_BYTES), classes)
     elif needs == "gradients":
-        found = gradients.measure(network, layers, batches, classes)
+        found = gradients.measure(network, layers, lambda: batches(gradients.BATCH_BYTES), classes)
     state = network.state_dict()
     _, score = scores.score(
         cell["criterion"],
