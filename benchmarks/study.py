@@ -1,11 +1,12 @@
-"""The tables of docs/study.md, from the cells, masks and statistics of its experiments.
+"""The tables and figures of docs/study.md, from the cells, masks and statistics of its experiments.
 
     make study                               runs what of the study is not done, then this
     python benchmarks/study.py --needs       names the files that the tables need beside the experiments
 
 Tables stand in docs/study.md between `<!-- table NAME -->` and `<!-- end -->`, and are replaced there; an experiment
-without finished cells leaves its table as it is. A drop is the unpruned network's test accuracy less the pruned one's,
-in points, paired by seed and image, with its 95 % interval (winnow.verdict).
+without finished cells leaves its table as it is. Figures are those of the experiments' reports, copied to docs/study/.
+A drop is the unpruned network's test accuracy less the pruned one's, in points, paired by seed and image, with its 95 %
+interval (winnow.verdict).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import dataclasses
 import functools
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +37,11 @@ DOCUMENT = ROOT / "docs/study.md"
 SUBSETS = {1: "flowers_1", 2: "flowers_2", 5: "flowers_5"}
 RATIO = 0.4
 RANKED = ("apoz", "mean_activation")
+# Those that the document shows, of each experiment.
+FIGURES = {
+    "study_flowers": ("flowers-squeezenet-global", "flowers-squeezenet-layer"),
+    "study_digits": ("digits-vgg_digits-global", "digits-vgg_digits-layer"),
+}
 
 
 def configuration() -> config.Config:
@@ -103,6 +110,27 @@ def unpruned(settings: config.Config, name: str) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(lines)
+
+
+def recipes(settings: config.Config, name: str) -> pd.DataFrame:
+    """Each recipe that an experiment's unpruned networks were trained with, and their validation accuracy."""
+    lines = []
+    for row, cells in rows(grid.cells(settings.experiments[name].model_dump())).items():
+        found = [read_json(path) for cell in cells if (path := RESULTS / "cells" / cell.path / "metrics.json").exists()]
+        if row.criterion != grid.UNPRUNED or not found:
+            continue
+        recipe = settings.recipe(row.dataset, row.backbone)
+        judged = [metrics["val_accuracy"] for metrics in found if metrics["status"] == "finished"]
+        lines.append(
+            {
+                "backbone": row.backbone,
+                "optimizer": recipe.optimizer,
+                "learning rate": f"{recipe.learning_rate:g}",
+                "epochs": recipe.epochs,
+                "validation accuracy %": f"{100 * np.mean(judged):.1f}" if judged else "diverged",
+            }
+        )
+    return pd.DataFrame(lines).sort_values("backbone", ascending=False, kind="stable") if lines else pd.DataFrame()
 
 
 def drops(settings: config.Config, name: str) -> pd.DataFrame:
@@ -242,6 +270,7 @@ def main() -> None:
     made: dict[str, Callable[[], pd.DataFrame]] = {"stability": stability, "specificity": specificity}
     for name in (name for name in settings.experiments if name.startswith("study_")):
         made[f"{name} unpruned"] = functools.partial(unpruned, settings, name)
+        made[f"{name} recipes"] = functools.partial(recipes, settings, name)
         made[f"{name} drops"] = functools.partial(drops, settings, name)
         made[f"{name} wins"] = functools.partial(wins, settings, name)
     text = DOCUMENT.read_text(encoding="utf-8")
@@ -260,6 +289,15 @@ def main() -> None:
     DOCUMENT.write_text(re.sub(r"<!-- table (.*?) -->.*?<!-- end -->", replaced, text, flags=re.S), encoding="utf-8")
 
 
+def copy_figures() -> None:
+    """Put the figures of :data:`FIGURES` that are drawn beside the study's configuration."""
+    for experiment, names in FIGURES.items():
+        for name in names:
+            drawn = RESULTS / "experiments" / experiment / "figures" / f"{name}.svg"
+            if drawn.exists():
+                shutil.copyfile(drawn, DOCUMENT.parent / "study" / drawn.name)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--needs", action="store_true")
@@ -267,3 +305,4 @@ if __name__ == "__main__":
         print(*needs())
     else:
         main()
+        copy_figures()

@@ -24,14 +24,14 @@ def study(monkeypatch, tmp_path):
     return module
 
 
-def write_cell(results, cell, correct, status="finished"):
+def write_cell(results, cell, correct, status="finished", val_accuracy=None):
     folder = results / "cells" / cell.path
     folder.mkdir(parents=True)
     count = len(correct)
     rows = {"image": np.arange(count), "label": np.zeros(count, int), "predicted": np.where(correct, 0, 1)}
     rows |= {"probability": np.full(count, 0.5), "correct": correct}
     tables.write_table(folder / "predictions.parquet", rows, "predictions", {})
-    write_json(folder / "metrics.json", {"status": status})
+    write_json(folder / "metrics.json", {"status": status, "val_accuracy": val_accuracy})
 
 
 def test_the_studys_configuration_is_sound(study):
@@ -69,6 +69,27 @@ def test_tables_have_the_drops_of_finished_cells_and_replace_those_that_stood_th
     assert f"| {mean:.1f} [{low:.1f}, {high:.1f}] |" in line
     assert line.endswith("|  |")
     assert "(4 of 5 seeds)" in next(x for x in text.splitlines() if x.startswith("| layer | average_weight | inher"))
+
+
+def test_recipes_are_held_against_each_other_on_validation_images(study):
+    settings = study.configuration()
+    cells = grid.cells(settings.experiments["study_recipes"].model_dump())
+    right = np.ones(3, bool)
+    write_cell(study.RESULTS, cells[0], right, val_accuracy=0.25)
+    write_cell(study.RESULTS, cells[1], right, status="diverged")
+    table = study.recipes(settings, "study_recipes")
+    assert sorted(table["validation accuracy %"]) == ["25.0", "diverged"]
+    assert set(table["learning rate"]) <= {"0.003", "0.01", "0.03", "0.0001", "0.0003", "0.001"}
+
+
+def test_figures_are_those_of_the_reports(study):
+    drawn = study.RESULTS / "experiments/study_digits/figures/digits-vgg_digits-layer.svg"
+    drawn.parent.mkdir(parents=True)
+    drawn.write_text("<svg/>")
+    (study.DOCUMENT.parent / "study").mkdir()
+    study.copy_figures()
+    assert [path.name for path in (study.DOCUMENT.parent / "study").iterdir()] == [drawn.name]
+    assert (study.DOCUMENT.parent / "study" / drawn.name).read_text() == "<svg/>"
 
 
 def test_an_unknown_table_is_named(study):
