@@ -50,7 +50,7 @@ def drawn(frame, key=KEY):
 
 
 def panels(chart):
-    return chart.get("hconcat", [chart])
+    return chart.get("hconcat") or chart.get("concat") or [chart]
 
 
 def marks(panel):
@@ -216,6 +216,9 @@ def test_each_protocol_has_a_panel_of_its_own():
         "Random weights, distilled": "distilled",
     }
     assert [panel["title"]["text"] for panel in panels(chart)] == list(expected)
+    assert chart["columns"] == 3
+    for panel, first_of_its_row in zip(panels(chart), (True, False, False, True, False), strict=True):
+        assert (marks(panel)["point"][0]["encoding"]["y"].get("title") is not None) == first_of_its_row
     for protocol, panel in zip(expected.values(), panels(chart), strict=True):
         shown = data(chart, marks(panel)["point"][0], panel)
         assert {row["protocol"] for row in shown if row["ratio"]} == {protocol}

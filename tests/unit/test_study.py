@@ -79,7 +79,7 @@ def test_recipes_are_held_against_each_other_on_validation_images(study):
     write_cell(study.RESULTS, cells[1], right, status="diverged")
     table = study.recipes(settings, "study_recipes")
     assert sorted(table["validation accuracy %"]) == ["25.0", "diverged"]
-    assert set(table["learning rate"]) <= {"0.003", "0.01", "0.03", "0.0001", "0.0003", "0.001"}
+    assert set(table["learning rate"]) <= {"0.001", "0.003", "0.01", "0.03", "0.0001", "0.0003"}
 
 
 def test_figures_are_those_of_the_reports(study):

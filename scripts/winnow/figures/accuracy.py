@@ -58,10 +58,10 @@ def against_ratio(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) 
     width = look.WIDTH if len(starts) == 1 else look.WIDTH * 3 // 4
     panels = {
         _panel_name(*start): alt.layer(
-            *_baseline_layers(baseline, y, width, labelled=start == starts[-1]),
-            *_criterion_layers(_of_panel(data, *start), styles, x, y if start == starts[0] else y.title(None)),
+            *_baseline_layers(baseline, y, width, labelled=number == min(len(starts), look.PANELS_A_ROW) - 1),
+            *_criterion_layers(_of_panel(data, *start), styles, x, y.title(None) if number % look.PANELS_A_ROW else y),
         ).properties(width=width, height=look.HEIGHT)
-        for start in starts
+        for number, start in enumerate(starts)
     }
     sentence, remark = summary.headline(frame, dataset, backbone, scope)
     notes = [remark[:1].upper() + remark[1:], f"{backbone}; {_bands(rows)}"]
@@ -72,7 +72,7 @@ def against_ratio(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) 
         "Accuracy on the test images, mean over seeds with its 95 % interval, against the share of filters that was "
         "removed. The black line is the unpruned network, fine-tuned with the same recipe; the dashed gray one lost as "
         "many filters at random.",
-        look.dressed(look.side_by_side(panels), sentence, notes, width * len(panels) + 80),
+        look.dressed(look.side_by_side(panels), sentence, notes, width * min(len(panels), look.PANELS_A_ROW) + 80),
     )
 
 
@@ -140,7 +140,7 @@ def against_cost(frame: pd.DataFrame, dataset: str, backbone: str, cost: str) ->
         f"{weights} Rings, joined by the dotted line, are the Pareto front{where}: networks that no other beats in "
         f"both {COSTS[cost].name} and accuracy on the {images} images"
         + (", so on test images the line may dip." if images == "validation" else "."),
-        look.dressed(look.side_by_side(panels), sentence, notes, width * len(panels) + 80),
+        look.dressed(look.side_by_side(panels), sentence, notes, width * min(len(panels), look.PANELS_A_ROW) + 80),
     )
 
 

@@ -36,6 +36,7 @@ INK, FAINT = "#222222", "#555555"
 SOLID, DASHED = [1, 0], [5, 3]
 FONT = "Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
 WIDTH, HEIGHT = 460, 300  # pixels of a panel
+PANELS_A_ROW = 3
 # Cells of a heat map whose number is on a dark ground get it in white: from this share of the scale's length on.
 _DARK = 0.6
 
@@ -117,11 +118,13 @@ def ratio_axis(field: str, title: str, tenths: int = 1) -> alt.X:
 
 
 def side_by_side(panels: dict[str, alt.Chart]) -> alt.TopLevelMixin:
-    """Panels by their heading; one needs none."""
+    """Panels by their heading, :data:`PANELS_A_ROW` in a row; one needs none."""
     if len(panels) == 1:
         return next(iter(panels.values()))
     for heading, panel in panels.items():
         panel.title = heading_of_panel(heading)
+    if len(panels) > PANELS_A_ROW:
+        return alt.concat(*panels.values(), columns=PANELS_A_ROW, spacing=18)
     return alt.hconcat(*panels.values(), spacing=18)
 
 
