@@ -10,8 +10,8 @@ part of it, byte for byte. :mod:`winnow.runtime` (how a job runs, not what it co
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = "winnow"
@@ -61,7 +61,7 @@ def imported_modules(path: Path, root: Path) -> set[str]:
     """The ``winnow`` modules that one file names in its imports, less the runtime and the package itself."""
     return {
         name
-        for name in _named_modules(path)
+        for name in _named_modules(path.read_bytes(), str(path))
         if name.startswith(f"{PACKAGE}.")
         and name != RUNTIME
         and not name.startswith(f"{RUNTIME}.")
@@ -74,25 +74,33 @@ def _module_file(name: str, root: Path) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def _named_modules(path: Path) -> set[str]:
+# Stages share most modules: each is read by all of them, and looked at once.
+@functools.cache
+def _named_modules(source: bytes, file: str) -> frozenset[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes(), str(path))):
+    for node in ast.walk(ast.parse(source, file)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.add(node.module)
             # "from winnow import masks" names a module, "from winnow.masks import mask" a function: both are tried.
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return names
+    return frozenset(names)
 
 
 def _file_digest(path: Path, criterion: str | None) -> str:
-    if path.suffix != ".py":
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    tree = ast.parse(path.read_bytes(), str(path))
+    source = path.read_bytes()
+    return _tree_digest(source, str(path), criterion) if path.suffix == ".py" else hashlib.sha256(source).hexdigest()
+
+
+@functools.cache
+def _tree_digest(source: bytes, file: str, criterion: str | None) -> str:
+    tree = ast.parse(source, file)
     if criterion is not None:
         tree.body = [node for node in tree.body if _registered_criterion(node) in (None, criterion)]
-    return hashlib.sha256("\n".join(_lines(tree)).encode()).hexdigest()
+    lines: list[str] = []
+    _write(tree, 0, lines)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _registered_criterion(node: ast.stmt) -> str | None:
@@ -110,20 +118,20 @@ def _registered_criterion(node: ast.stmt) -> str | None:
     return None
 
 
-def _lines(node: ast.AST, depth: int = 0) -> Iterator[str]:
-    """The tree as text, the same under every Python version: empty fields, which versions add, are not written."""
-    yield f"{depth} {type(node).__name__}"
+def _write(node: ast.AST, depth: int, lines: list[str]) -> None:
+    """Add the tree as text, the same under every Python version: empty fields, which versions add, are not written."""
+    lines.append(f"{depth} {type(node).__name__}")
     for name, value in ast.iter_fields(node):
         if name == "body" and isinstance(value, list) and _is_docstring(value):
             value = value[1:]
         if value is None or value == [] or name in ("type_comment", "kind"):
             continue
-        yield f"{depth} .{name}"
+        lines.append(f"{depth} .{name}")
         for item in value if isinstance(value, list) else [value]:
             if isinstance(item, ast.AST):
-                yield from _lines(item, depth + 1)
+                _write(item, depth + 1, lines)
             else:
-                yield f"{depth} {item!r}"
+                lines.append(f"{depth} {item!r}")
 
 
 def _is_docstring(body: list[ast.stmt]) -> bool:
