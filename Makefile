@@ -32,11 +32,11 @@ run: .venv/installed
 	$(if $(QUICK),--quick)) \
 	&& $(BIN)/snakemake $$name results/experiments/$$name/models --configfile own/$$name.yaml --cores $(CORES)
 
-# Unit tests run side by side; workflows use all cores themselves. Of the two, one may have nothing to run (status 5).
+# Tests run side by side, but for those on a cluster: there is one a machine. A part may have nothing to run (status 5).
 test: .venv/installed
-	@$(BIN)/python -m pytest tests/unit -n $(CORES) $(PYTEST); unit=$$?; test $$unit = 0 -o $$unit = 5 || exit $$unit; \
-	$(BIN)/python -m pytest tests/workflow tests/cluster $(PYTEST); rest=$$?; \
-	test $$rest = 0 -o $$rest = 5 -a $$unit = 0 || exit $$rest
+	@nothing=5; for part in "tests/unit tests/workflow -n $(CORES) --dist worksteal" tests/cluster; do \
+	$(BIN)/python -m pytest $$part $(PYTEST); status=$$?; \
+	case $$status in 0) nothing=0 ;; 5) ;; *) exit $$status ;; esac; done; exit $$nothing
 
 report: .venv/installed
 	$(BIN)/snakemake $(REPORT) --cores $(CORES)

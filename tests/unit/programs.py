@@ -1,8 +1,12 @@
-"""Stage programs, run in this process: as a job runs them, less the four seconds of importing torch."""
+"""Stage programs, run in this process: as a job runs them, less the seconds of importing torch; or to be killed."""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
+import subprocess
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -28,3 +32,17 @@ def run(name: str, spec: dict[str, Any] | None, *arguments: object) -> None:
     program = load(name)
     options = [] if spec is None else ["--spec", canonical_json(spec)]
     program.main(program.parser().parse_args([*options, *map(str, arguments)]))
+
+
+def signalled(command: list[object], checkpoint: Path, number: signal.Signals) -> int:
+    """Run a program, send it a signal when it has written its checkpoint anew, and return its exit status."""
+
+    def written() -> int:
+        return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+
+    before = written()
+    with subprocess.Popen(list(map(str, command))) as process:
+        while written() == before and process.poll() is None:
+            time.sleep(0.01)
+        os.kill(process.pid, number)
+    return process.returncode

@@ -1,10 +1,7 @@
 """Cells that prune while they train: their phases, their masks, and that nothing is lost when they are killed."""
 
-import os
 import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -234,17 +231,8 @@ def test_a_process_that_is_killed_and_told_to_end_ends_with_the_same_files(made,
     spec, *arguments = job(made, tmp_path / "b", "iterative_3", recipe=recipe, seconds=0.1)
     command = [sys.executable, programs.SCRIPTS / "alternate.py", "--spec", canonical_json(spec), *arguments]
     checkpoint = tmp_path / "b" / "checkpoint.pt"
-
-    def written():
-        return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-
-    for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, training.TERMINATED)):
-        before = written()
-        with subprocess.Popen(list(map(str, command))) as process:
-            while written() == before and process.poll() is None:
-                time.sleep(0.01)
-            os.kill(process.pid, number)
-        assert process.returncode == status
+    assert programs.signalled(command, checkpoint, signal.SIGKILL) == -signal.SIGKILL
+    assert programs.signalled(command, checkpoint, signal.SIGTERM) == training.TERMINATED
     resumed = trained(made, tmp_path / "b", "iterative_3", recipe=recipe)
     assert resumed["resumed"] == 2
     assert comparable(resumed) == comparable(reference)

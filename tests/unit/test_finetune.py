@@ -1,11 +1,8 @@
 """The cell's program: what it writes, and what it does when things go wrong."""
 
 import dataclasses
-import os
 import signal
-import subprocess
 import sys
-import time
 import weakref
 
 import numpy as np
@@ -257,17 +254,8 @@ def test_a_process_that_is_killed_and_told_to_end_ends_with_the_same_files(input
     spec, *arguments = job(inputs, tmp_path / "b", recipe=recipe, checkpoint_seconds=0.1)
     command = [sys.executable, programs.SCRIPTS / "finetune.py", "--spec", canonical_json(spec), *arguments]
     checkpoint = tmp_path / "b" / "checkpoint.pt"
-
-    def written():
-        return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
-
     for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, training.TERMINATED)):
-        before = written()
-        with subprocess.Popen(list(map(str, command))) as process:
-            while written() == before and process.poll() is None:
-                time.sleep(0.01)
-            os.kill(process.pid, number)
-        assert process.returncode == status
+        assert programs.signalled(command, checkpoint, number) == status
         assert not (tmp_path / "b" / "metrics.json").exists()
     resumed = finetuned(inputs, tmp_path / "b", recipe=recipe)
     assert resumed["resumed"] == 2
