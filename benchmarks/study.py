@@ -130,7 +130,7 @@ def recipes(settings: config.Config, name: str) -> pd.DataFrame:
                 "validation accuracy %": f"{100 * np.mean(judged):.1f}" if judged else "diverged",
             }
         )
-    return pd.DataFrame(lines).sort_values("backbone", ascending=False, kind="stable") if lines else pd.DataFrame()
+    return pd.DataFrame(sorted(lines, key=lambda line: line["backbone"]))
 
 
 def drops(settings: config.Config, name: str) -> pd.DataFrame:

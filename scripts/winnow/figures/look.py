@@ -123,9 +123,7 @@ def side_by_side(panels: dict[str, alt.Chart]) -> alt.TopLevelMixin:
         return next(iter(panels.values()))
     for heading, panel in panels.items():
         panel.title = heading_of_panel(heading)
-    if len(panels) > PANELS_A_ROW:
-        return alt.concat(*panels.values(), columns=PANELS_A_ROW, spacing=18)
-    return alt.hconcat(*panels.values(), spacing=18)
+    return alt.concat(*panels.values(), columns=PANELS_A_ROW, spacing=18)
 
 
 def heading_of_panel(text: str) -> alt.TitleParams:
