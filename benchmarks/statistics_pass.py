@@ -1,6 +1,6 @@
 """The statistics pass against a plain forward pass of the same features, and against conventional hooks.
 
-python benchmarks/statistics_pass.py [--architecture vgg16] [--size 224] [--batch 8] [--repeats 5] [--threads N]
+python benchmarks/statistics_pass.py [--architecture vgg16] [--size 224] [--images 64] [--repeats 5] [--threads N]
 """
 
 from __future__ import annotations
@@ -11,23 +11,26 @@ import os
 from paired import compare, machine
 
 import torch
-from winnow import backbones, channels, statistics
+from winnow import backbones, channels, passes, statistics
 
 
 def main(arguments: argparse.Namespace) -> None:
     machine(arguments.threads)
     network = backbones.initialised(arguments.architecture, "gap", 10, 0).eval()
     layers = [vars(layer) for layer in channels.layers_of(network)]
-    shape = (arguments.batch, 3, arguments.size, arguments.size)
-    images = torch.randn(shape).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(arguments.batch) % 10
+    images = torch.randn(arguments.images, 3, arguments.size, arguments.size).to(memory_format=torch.channels_last)
+    labels = torch.arange(arguments.images) % 10
+    # All passes have the batches that a data set is measured in.
+    size = passes.batch_size(arguments.size, statistics.BATCH_BYTES["cpu"])
+    batches = list(zip(images.split(size), labels.split(size), strict=True))
 
     def plain():
         with torch.inference_mode():
-            network.features(images)
+            for part, _ in batches:
+                network.features(part)
 
     def measured():
-        statistics.measure(network, layers, [(images, labels)], 10)
+        statistics.measure(network, layers, batches, 10)
 
     def conventional():
         found = []
@@ -49,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--architecture", default="vgg16")
     result.add_argument("--size", type=int, default=224)
-    result.add_argument("--batch", type=int, default=8)
+    result.add_argument("--images", type=int, default=64)
     result.add_argument("--repeats", type=int, default=5)
     result.add_argument("--threads", type=int, default=os.cpu_count())
     return result

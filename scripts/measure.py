@@ -25,7 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
     devices.threads()
     network = backbone.network().to(lease.device)
     rows = store.rows("train")
-    batches = passes.batches_of(store, rows, backbone.manifest, lease.device, statistics.BATCH_BYTES)
+    batches = passes.batches_of(store, rows, backbone.manifest, lease.device, statistics.BATCH_BYTES[lease.device])
     with tqdm(total=rows.size, unit="image", mininterval=5) as bar:
         table = statistics.measure(network, backbone.manifest["layers"], batches, len(store.classes), bar.update)
     tables.write_table(arguments.output, table, "activations", {"spec": arguments.spec})

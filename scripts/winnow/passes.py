@@ -90,6 +90,11 @@ class Tally:
         return pa.concat_tables(tables)
 
 
+def batch_size(image_size: int, limit: int) -> int:
+    """Images of a side in pixels, so many that their largest activation map, of 64 filters, has ``limit`` bytes."""
+    return max(1, min(256, limit // (4 * 64 * image_size**2)))
+
+
 def batches_of(store: Store, rows: np.ndarray, manifest: Mapping[str, Any], device: str, limit: int) -> Iterator[Batch]:
     """Images of a store under the evaluation transform, normalised as a backbone wants them, and their labels.
 
@@ -102,10 +107,10 @@ def batches_of(store: Store, rows: np.ndarray, manifest: Mapping[str, Any], devi
     device
         Where they go.
     limit
-        Bytes of a batch's largest activation map, of 64 filters.
+        Of a batch (:func:`batch_size`).
     """
     size = store.image_size
-    batch = max(1, min(256, limit // (4 * 64 * size * size)))
+    batch = batch_size(size, limit)
 
     def on_device(array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)

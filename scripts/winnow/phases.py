@@ -68,7 +68,7 @@ def measured(network: torch.nn.Module, keep: np.ndarray | None, bench: cells.Ben
     network.eval()
     found = None
     if needs == "activations":
-        found = statistics.measure(network, layers, batches(statistics.BATCH_BYTES), classes)
+        found = statistics.measure(network, layers, batches(statistics.BATCH_BYTES[device]), classes)
     elif needs == "gradients":
         found = gradients.measure(network, layers, lambda: batches(gradients.BATCH_BYTES), classes)
     state = network.state_dict()

@@ -26,8 +26,9 @@ from winnow.tracing import RECTIFIERS, Watch
 # compiler gains some 2 % of a pass and costs seconds to compile and a compiler to have.
 BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
 
-# Bytes of the largest activation map of a batch: large enough to fill a device, small enough for any.
-BATCH_BYTES = 2**28
+# Bytes of the largest activation map of a batch. A GPU wants to be filled. On a CPU the maps of a batch stay in its
+# cache from one step to the next, and below the 32 MiB from which on the C library asks the kernel for each anew.
+BATCH_BYTES = {"cpu": 2**25, "cuda": 2**28}
 
 
 def reduce_maps(maps: torch.Tensor) -> torch.Tensor:
@@ -46,27 +47,22 @@ def reduce_maps(maps: torch.Tensor) -> torch.Tensor:
     """
     rows = maps.permute(0, 2, 3, 1).flatten(1, 2)
     images, positions, filters = rows.shape
-    limit = BLOCK_ELEMENTS[maps.device.type]
-    height = min(positions, max(1, limit // filters))
-    depth = min(images, max(1, limit // (positions * filters)))
-
+    # A block is a part of each image, and images are the outermost axis of all that is written here: torch divides it
+    # among its threads the same way each time, so that a core reads what it wrote itself and not what another did.
+    height = min(positions, max(1, BLOCK_ELEMENTS[maps.device.type] // (images * filters)))
+    scratch = maps.new_empty((images, 2, height, filters))
+    sums = maps.new_empty((-(-positions // height), images, 4, filters))
+    for number, start in enumerate(range(0, positions, height)):
+        block, out = rows[:, start : start + height], sums[number]
+        powers = scratch[:, :, : block.shape[1]]
+        torch.mul(block, block, out=powers[:, 0])
+        torch.sign(block, out=powers[:, 1])
+        torch.sum(block, 1, out=out[:, 0])
+        torch.sum(powers, 2, out=out[:, 1:3])
+        torch.amax(block, 1, out=out[:, 3])
     result = maps.new_empty((4, images, filters), dtype=torch.float64)
-    scratch = maps.new_empty((2, depth, height, filters))
-    sums = maps.new_empty((-(-positions // height), 4, depth, filters))
-    for first in range(0, images, depth):
-        group = rows[first : first + depth]
-        count = group.shape[0]
-        for number, start in enumerate(range(0, positions, height)):
-            block = group[:, start : start + height]
-            powers = scratch[:, :count, : block.shape[1]]
-            torch.mul(block, block, out=powers[0])
-            torch.sign(block, out=powers[1])
-            out = sums[number, :, :count]
-            torch.sum(block, 1, out=out[0])
-            torch.sum(powers, 2, out=out[1:3])
-            torch.amax(block, 1, out=out[3])
-        torch.sum(sums[:, :3, :count], 0, dtype=torch.float64, out=result[:3, first : first + count])
-        result[3, first : first + count] = sums[:, 3, :count].amax(0)
+    result[:3] = torch.sum(sums[:, :, :3], 0, dtype=torch.float64).transpose(0, 1)
+    result[3] = sums[:, :, 3].amax(0)
     return result
 
 
