@@ -40,6 +40,7 @@ RANKED = ("apoz", "mean_activation")
 # Those that the document shows, of each experiment.
 FIGURES = {
     "study_flowers": ("flowers-squeezenet-global", "flowers-squeezenet-layer"),
+    "study_googlenet": ("flowers-googlenet-global", "flowers-googlenet-layer"),
     "study_digits": ("digits-vgg_digits-global", "digits-vgg_digits-layer"),
 }
 
