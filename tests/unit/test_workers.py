@@ -107,6 +107,16 @@ def alive(pid: int) -> bool:
     return workers._start_time(pid) is not None
 
 
+@pytest.fixture(scope="module", autouse=True)
+def signals():
+    """Signals as a terminal's processes have them: under nohup, or in a script's background, some are ignored."""
+    wanted = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    previous = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+    yield
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture
 def start_run(tmp_path):
     runs = []
