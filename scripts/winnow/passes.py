@@ -91,7 +91,7 @@ class Tally:
 
 
 def batch_size(image_size: int, limit: int) -> int:
-    """Images of a side in pixels, so many that their largest activation map, of 64 filters, has ``limit`` bytes."""
+    """How many images of a side in pixels have a largest activation map, of 64 filters, of at most ``limit`` bytes."""
     return max(1, min(256, limit // (4 * 64 * image_size**2)))
 
 
@@ -107,7 +107,7 @@ def batches_of(store: Store, rows: np.ndarray, manifest: Mapping[str, Any], devi
     device
         Where they go.
     limit
-        Of a batch (:func:`batch_size`).
+        Bytes of a batch's largest activation map (:func:`batch_size`).
     """
     size = store.image_size
     batch = batch_size(size, limit)

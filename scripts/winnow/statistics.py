@@ -21,9 +21,9 @@ from winnow.passes import Batch, Tally, full_float32
 from winnow.tracing import RECTIFIERS, Watch
 
 # Maps are reduced block by block, so that all but the first look at a block find it in the processor's cache: memory is
-# read once, and the pass costs a few per cent of the convolutions. Larger blocks fall out of the cache, smaller ones
-# spend their time on calls; a GPU wants them as large as its memory easily bears. Fusing the four reductions with a
-# compiler gains some 2 % of a pass and costs seconds to compile and a compiler to have.
+# read once, and the pass costs a small part of the convolutions. Larger blocks fall out of the cache, smaller ones
+# spend their time on calls; a GPU wants them as large as its memory easily bears. Fusing the four reductions costs
+# seconds to compile and a compiler to have, more than it saves on a small data set.
 BLOCK_ELEMENTS = {"cpu": 2**18, "cuda": 2**24}
 
 # Bytes of the largest activation map of a batch. A GPU wants to be filled. On a CPU the maps of a batch stay in its
