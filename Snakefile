@@ -13,7 +13,7 @@
 #   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/,
 #                                                         report.html
 #   results/experiments/{experiment}/screening/{rung}.json
-#                                                         which networks are trained on; see scripts/winnow/screening.py
+#                                                         which networks are trained on; see scripts/winnow/answers/screening.py
 #   results/experiments/{experiment}/models/{dataset}-{backbone}/
 #                                                         the chosen cell's network, to take home; see rules/export.smk
 #   results/exports/{cell}/                               any cell's network, to take home
@@ -24,7 +24,7 @@
 #            reversed_apoz: the best go first; apoz@flowers102: by the statistics of flowers102's images
 # scope:     global, global_normalized, layer, or none (ratio 0)
 # ratio:     share of filters to remove, three decimals; 0.400~16 rounds the kept counts to multiples of 16
-# init:      inherited or random weights; inherited~iterative_3 adds the protocol, see scripts/winnow/protocols.py
+# init:      inherited or random weights; inherited~iterative_3 adds the protocol, see scripts/winnow/training/protocols.py
 
 from snakemake.utils import min_version
 

@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import torchvision
 from torch import nn
 
-from winnow import backbones, channels, couplings
-from winnow.architectures import NAMES
+from winnow.networks import backbones, channels, couplings
+from winnow.networks.architectures import NAMES
 from winnow.files import InputError
-from winnow.tracing import RECTIFIERS
+from winnow.networks.tracing import RECTIFIERS
 
 
 def row(name: str) -> str:

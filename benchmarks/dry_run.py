@@ -23,7 +23,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from winnow import config, grid
+from winnow.workflow import config, grid
 
 
 def seeded(raw: dict, seeds: int) -> dict:

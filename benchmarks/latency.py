@@ -3,7 +3,7 @@
     python benchmarks/latency.py [--architecture vgg16] [--size 224] [--batch 1] [--precision auto] [--threads N]
 
 For each scope, ratio and rounding of the kept counts: the speed-up over the unpruned network, paired, as the stage
-measures it (winnow.latency), divided by the reduction of MACs.
+measures it (winnow.networks.latency), divided by the reduction of MACs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import types
 
 from paired import backbone, machine
 
-from winnow import backbones, latency, masks, surgery
-from winnow.training import precision_for
+from winnow.importance import masks
+from winnow.networks import backbones, latency, surgery
+from winnow.training.loop import precision_for
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -17,7 +17,8 @@ from paired import backbone, machine
 import numpy as np
 import torch
 from torch import nn
-from winnow import backbones, masks
+from winnow.importance import masks
+from winnow.networks import backbones
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ import winnow.runtime  # noqa: F401 - before torch, as in every stage: it settle
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
-    from winnow.backbones import Backbone
+    from winnow.networks.backbones import Backbone
 
 
 def seconds(function: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
@@ -55,7 +55,7 @@ def compare(
 def backbone(architecture: str, head: str, classes: int) -> tuple[nn.Module, Backbone, np.ndarray, np.ndarray]:
     """A network with drawn weights, a backbone with a copy of them, each filter's layer, and drawn scores."""
     import numpy as np
-    from winnow import backbones, channels
+    from winnow.networks import backbones, channels
 
     dense = backbones.initialised(architecture, head, classes, 0)
     layers = [vars(layer) for layer in channels.layers_of(dense)]

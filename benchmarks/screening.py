@@ -28,7 +28,9 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import numpy as np
 import yaml
 
-from winnow import grid, screening, summary, tables, verdict
+from winnow import tables
+from winnow.answers import screening, summary, verdict
+from winnow.workflow import grid
 
 CLASSES = ([5, 6, 7, 8, 9], [5, 6, 7, 8], [6, 7, 8, 9], [5, 7, 9], [6, 8, 9])
 TOLERANCE = 2.0

@@ -11,7 +11,8 @@ import os
 from paired import compare, machine
 
 import torch
-from winnow import backbones, channels, passes, statistics
+from winnow.importance import passes, statistics
+from winnow.networks import backbones, channels
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@
 Tables stand in docs/study.md between `<!-- table NAME -->` and `<!-- end -->`, and are replaced there; an experiment
 without finished cells leaves its table as it is. Figures are those of the experiments' reports, copied to docs/study/.
 A drop is the unpruned network's test accuracy less the pruned one's, in points, paired by seed and image, with its 95 %
-interval (winnow.verdict).
+interval (winnow.answers.verdict).
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ from snakemake.utils import update_config
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from winnow import analysis, config, criteria, grid, masks, tables, verdict
+from winnow import tables
+from winnow.answers import analysis, verdict
+from winnow.importance import criteria, masks
+from winnow.workflow import config, grid
 from winnow.files import InputError, read_json
 
 RESULTS = ROOT / "results"

@@ -16,7 +16,8 @@ from paired import backbone, compare, machine, seconds
 import numpy as np
 import torch
 import torch_pruning
-from winnow import backbones, masks
+from winnow.importance import masks
+from winnow.networks import backbones
 
 
 def main(arguments: argparse.Namespace) -> None:

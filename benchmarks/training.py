@@ -23,10 +23,13 @@ from paired import backbone, compare, machine
 import numpy as np
 import torch
 from torch.nn import functional
-from winnow import backbones, datasets, masks, surgery, training
-from winnow.images import load_images
-from winnow.store import Store, write_store
-from winnow.training import Images
+from winnow.data import datasets
+from winnow.importance import masks
+from winnow.networks import backbones, surgery
+from winnow.training import loop
+from winnow.data.images import load_images
+from winnow.data.store import Store, write_store
+from winnow.training.loop import Images
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 AUGMENTATION = {"scale": [0.35, 1.0], "ratio": [0.75, 4 / 3], "flip": True}
@@ -62,11 +65,11 @@ def bare(arguments: argparse.Namespace) -> None:
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (batch * steps, stored, stored, 3), np.uint8))
     images = Images(pixels, torch.arange(batch * steps) % 102, size, MEAN, STD)
     network = cell(arguments.architecture, 102)
-    precision = training.precision_for("auto", "cpu", surgery.cost(network, size)[1])
+    precision = loop.precision_for("auto", "cpu", surgery.cost(network, size)[1])
     print(f"batch {batch}, {size} pixels, {precision}")
 
     def ours():
-        training.train(
+        loop.train(
             network,
             images,
             np.arange(batch * steps),
@@ -80,7 +83,7 @@ def bare(arguments: argparse.Namespace) -> None:
     resident = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(batch) % 102
     plain = cell(arguments.architecture, 102).to(memory_format=torch.channels_last).train()
-    optimizer = training.optimizer_for(plain, recipe(arguments, 1))
+    optimizer = loop.optimizer_for(plain, recipe(arguments, 1))
 
     def steps_alone():
         for _ in range(steps):
@@ -115,13 +118,11 @@ def conventional(arguments: argparse.Namespace) -> None:
             store = Store.open(Path(folder))
             images = load_images(store, MEAN, STD, "cpu")
             network = cell(arguments.architecture, len(store.classes))
-            precision = training.precision_for("auto", "cpu", surgery.cost(network, size)[1])
+            precision = loop.precision_for("auto", "cpu", surgery.cost(network, size)[1])
             rows = [store.rows(split) for split in ("train", "val", "test")]
-            trained = training.train(
-                network, images, rows[0], rows[1], settings, 0, precision, report=lambda line: None
-            )
+            trained = loop.train(network, images, rows[0], rows[1], settings, 0, precision, report=lambda line: None)
             network.load_state_dict(trained.state)
-            training.evaluate(network, images, rows[2], precision)
+            loop.evaluate(network, images, rows[2], precision)
 
     def theirs():
         normal = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]

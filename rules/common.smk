@@ -11,11 +11,15 @@ sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
 
-from winnow import archives, disk, factories, grid, protocols, provenance, screening
-from winnow import config as configuration
-from winnow.criteria import CRITERIA
+from winnow.answers import screening
+from winnow.data import archives
+from winnow.networks import factories
+from winnow.training import protocols
+from winnow.workflow import disk, grid, provenance
+from winnow.workflow import config as configuration
+from winnow.importance.criteria import CRITERIA
 from winnow.files import InputError, canonical_json, read_json
-from winnow.identity import code_digest
+from winnow.workflow.identity import code_digest
 from winnow.runtime import run
 
 

@@ -18,9 +18,12 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from winnow import backbones, cells, cli, masks, protocols, scores, surgery, tables, training
+from winnow import cli, tables
 from winnow.files import InputError
-from winnow.phases import Before, measured
+from winnow.importance import masks, scores
+from winnow.networks import backbones, surgery
+from winnow.training import cells, loop, protocols
+from winnow.training.phases import Before, measured
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -46,7 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
     def attempt(micro_batch: int) -> cells.Outcome:
         # One precision for all phases: that of the network at its largest.
         unpruned = backbones.build(manifest["architecture"], manifest["head"], classes)
-        precision = training.precision_for(recipe["precision"], device, surgery.cost(unpruned, size)[1])
+        precision = loop.precision_for(recipe["precision"], device, surgery.cost(unpruned, size)[1])
         checkpoint = bench.checkpoint(precision, arguments.scores)
         written = checkpoint.read()
         if written:
@@ -74,14 +77,14 @@ def main(arguments: argparse.Namespace) -> None:
                     print(f"phase {phase + 1}: {np.count_nonzero(found.keep)} of {found.keep.size} filters stay")
                     bench.clock.lap("measure")
                 checkpoint.before = {field.name: getattr(before, field.name) for field in dataclasses.fields(before)}
-                trained = training.train(
+                trained = loop.train(
                     *(network, bench.images, *bench.rows(), protocols.stretched(recipe, phases[phase][1])),
                     *(cell["seed"], precision, micro_batch, checkpoint),
                     epochs_before=len(before.history),
                 )
                 trained = before.added_to(trained)
                 bench.clock.lap("train")
-        except training.Diverged as divergence:
+        except loop.Diverged as divergence:
             trained, reason = None, str(divergence)
         kept = np.ones(backbone.units, dtype=bool) if before.kept is None else before.kept
         rank = np.full(backbone.units, -1) if before.rank is None else before.rank.numpy()

@@ -11,8 +11,9 @@ from winnow.runtime import workers
 if __name__ == "__main__":
     workers.delegate(__file__)
 
-from winnow import cli, grid
+from winnow import cli
 from winnow.files import InputError, read_json, write_json
+from winnow.workflow import grid
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -16,10 +16,12 @@ if __name__ == "__main__":
 
 import torch
 
-from winnow import backbones, cli, latency, surgery, training
+from winnow import cli
 from winnow.files import read_json, write_json
+from winnow.networks import backbones, latency, surgery
 from winnow.runtime import devices
 from winnow.runtime.memory import kept
+from winnow.training import loop
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -32,9 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
     size, classes = dataset["image_size"], len(dataset["classes"])
     networks = [backbones.pruned(backbone, mask, classes, "inherited", 0).to(lease.device) for mask in (keep, None)]
     (params, macs), (unpruned_params, unpruned_macs) = (surgery.cost(network, size) for network in networks)
-    precisions = tuple(
-        training.precision_for(spec["precision"], lease.device, count) for count in (macs, unpruned_macs)
-    )
+    precisions = tuple(loop.precision_for(spec["precision"], lease.device, count) for count in (macs, unpruned_macs))
     batches = {}
     for batch in latency.BATCHES:
         found = latency.compare(*networks, precisions, batch, size, lease.device)

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import yaml
 
-from winnow import cli, config, defaults
+from winnow import cli
 from winnow.files import InputError, atomic_path
+from winnow.workflow import config, defaults
 
 BACKBONE = "vgg16"
 

@@ -13,9 +13,10 @@ if __name__ == "__main__":
 
 from tqdm import tqdm
 
-from winnow import archives, cli, datasets, downloads
+from winnow import cli
+from winnow.data import archives, datasets, downloads
+from winnow.data.store import write_store
 from winnow.files import InputError
-from winnow.store import write_store
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,8 @@ from winnow.runtime import workers
 if __name__ == "__main__":
     workers.delegate(__file__)
 
-from winnow import cli, downloads
+from winnow import cli
+from winnow.data import downloads
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -11,15 +11,16 @@ from winnow.runtime import workers
 if __name__ == "__main__":
     workers.delegate(__file__)
 
-from winnow import cli, exports
+from winnow import cli
+from winnow.exports import bundle
 from winnow.runtime import devices
 
 
 def main(arguments: argparse.Namespace) -> None:
     devices.lease(0)
     try:
-        model = exports.export(arguments.cell, arguments.dataset, arguments.output, arguments.spec, devices.threads())
-    except exports.Disagreement as disagreement:
+        model = bundle.export(arguments.cell, arguments.dataset, arguments.output, arguments.spec, devices.threads())
+    except bundle.Disagreement as disagreement:
         raise SystemExit(f"error: {arguments.cell}: {disagreement}") from None
     check = model["onnx"]["check"]
     print(

@@ -14,8 +14,10 @@ if __name__ == "__main__":
 
 import torch
 
-from winnow import backbones, cells, cli, models, protocols, surgery, training
+from winnow import cli
 from winnow.files import InputError, read_json
+from winnow.networks import backbones, models, surgery
+from winnow.training import cells, loop, protocols
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -27,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
     def attempt(micro_batch: int) -> cells.Outcome:
         network = backbones.pruned(bench.backbone, keep, classes, cell["init"], cell["seed"]).to(device)
         params, macs = surgery.cost(network, size)
-        precision = training.precision_for(spec["recipe"]["precision"], device, macs)
+        precision = loop.precision_for(spec["recipe"]["precision"], device, macs)
         recipe = spec["recipe"]
         if cell["protocol"] != protocols.ONE_SHOT:
             unpruned = backbones.build(*(bench.backbone.manifest[key] for key in ("architecture", "head")), classes)
@@ -37,13 +39,13 @@ def main(arguments: argparse.Namespace) -> None:
         trained, reason, teacher = None, None, None
         try:
             if cell["protocol"] == protocols.DISTILLED:
-                teacher = training.Teacher(teaching(arguments.teacher, bench), **recipe["distillation"])
+                teacher = loop.Teacher(teaching(arguments.teacher, bench), **recipe["distillation"])
             bench.clock.lap("load")
-            trained = training.train(
+            trained = loop.train(
                 *(network, bench.images, *bench.rows(), recipe, cell["seed"], precision, micro_batch, checkpoint),
                 teacher=teacher,
             )
-        except training.Diverged as divergence:
+        except loop.Diverged as divergence:
             reason = str(divergence)
         return cells.Outcome(network, params, macs, precision, requested, achieved, trained, reason)
 
@@ -63,7 +65,7 @@ def teaching(path: Path | None, bench: cells.Bench) -> torch.nn.Module:
     if path is None:
         raise InputError("a distilled cell learns from the unpruned baseline: give one of its files with --teacher")
     if read_json(path.parent / "metrics.json")["status"] == "diverged":
-        raise training.Diverged("the training of its teacher, the unpruned baseline, diverged")
+        raise loop.Diverged("the training of its teacher, the unpruned baseline, diverged")
     network, description = models.load(path.parent, bench.lease.device)
     if description["classes"] != bench.store.classes:
         raise InputError(f"the network in {path.parent} knows other classes than {bench.arguments.dataset}")

@@ -21,8 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from winnow import backbones, channels, cli, downloads, tables
+from winnow import cli, tables
+from winnow.data import downloads
 from winnow.files import InputError, atomic_path, file_digest, write_json
+from winnow.networks import backbones, channels
 
 # Of drawn weights, for a backbone that has nothing better.
 RANDOM_SEED = 0

@@ -12,7 +12,8 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from winnow import cli, masks, tables
+from winnow import cli, tables
+from winnow.importance import masks
 
 
 def main(arguments: argparse.Namespace) -> None:

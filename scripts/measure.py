@@ -13,9 +13,11 @@ if __name__ == "__main__":
 
 from tqdm import tqdm
 
-from winnow import backbones, cli, passes, statistics, tables
+from winnow import cli, tables
+from winnow.data.store import Store
+from winnow.importance import passes, statistics
+from winnow.networks import backbones
 from winnow.runtime import devices
-from winnow.store import Store
 
 
 def main(arguments: argparse.Namespace) -> None:

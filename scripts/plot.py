@@ -20,11 +20,13 @@ if __name__ == "__main__":
 import numpy as np
 import pandas as pd
 
-from winnow import analysis, cli, grid, screening, summary, tables
-from winnow.figures import accuracy, activations, classes, filters, look, weights
+from winnow import cli, tables
+from winnow.answers import analysis, screening, summary
+from winnow.answers.figures import accuracy, activations, classes, filters, look, weights
 from winnow.files import InputError, read_json, write_json
-from winnow.grid import UNPRUNED, Cell
-from winnow.protocols import EQUAL_FLOPS, ONE_SHOT
+from winnow.training.protocols import EQUAL_FLOPS, ONE_SHOT
+from winnow.workflow import grid
+from winnow.workflow.grid import UNPRUNED, Cell
 
 
 def main(arguments: argparse.Namespace) -> None:

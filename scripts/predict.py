@@ -17,8 +17,9 @@ from typing import TextIO
 
 import numpy as np
 
-from winnow import cli, prediction
-from winnow.archives import SUFFIXES, image_files, name_text
+from winnow import cli
+from winnow.data.archives import SUFFIXES, image_files, name_text
+from winnow.exports import prediction
 from winnow.files import InputError, atomic_path
 
 TOP = 5

@@ -12,11 +12,13 @@ if __name__ == "__main__":
 
 from safetensors.torch import save_file
 
-from winnow import backbones, cli, surgery, training
+from winnow import cli
+from winnow.data.images import load_images
+from winnow.data.store import Store
 from winnow.files import atomic_path, canonical_json
-from winnow.images import load_images
+from winnow.networks import backbones, surgery
 from winnow.runtime import devices
-from winnow.store import Store
+from winnow.training import loop
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -29,11 +31,11 @@ def main(arguments: argparse.Namespace) -> None:
     network = network.to(lease.device)
     images = load_images(store, backbone["mean"], backbone["std"], lease.device)
     _, macs = surgery.cost(network, store.image_size)
-    precision = training.precision_for(recipe["precision"], lease.device, macs)
-    trained = training.train(network, images, store.rows("train"), store.rows("val"), recipe, seed, precision)
+    precision = loop.precision_for(recipe["precision"], lease.device, macs)
+    trained = loop.train(network, images, store.rows("train"), store.rows("val"), recipe, seed, precision)
     network.load_state_dict(trained.state)
-    judged = training.evaluate(network, images, store.rows("test"), precision)
-    training.require_finite(judged.loss, "test loss", f"with the weights of epoch {trained.epoch}")
+    judged = loop.evaluate(network, images, store.rows("test"), precision)
+    loop.require_finite(judged.loss, "test loss", f"with the weights of epoch {trained.epoch}")
     print(f"test accuracy {judged.accuracy:.4f} with the weights of epoch {trained.epoch}")
     state = {name: tensor.cpu().contiguous() for name, tensor in trained.state.items()}
     with atomic_path(arguments.output) as temporary:

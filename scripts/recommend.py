@@ -19,8 +19,10 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from winnow import cli, grid, screening, summary, tables, verdict
+from winnow import cli, tables
+from winnow.answers import screening, summary, verdict
 from winnow.files import InputError, atomic_path, write_json
+from winnow.workflow import grid
 
 QUESTIONS = ("verdicts", "ladder", "claims")
 

@@ -11,12 +11,13 @@ from winnow.runtime import workers
 if __name__ == "__main__":
     workers.delegate(__file__)
 
-from winnow import cli, pages, screening
+from winnow import cli
+from winnow.answers import report, screening
 from winnow.files import atomic_path
 
 
 def main(arguments: argparse.Namespace) -> None:
-    text = pages.page(arguments.experiment, arguments.results, arguments.spec, arguments.screening)
+    text = report.page(arguments.experiment, arguments.results, arguments.spec, arguments.screening)
     with atomic_path(arguments.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"{arguments.spec['experiment']}: {len(text.encode()) / 1e6:.1f} MB", file=sys.stderr)

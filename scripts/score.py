@@ -14,9 +14,10 @@ if __name__ == "__main__":
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from winnow import cli, scores, tables
-from winnow.criteria import CRITERIA
+from winnow import cli, tables
 from winnow.files import InputError, read_json
+from winnow.importance import scores
+from winnow.importance.criteria import CRITERIA
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """Choose which of an experiment's networks are worth training for longer: from the metrics.json of short trainings and
 the previous rung's file to this rung's.
 
-The rule is in winnow/screening.py; it looks at validation accuracies and sizes only.
+The rule is in winnow/answers/screening.py; it looks at validation accuracies and sizes only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from winnow.runtime import workers
 if __name__ == "__main__":
     workers.delegate(__file__)
 
-from winnow import cli, screening, summary
+from winnow import cli
+from winnow.answers import screening, summary
 from winnow.files import InputError, write_json
 
 

@@ -7,9 +7,10 @@ import sys
 import textwrap
 from pathlib import Path
 
-from winnow import cli, summary
+from winnow import cli
+from winnow.answers import summary
 from winnow.files import read_json
-from winnow.protocols import ONE_SHOT
+from winnow.training.protocols import ONE_SHOT
 
 WIDTH = 100  # columns
 

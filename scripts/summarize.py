@@ -16,8 +16,10 @@ from winnow.runtime import workers
 if __name__ == "__main__":
     workers.delegate(__file__)
 
-from winnow import cli, grid, screening, summary, tables
+from winnow import cli, tables
+from winnow.answers import screening, summary
 from winnow.files import atomic_path
+from winnow.workflow import grid
 
 
 def main(arguments: argparse.Namespace) -> None:

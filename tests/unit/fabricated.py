@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from winnow import criteria, grid, masks, summary, tables
-from winnow.grid import Cell
+from winnow import tables
+from winnow.answers import summary
+from winnow.importance import criteria, masks
+from winnow.workflow import grid
+from winnow.workflow.grid import Cell
 
 LOSSES = {"unpruned": 0, "apoz": 0.05, "mean_activation": 0.1, "average_weight": 0.2, "random": 0.6, "any": 0.1}
 

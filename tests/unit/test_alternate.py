@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from winnow import backbones, models, scores, surgery, tables, training
-from winnow.criteria import CRITERIA
+from winnow import tables
+from winnow.data.images import Images
+from winnow.data.store import Store
 from winnow.files import InputError, canonical_json, read_json
-from winnow.masks import mask, removals
-from winnow.store import Store
-from winnow.training import learning_rate
+from winnow.importance import scores
+from winnow.importance.criteria import CRITERIA
+from winnow.importance.masks import mask, removals
+from winnow.networks import backbones, models, surgery
+from winnow.training import loop
+from winnow.training.loop import learning_rate
 
 from . import programs
 from .test_finetune import RECIPE, comparable, inputs  # noqa: F401 - a fixture
@@ -141,13 +145,11 @@ def test_a_phase_goes_on_with_the_network_of_the_phase_before(made, tmp_path):
     """Phase by phase by hand: train, measure with hooks, cut, train on."""
     trained(made, tmp_path, "fine_tune_first", "mean_activation", "layer")
     store, backbone = Store.open(made / "store"), backbones.load(made / "net")
-    images = training.Images(
-        torch.from_numpy(np.array(store.images)), torch.from_numpy(store.labels), 8, *[[0.5] * 3] * 2
-    )
+    images = Images(torch.from_numpy(np.array(store.images)), torch.from_numpy(store.labels), 8, *[[0.5] * 3] * 2)
     rows = store.rows("train"), store.rows("val")
     first = LONG | {"epochs": 3, "warmup_epochs": 3 / 7}
     network = backbones.pruned(backbone, None, 3, "inherited", 3)
-    state = training.train(network, images, *rows, first, 3, "fp32").state
+    state = loop.train(network, images, *rows, first, 3, "fp32").state
 
     network.load_state_dict(state)
     means = []
@@ -164,7 +166,7 @@ def test_a_phase_goes_on_with_the_network_of_the_phase_before(made, tmp_path):
     second = LONG | {"epochs": 4, "warmup_epochs": 4 / 7}
     network = backbones.pruned(backbone, keep, 3, "inherited", 3)
     network.load_state_dict(surgery.slice_state(state, backbone.channels, keep))
-    state = training.train(network, images, *rows, second, 3, "fp32", epochs_before=3).state
+    state = loop.train(network, images, *rows, second, 3, "fp32", epochs_before=3).state
     found = models.load(tmp_path)[0].state_dict()
     for name, tensor in state.items():
         torch.testing.assert_close(found[name], tensor)
@@ -175,7 +177,7 @@ class Killed(BaseException):
 
 
 def mortal(monkeypatch, after):
-    write, left = training.Checkpoint.write, [after]
+    write, left = loop.Checkpoint.write, [after]
 
     def counted(self, *arguments):
         write(self, *arguments)
@@ -183,7 +185,7 @@ def mortal(monkeypatch, after):
         if left[0] == 0:
             raise Killed
 
-    monkeypatch.setattr(training.Checkpoint, "write", counted)
+    monkeypatch.setattr(loop.Checkpoint, "write", counted)
     return write
 
 
@@ -198,7 +200,7 @@ def test_a_cell_killed_at_any_step_goes_on_and_ends_bit_for_bit_the_same(made, t
         with pytest.raises(Killed):
             trained(made, output, protocol, seconds=0)
         assert not (output / "metrics.json").exists()
-        monkeypatch.setattr(training.Checkpoint, "write", write)
+        monkeypatch.setattr(loop.Checkpoint, "write", write)
         resumed = trained(made, output, protocol)
         assert resumed["resumed"] == 1
         assert comparable(resumed) == comparable(reference)
@@ -208,16 +210,16 @@ def test_a_cell_killed_at_any_step_goes_on_and_ends_bit_for_bit_the_same(made, t
     # There is no further checkpoint: the count above is all of them.
     write = mortal(monkeypatch, writes + 1)
     trained(made, tmp_path / "whole", protocol, seconds=0)
-    monkeypatch.setattr(training.Checkpoint, "write", write)
+    monkeypatch.setattr(loop.Checkpoint, "write", write)
 
 
 def test_phases_that_have_ended_are_not_run_again(made, tmp_path, monkeypatch):
     write = mortal(monkeypatch, 2)
     with pytest.raises(Killed):
         trained(made, tmp_path, "fine_tune_first")  # no checkpoint is due but those at the phases' beginnings
-    monkeypatch.setattr(training.Checkpoint, "write", write)
+    monkeypatch.setattr(loop.Checkpoint, "write", write)
     epochs = []
-    monkeypatch.setattr(training, "require_finite", lambda loss, what, when: epochs.append(when))
+    monkeypatch.setattr(loop, "require_finite", lambda loss, what, when: epochs.append(when))
     trained(made, tmp_path, "fine_tune_first")
     assert not any("epoch 3" in when for when in epochs)
     assert any("in epoch 4" in when for when in epochs)
@@ -232,7 +234,7 @@ def test_a_process_that_is_killed_and_told_to_end_ends_with_the_same_files(made,
     command = [sys.executable, programs.SCRIPTS / "alternate.py", "--spec", canonical_json(spec), *arguments]
     checkpoint = tmp_path / "b" / "checkpoint.pt"
     assert programs.signalled(command, checkpoint, signal.SIGKILL) == -signal.SIGKILL
-    assert programs.signalled(command, checkpoint, signal.SIGTERM) == training.TERMINATED
+    assert programs.signalled(command, checkpoint, signal.SIGTERM) == loop.TERMINATED
     resumed = trained(made, tmp_path / "b", "iterative_3", recipe=recipe)
     assert resumed["resumed"] == 2
     assert comparable(resumed) == comparable(reference)
@@ -240,7 +242,7 @@ def test_a_process_that_is_killed_and_told_to_end_ends_with_the_same_files(made,
 
 
 def test_out_of_memory_in_a_later_phase_runs_that_phase_once_more(made, tmp_path, monkeypatch):
-    real, calls = training.train, []
+    real, calls = loop.train, []
 
     def train(*arguments, epochs_before, **options):
         calls.append((epochs_before, arguments[7]))
@@ -248,7 +250,7 @@ def test_out_of_memory_in_a_later_phase_runs_that_phase_once_more(made, tmp_path
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(*arguments, epochs_before=epochs_before, **options)
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(loop, "train", train)
     metrics = trained(made, tmp_path, "fine_tune_first")
     assert metrics["micro_batch"] == 4
     assert [row["epoch"] for row in history(tmp_path)] == list(range(1, 8))

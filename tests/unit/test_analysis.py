@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from winnow import analysis
+from winnow.answers import analysis
 
 from .fabricated import activations_of
 

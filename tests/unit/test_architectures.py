@@ -11,9 +11,11 @@ import torch
 import torchvision
 from safetensors.torch import load_file
 
-from winnow import architectures, backbones, criteria, factories, models, tables
+from winnow import tables
+from winnow.data.store import Entry, write_store
 from winnow.files import InputError, read_json
-from winnow.store import Entry, write_store
+from winnow.importance import criteria
+from winnow.networks import architectures, backbones, factories, models
 
 from . import programs
 from .test_backbones import IMAGENET, imported

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from winnow.augmentation import boxes, crop, normalise
-from winnow.preprocessing import evaluation_view
+from winnow.data.augmentation import boxes, crop, normalise
+from winnow.data.preprocessing import evaluation_view
 
 
 def images(count=3, size=12):

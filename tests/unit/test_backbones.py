@@ -14,8 +14,10 @@ import torchvision
 from safetensors.torch import load_file, save_file
 from torchvision.models._api import Weights, WeightsEnum
 
-from winnow import backbones, channels, config, downloads
+from winnow.data import downloads
 from winnow.files import InputError
+from winnow.networks import backbones, channels
+from winnow.workflow import config
 
 from . import programs
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from winnow import backbones, channels
+from winnow.networks import backbones, channels
 
 WIDTHS = {"vgg11": [64, 128, 256, 256, 512, 512, 512, 512], "vgg_digits": [16, 16, 32, 32, 64, 64]}
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from winnow import config
 from winnow.files import InputError
+from winnow.workflow import config
 
 ROOT = Path(__file__).parents[2]
 

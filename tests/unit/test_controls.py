@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from winnow import grid, summary
-from winnow.figures import accuracy, filters, look
+from winnow.answers import summary
+from winnow.answers.figures import accuracy, filters, look
+from winnow.workflow import grid
 
 from .fabricated import metrics_of
 

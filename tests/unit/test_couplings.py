@@ -10,9 +10,11 @@ import torch_pruning
 from torch import fx, nn
 from torch.nn import functional as F
 
-from winnow import backbones, channels, couplings, masks, models, surgery, tables, tracing
-from winnow.backbones import Backbone
+from winnow import tables
 from winnow.files import InputError
+from winnow.importance import masks
+from winnow.networks import backbones, channels, couplings, models, surgery, tracing
+from winnow.networks.backbones import Backbone
 
 FAMILIES = (
     "resnet18",
@@ -281,7 +283,7 @@ def test_the_statistics_of_shared_and_functional_activations_equal_brute_force()
 
 
 def statistics_of(network, layers, images, labels):
-    from winnow import statistics
+    from winnow.importance import statistics
 
     return statistics.measure(network, layers, [(images[:3], labels[:3]), (images[3:], labels[3:])], 2)
 

@@ -9,9 +9,11 @@ import pyarrow as pa
 import pytest
 from safetensors.numpy import save_file
 
-from winnow import backbones, channels, criteria, tables
-from winnow.criteria import CRITERIA
+from winnow import tables
 from winnow.files import InputError, write_json
+from winnow.importance import criteria
+from winnow.importance.criteria import CRITERIA
+from winnow.networks import backbones, channels
 
 from . import programs
 
@@ -254,7 +256,7 @@ def test_truncated_weights_are_named(backbone):
 
 def test_the_criteria_and_their_program_need_no_heavy_library():
     for command, heavy in (
-        ("from winnow import criteria", {"torch", "pandas", "pyarrow", "scipy", "safetensors"}),
+        ("from winnow.importance import criteria", {"torch", "pandas", "pyarrow", "scipy", "safetensors"}),
         ("import score", {"torch", "pandas", "scipy"}),
     ):
         check = f"import sys; {command}; assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from winnow import datasets, preprocessing
-from winnow.archives import listing_count, listing_digest
+from winnow.data import datasets, preprocessing
+from winnow.data.archives import listing_count, listing_digest
+from winnow.data.store import Entry, Store
 from winnow.files import InputError, file_digest
-from winnow.store import Entry, Store
 
 from . import programs
 

@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from winnow import config, defaults
 from winnow.files import InputError
+from winnow.workflow import config, defaults
 
 from . import programs
 

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from winnow import downloads
-from winnow.archives import OFFICIAL, archives
-from winnow.downloads import download
+from winnow.data import downloads
+from winnow.data.archives import OFFICIAL, archives
+from winnow.data.downloads import download
+from winnow.data.store import Store
 from winnow.files import InputError
-from winnow.store import Store
 
 from . import programs
 

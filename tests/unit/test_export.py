@@ -18,8 +18,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from winnow import architectures, backbones, cards, descriptions, exports, models, prediction, preprocessing, tables
+from winnow import tables
+from winnow.data import preprocessing
+from winnow.exports import bundle, cards, prediction
 from winnow.files import InputError, read_json, write_json
+from winnow.networks import architectures, backbones, descriptions, models
 
 from . import programs
 from .test_backbones import imported, in_memory
@@ -128,7 +131,7 @@ def test_a_folder_has_all_that_its_user_needs(made):
 def test_the_width_of_every_layer_is_said():
     network = pruned("vgg_digits", "gap", 3)
     unpruned = backbones.build("vgg_digits", "gap", 4)
-    found = exports.layers(network, unpruned)
+    found = bundle.layers(network, unpruned)
     shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
     assert [layer["layer"] for layer in found] == [name[:-7] for name in shapes if name.endswith(".weight")]
     for layer in found:
@@ -285,14 +288,14 @@ def test_the_interval_is_wilsons():
 
 
 def test_a_failing_check_is_an_error_and_leaves_no_folder(made, tmp_path, monkeypatch):
-    real = exports.write_onnx
+    real = bundle.write_onnx
 
     def other(path, network, description):
         with torch.no_grad():
             network.classifier[0].bias += torch.tensor([0.0, 0.0, 2e-4])
         real(path, network, description)
 
-    monkeypatch.setattr(exports, "write_onnx", other)
+    monkeypatch.setattr(bundle, "write_onnx", other)
     with pytest.raises(SystemExit, match=r"error: .*cell: the ONNX file does not answer as PyTorch does.*0\.0002"):
         exported(made, tmp_path / "out" / "export")
     assert list((tmp_path / "out").iterdir()) == []
@@ -306,8 +309,8 @@ def test_not_a_number_fails_the_check(made, tmp_path, monkeypatch):
         )
 
     monkeypatch.setattr(prediction, "load", broken)
-    with pytest.raises(exports.Disagreement):
-        exports.check(tmp_path, np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2), 1)
+    with pytest.raises(bundle.Disagreement):
+        bundle.check(tmp_path, np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2), 1)
 
 
 def test_an_earlier_export_is_replaced_and_nothing_else_is(made, tmp_path):
@@ -577,13 +580,13 @@ def checked(folder, network, architecture, head, store_size, image_size, squares
     }
     description["preprocessing"] = preprocessing.steps(store_size, image_size, [0] * 3, [1] * 3)
     models.save(folder, network, description)
-    exports.write_onnx(folder / "model.onnx", network, description)
+    bundle.write_onnx(folder / "model.onnx", network, description)
     (folder / "model.json").unlink()
     views = preprocessing.network_input(squares, image_size, description["mean"], description["std"])
     with torch.inference_mode():
         logits = network(torch.from_numpy(views)).numpy()
     assert logits.std() > 0.1, "answers that are all alike agree whatever the file says"
-    found = exports.check(folder, squares, logits.argmax(1), 2)
+    found = bundle.check(folder, squares, logits.argmax(1), 2)
     assert found["as_measured"] == found["same_predictions"] == found["images"] == len(squares)
     return found
 
@@ -606,7 +609,7 @@ def test_a_pruned_onnx_file_is_smaller_in_proportion_to_its_parameters(architect
     for every in (1, 2):
         network = pruned(architecture, "gap", every)
         description = {"image_size": 32, "classes": list("abcd"), "preprocessing": []}
-        exports.write_onnx(tmp_path / "model.onnx", network, description)
+        bundle.write_onnx(tmp_path / "model.onnx", network, description)
         sizes[every] = (sum(p.numel() for p in network.parameters()), (tmp_path / "model.onnx").stat().st_size)
     overhead = sizes[1][1] - 4 * sizes[1][0]
     assert (sizes[2][1] - overhead) / (sizes[1][1] - overhead) == pytest.approx(sizes[2][0] / sizes[1][0], rel=0.02)

@@ -18,9 +18,10 @@ import pandas as pd
 import pytest
 
 import plot
-from winnow import analysis, grid, summary
-from winnow.figures import accuracy, activations, classes, filters, look, weights
+from winnow.answers import analysis, summary
+from winnow.answers.figures import accuracy, activations, classes, filters, look, weights
 from winnow.files import InputError
+from winnow.workflow import grid
 
 from .fabricated import activations_of, metrics_of, results
 

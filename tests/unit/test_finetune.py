@@ -11,9 +11,13 @@ import pytest
 import torch
 
 import winnow
-from winnow import backbones, masks, models, tables, training
+from winnow import tables
+from winnow.data.images import Images
+from winnow.data.store import Entry, Store, write_store
 from winnow.files import InputError, canonical_json, read_json
-from winnow.store import Entry, Store, write_store
+from winnow.importance import masks
+from winnow.networks import backbones, models
+from winnow.training import loop
 
 from . import programs
 from .test_backbones import imported
@@ -113,14 +117,14 @@ def test_a_cell_has_metrics_history_predictions_and_a_model(inputs, tmp_path):
     assert metrics["class_accuracy"] == pytest.approx(np.mean(list(metrics["per_class"].values())))
 
     network, description = models.load(tmp_path)
-    images = training.Images(
+    images = Images(
         torch.from_numpy(np.array(store.images)),
         torch.from_numpy(store.labels),
         8,
         description["mean"],
         description["std"],
     )
-    judged = training.evaluate(network, images, store.rows("test"), "fp32")
+    judged = loop.evaluate(network, images, store.rows("test"), "fp32")
     assert judged.predicted.tolist() == [row["predicted"] for row in predictions]
     assert description["classes"] == store.classes
     assert metrics["params"] == sum(parameter.numel() for parameter in network.parameters())
@@ -129,14 +133,14 @@ def test_a_cell_has_metrics_history_predictions_and_a_model(inputs, tmp_path):
 
 
 def test_the_chosen_epochs_weights_are_judged_and_kept(inputs, tmp_path, monkeypatch):
-    real = training.train
+    real = loop.train
 
     def train(*arguments, **options):
         trained = real(*arguments, **options)
         zeros = {name: torch.zeros_like(tensor) for name, tensor in trained.state.items()}
         return dataclasses.replace(trained, state=zeros)
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(loop, "train", train)
     metrics = finetuned(inputs, tmp_path)
     assert metrics["test_loss"] == pytest.approx(np.log(3))
     network, _ = models.load(tmp_path)
@@ -182,7 +186,7 @@ def test_a_cell_whose_last_step_diverged_is_one_too(inputs, tmp_path):
 
 
 def test_what_filled_the_memory_is_gone_when_the_cell_runs_once_more(inputs, tmp_path, monkeypatch):
-    real = training.train
+    real = loop.train
     held, released = [], []
 
     def train(network, *rest, **options):
@@ -192,7 +196,7 @@ def test_what_filled_the_memory_is_gone_when_the_cell_runs_once_more(inputs, tmp
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(network, *rest, **options)
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(loop, "train", train)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: released.extend(reference() for reference in held))
     assert finetuned(inputs, tmp_path)["micro_batch"] == 4
     assert released == [None, None]
@@ -200,7 +204,7 @@ def test_what_filled_the_memory_is_gone_when_the_cell_runs_once_more(inputs, tmp
 
 def test_out_of_memory_runs_once_more_with_half_the_images_a_pass(inputs, tmp_path, monkeypatch, capsys):
     whole = finetuned(inputs, tmp_path / "whole")
-    real = training.train
+    real = loop.train
     passes = []
 
     def train(network, images, train_rows, val_rows, recipe, seed, precision, micro_batch, checkpoint, **options):
@@ -209,14 +213,14 @@ def test_out_of_memory_runs_once_more_with_half_the_images_a_pass(inputs, tmp_pa
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(network, images, train_rows, val_rows, recipe, seed, precision, micro_batch, checkpoint, **options)
 
-    monkeypatch.setattr(training, "train", train)
+    monkeypatch.setattr(loop, "train", train)
     metrics = finetuned(inputs, tmp_path / "half")
     assert passes == [8, 4]
     assert metrics["micro_batch"] == 4
     assert "once more with 4 images a pass, 8 a step as before" in capsys.readouterr().out
     assert metrics["test_loss"] == pytest.approx(whole["test_loss"], rel=1e-4)
 
-    monkeypatch.setattr(training, "train", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("again")))
+    monkeypatch.setattr(loop, "train", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("again")))
     with pytest.raises(torch.OutOfMemoryError):
         finetuned(inputs, tmp_path / "none")
     assert not (tmp_path / "none" / "metrics.json").exists()
@@ -224,7 +228,7 @@ def test_out_of_memory_runs_once_more_with_half_the_images_a_pass(inputs, tmp_pa
 
 def test_a_killed_cell_goes_on_and_ends_with_the_same_metrics(inputs, tmp_path, monkeypatch):
     reference = finetuned(inputs, tmp_path / "a")
-    write = training.Checkpoint.write
+    write = loop.Checkpoint.write
 
     class Killed(BaseException):
         pass
@@ -233,11 +237,11 @@ def test_a_killed_cell_goes_on_and_ends_with_the_same_metrics(inputs, tmp_path, 
         write(self, *arguments)
         raise Killed
 
-    monkeypatch.setattr(training.Checkpoint, "write", mortal)
+    monkeypatch.setattr(loop.Checkpoint, "write", mortal)
     with pytest.raises(Killed):
         finetuned(inputs, tmp_path / "b", checkpoint_seconds=0)
     assert not (tmp_path / "b" / "metrics.json").exists()
-    monkeypatch.setattr(training.Checkpoint, "write", write)
+    monkeypatch.setattr(loop.Checkpoint, "write", write)
     resumed = finetuned(inputs, tmp_path / "b")
     assert resumed["resumed"] == 1
     assert not (tmp_path / "b" / "checkpoint.pt").exists()
@@ -254,7 +258,7 @@ def test_a_process_that_is_killed_and_told_to_end_ends_with_the_same_files(input
     spec, *arguments = job(inputs, tmp_path / "b", recipe=recipe, checkpoint_seconds=0.1)
     command = [sys.executable, programs.SCRIPTS / "finetune.py", "--spec", canonical_json(spec), *arguments]
     checkpoint = tmp_path / "b" / "checkpoint.pt"
-    for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, training.TERMINATED)):
+    for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, loop.TERMINATED)):
         assert programs.signalled(command, checkpoint, number) == status
         assert not (tmp_path / "b" / "metrics.json").exists()
     resumed = finetuned(inputs, tmp_path / "b", recipe=recipe)
@@ -265,11 +269,11 @@ def test_a_process_that_is_killed_and_told_to_end_ends_with_the_same_files(input
 
 
 def test_a_checkpoint_of_another_mask_is_not_taken_up(inputs, tmp_path, monkeypatch):
-    write = training.Checkpoint.write
-    monkeypatch.setattr(training.Checkpoint, "write", lambda self, *a: (write(self, *a), exec("raise SystemExit(9)")))
+    write = loop.Checkpoint.write
+    monkeypatch.setattr(loop.Checkpoint, "write", lambda self, *a: (write(self, *a), exec("raise SystemExit(9)")))
     with pytest.raises(SystemExit):
         finetuned(inputs, tmp_path, checkpoint_seconds=0)
-    monkeypatch.setattr(training.Checkpoint, "write", write)
+    monkeypatch.setattr(loop.Checkpoint, "write", write)
     assert finetuned(inputs, tmp_path, mask=False)["resumed"] == 0
 
 
@@ -337,7 +341,7 @@ def test_budgets_are_of_epochs_or_of_operations(inputs, tmp_path):
     assert len(spent["short"]) == 2
     assert scratch["achieved_ratio"] == short["achieved_ratio"] == 0.5
     # The schedule is stretched with it: 15 images are 2 steps an epoch.
-    rates = [training.learning_rate(RECIPE | {"epochs": 2, "warmup_epochs": 0.5}, step, 2) for step in (1, 3)]
+    rates = [loop.learning_rate(RECIPE | {"epochs": 2, "warmup_epochs": 0.5}, step, 2) for step in (1, 3)]
     assert [row["learning_rate"] for row in spent["short"]] == pytest.approx(rates)
 
 

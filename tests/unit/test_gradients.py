@@ -8,9 +8,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from winnow import backbones, channels, gradients, tables
+from winnow import tables
+from winnow.data.store import Entry, write_store
 from winnow.files import InputError
-from winnow.store import Entry, write_store
+from winnow.importance import gradients
+from winnow.networks import backbones, channels
 
 from . import programs
 from .test_backbones import imported

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from winnow import grid, protocols
-from winnow.grid import Cell
+from winnow.training import protocols
+from winnow.workflow import grid
+from winnow.workflow.grid import Cell
 
 CELLS = st.builds(
     Cell,
@@ -127,7 +128,7 @@ def test_statistics_of_its_own_data_set_make_no_other_cell(cell):
 
 
 def test_controls_are_told_from_what_may_be_chosen():
-    from winnow.criteria import CRITERIA
+    from winnow.importance.criteria import CRITERIA
 
     controls = {name for name in CRITERIA if grid.is_control(name)}
     assert controls == {"random"} | {name for name, criterion in CRITERIA.items() if criterion.reverse}

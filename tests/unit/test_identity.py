@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from winnow.criteria import CRITERIA
-from winnow.identity import code_digest, sources
+from winnow.importance.criteria import CRITERIA
+from winnow.workflow.identity import code_digest, sources
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 PROGRAMS = sorted(path.name for path in SCRIPTS.glob("*.py"))

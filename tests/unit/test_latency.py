@@ -7,8 +7,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from winnow import backbones, latency, masks, surgery, tables
+from winnow import tables
 from winnow.files import InputError, read_json, write_json
+from winnow.importance import masks
+from winnow.networks import backbones, latency, surgery
 
 from . import programs
 from .test_backbones import imported

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from winnow import tables
 from winnow.files import InputError, canonical_json
-from winnow.masks import mask, removals
+from winnow.importance.masks import mask, removals
 
 from .programs import SCRIPTS
 
@@ -214,7 +214,8 @@ def test_an_unreachable_ratio_names_itself_and_the_largest_that_is():
 
 
 def test_counts_on_plain_he_initialised_vgg16_are_exact():
-    from winnow import backbones, channels, criteria
+    from winnow.importance import criteria
+    from winnow.networks import backbones, channels
 
     layers = channels.layers_of(backbones.build("vgg16", "gap", 10))
     generator = np.random.default_rng(0)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from winnow import backbones, channels, models
-from winnow.backbones import Backbone
 from winnow.files import InputError
+from winnow.networks import backbones, channels, models
+from winnow.networks.backbones import Backbone
 
 DESCRIPTION = {"architecture": "vgg_digits", "head": "gap", "classes": ["x", "y", "z"], "accuracy": 0.5}
 

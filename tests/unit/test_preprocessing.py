@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from winnow import preprocessing
-from winnow.augmentation import normalise
+from winnow.data import preprocessing
+from winnow.data.augmentation import normalise
 
 SHARES = st.tuples(*[st.floats(0.01, 1)] * 3)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from winnow import protocols
+from winnow.training import protocols
 
 
 @given(st.integers(2, 9), st.integers(1, 999), st.integers(9, 100))

@@ -14,8 +14,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from winnow import graphs, grid, pages, summary, tables
+from winnow import tables
+from winnow.answers import graphs, summary
+from winnow.answers import report as pages
 from winnow.files import InputError, write_json
+from winnow.workflow import grid
 
 from . import programs
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from winnow import backbones, gradients, scores, statistics, surgery
-from winnow.criteria import CRITERIA
+from winnow.importance import gradients, scores, statistics
+from winnow.importance.criteria import CRITERIA
+from winnow.networks import backbones, surgery
 
 from .test_couplings import Silenced, backbone, images_of, keep_of, removed, units_of
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from winnow import config, grid, screening
+from winnow.answers import screening
 from winnow.files import InputError, read_json, write_json
+from winnow.workflow import config, grid
 
 from . import programs
 

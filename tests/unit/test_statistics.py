@@ -6,11 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from winnow import backbones, channels, statistics, tables
-from winnow.augmentation import normalise
+from winnow import tables
+from winnow.data.augmentation import normalise
+from winnow.data.preprocessing import evaluation_view
+from winnow.data.store import Entry, Store, write_store
 from winnow.files import InputError
-from winnow.preprocessing import evaluation_view
-from winnow.store import Entry, Store, write_store
+from winnow.importance import statistics
+from winnow.networks import backbones, channels
 
 from . import programs
 from .test_backbones import imported
@@ -160,7 +162,7 @@ def test_the_classifier_does_not_run_and_no_hook_stays(small):
 
 
 def test_filters_that_never_fire_change_no_logit_when_removed(small):
-    from winnow.backbones import Backbone, pruned
+    from winnow.networks.backbones import Backbone, pruned
 
     network, layers, images, labels = small
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from winnow.data.store import Entry, Store, write_store
 from winnow.files import InputError
-from winnow.store import Entry, Store, write_store
 
 
 def write(directory, splits, size=4):

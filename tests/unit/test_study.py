@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from winnow import grid, tables, verdict
+from winnow import tables
+from winnow.answers import verdict
 from winnow.files import InputError, write_json
+from winnow.workflow import grid
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 import show
 import summarize
-from winnow import grid, summary, tables
+from winnow import tables
+from winnow.answers import summary
 from winnow.files import InputError
-from winnow.grid import Cell
+from winnow.workflow import grid
+from winnow.workflow.grid import Cell
 
 GRID = {
     "datasets": ["digits"],

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from winnow import backbones, channels, masks, surgery
-from winnow.backbones import Backbone
+from winnow.importance import masks
+from winnow.networks import backbones, channels, surgery
+from winnow.networks.backbones import Backbone
 from winnow.tables import SCHEMAS
 
 

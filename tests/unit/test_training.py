@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from winnow import training
-from winnow.augmentation import normalise
-from winnow.preprocessing import evaluation_view
-from winnow.training import Checkpoint, Diverged, Images, evaluate, learning_rate, train
+from winnow.data.augmentation import normalise
+from winnow.data.preprocessing import evaluation_view
+from winnow.training import loop
+from winnow.training.loop import Checkpoint, Diverged, Images, evaluate, learning_rate, train
 
 RECIPE = {
     "epochs": 3,
@@ -112,7 +112,7 @@ def test_the_schedule_warms_up_and_ends_at_0():
 
 def test_views_are_drawn_from_seed_epoch_and_step_alone(images):
     def views(*drawn):
-        return training.training_views(images, torch.arange(8), RECIPE["augmentation"], *drawn)
+        return loop.training_views(images, torch.arange(8), RECIPE["augmentation"], *drawn)
 
     first = views(0, 1, 0)
     torch.manual_seed(7)
@@ -145,9 +145,9 @@ def test_validation_chooses_the_epoch_by_accuracy_then_loss_then_earliest(images
     def fake(net, *_):
         accuracy, loss = next(judged)
         states.append({name: tensor.clone() for name, tensor in net.state_dict().items()})
-        return training.Judgement(loss, accuracy, np.zeros(0), np.zeros(0))
+        return loop.Judgement(loss, accuracy, np.zeros(0), np.zeros(0))
 
-    monkeypatch.setattr(training, "evaluate", fake)
+    monkeypatch.setattr(loop, "evaluate", fake)
     trained = run(images, RECIPE | {"epochs": 5})
     assert (trained.epoch, trained.val_accuracy) == (3, 0.7)
     assert all(torch.equal(trained.state[name], tensor) for name, tensor in states[2].items())
@@ -189,8 +189,8 @@ def test_weights_that_the_last_step_threw_away_are_found_in_validation(images):
 
 def test_every_image_is_trained_on_once_an_epoch(images, monkeypatch):
     seen = []
-    views = training.training_views
-    monkeypatch.setattr(training, "training_views", lambda i, rows, *rest: seen.append(rows) or views(i, rows, *rest))
+    views = loop.training_views
+    monkeypatch.setattr(loop, "training_views", lambda i, rows, *rest: seen.append(rows) or views(i, rows, *rest))
     train(network(), images, np.arange(17), VAL, RECIPE, 0, "fp32", report=lambda line: None)
     assert [len(rows) for rows in seen] == [8, 8, 1] * 3
     for epoch in range(3):
@@ -199,8 +199,8 @@ def test_every_image_is_trained_on_once_an_epoch(images, monkeypatch):
 
 def test_a_single_image_is_no_batch_under_batch_norm(images, monkeypatch):
     seen = []
-    views = training.training_views
-    monkeypatch.setattr(training, "training_views", lambda i, rows, *rest: seen.append(rows) or views(i, rows, *rest))
+    views = loop.training_views
+    monkeypatch.setattr(loop, "training_views", lambda i, rows, *rest: seen.append(rows) or views(i, rows, *rest))
     recipe = RECIPE | {"augmentation": None, "learning_rate": 0.0}
     net = normalising_network()
     trained = train(net, images, np.arange(17), VAL, recipe, 0, "fp32", report=lambda line: None)
@@ -225,7 +225,7 @@ def test_bfloat16_trains_to_nearly_the_same_loss(images):
 
 def test_evaluation_equals_one_image_at_a_time(images, monkeypatch):
     net = network().train()
-    monkeypatch.setattr(training, "EVALUATION_PIXELS", 3 * 64)
+    monkeypatch.setattr(loop, "EVALUATION_PIXELS", 3 * 64)
     judged = evaluate(net, images, TEST, "fp32")
     net.eval()
     for position, row in enumerate(TEST):
@@ -251,7 +251,7 @@ def test_distillation_is_the_sum_of_its_formula(temperature, weight):
         entropy = -student[label] + math.log(sum(math.exp(value) for value in student))
         expected += (1 - weight) * entropy + weight * temperature**2 * divergence
     entropy = functional.cross_entropy(logits, labels, reduction="sum")
-    loss = training.Teacher(network(), temperature, weight).loss(entropy, logits, taught)
+    loss = loop.Teacher(network(), temperature, weight).loss(entropy, logits, taught)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -272,7 +272,7 @@ class Recorder(nn.Module):
 def test_the_teacher_sees_what_the_student_sees_and_stays_as_it_is(images, micro_batch):
     teacher, student = Recorder(1, always=True).eval(), Recorder(0)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-    options = {"teacher": training.Teacher(teacher, 4.0, 1.0), "micro_batch": micro_batch}
+    options = {"teacher": loop.Teacher(teacher, 4.0, 1.0), "micro_batch": micro_batch}
     trained = train(student, images, TRAIN, VAL, RECIPE, 0, "fp32", report=lambda line: None, **options)
     assert len(teacher.seen) == len(student.seen)
     assert all(torch.equal(one[0], other[0]) for one, other in zip(teacher.seen, student.seen, strict=True))
@@ -286,13 +286,13 @@ def test_the_teacher_sees_what_the_student_sees_and_stays_as_it_is(images, micro
 
 
 def test_a_later_phase_counts_on_and_draws_its_own(images, monkeypatch):
-    drawn, views = [], training.training_views
+    drawn, views = [], loop.training_views
 
     def noted(pixels, rows, augmentation, seed, epoch, step):
         drawn.append((epoch, step))
         return views(pixels, rows, augmentation, seed, epoch, step)
 
-    monkeypatch.setattr(training, "training_views", noted)
+    monkeypatch.setattr(loop, "training_views", noted)
     first, second = run(images), run(images, epochs_before=3)
     assert drawn == [(epoch, step) for epoch in range(1, 7) for step in range(3)]
     assert [row["epoch"] for row in second.history] == [4, 5, 6]
@@ -333,7 +333,7 @@ def test_sigterm_writes_the_checkpoint_and_ends_with_143(images, tmp_path, monke
     reference = run(images)
     path = tmp_path / "checkpoint.pt"
     steps = []
-    views = training.training_views
+    views = loop.training_views
 
     def counted(*arguments):
         steps.append(1)
@@ -341,7 +341,7 @@ def test_sigterm_writes_the_checkpoint_and_ends_with_143(images, tmp_path, monke
             os.kill(os.getpid(), signal.SIGTERM)
         return views(*arguments)
 
-    monkeypatch.setattr(training, "training_views", counted)
+    monkeypatch.setattr(loop, "training_views", counted)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stop:
         run(images, checkpoint=Checkpoint(path, "key", 1e9, lambda line: None))
@@ -371,11 +371,11 @@ def test_a_checkpoint_that_is_not_this_runs_is_not_taken_up(images, tmp_path, da
 
 def test_a_run_that_began_on_a_cpu_has_a_generator_on_a_gpu(tmp_path):
     net = network()
-    optimizer = training.optimizer_for(net, RECIPE)
+    optimizer = loop.optimizer_for(net, RECIPE)
     cpu, gpu = torch.get_rng_state(), torch.ones(16, dtype=torch.uint8)
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "key", 0.0, lambda line: None)
-    checkpoint.write(net, optimizer, training.Run({"cpu": cpu}, epoch=2))
-    run = checkpoint.restore(net, optimizer, training.Run({"cpu": torch.zeros_like(cpu), "cuda": gpu}))
+    checkpoint.write(net, optimizer, loop.Run({"cpu": cpu}, epoch=2))
+    run = checkpoint.restore(net, optimizer, loop.Run({"cpu": torch.zeros_like(cpu), "cuda": gpu}))
     assert run.epoch == 2
     assert torch.equal(run.generator_state["cpu"], cpu)
     assert torch.equal(run.generator_state["cuda"], gpu)
@@ -390,16 +390,16 @@ def test_no_view_waits_for_the_gpu(images, resident):
     torch.cuda.set_sync_debug_mode("error")
     try:
         for augmentation in (None, RECIPE["augmentation"]):
-            training.training_views(images, rows, augmentation, 0, 1, 0)
+            loop.training_views(images, rows, augmentation, 0, 1, 0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
 def test_auto_is_what_the_device_gains_from(monkeypatch):
-    monkeypatch.setattr(training, "_has_bf16_arithmetic", lambda: True)
-    assert training.precision_for("auto", "cpu", 10**9) == "bf16"
-    assert training.precision_for("auto", "cpu", 10**6) == "fp32"
-    assert training.precision_for("fp32", "cpu", 10**9) == "fp32"
-    monkeypatch.setattr(training, "_has_bf16_arithmetic", lambda: False)
-    assert training.precision_for("auto", "cpu", 10**9) == "fp32"
-    assert training.precision_for("bf16", "cpu", 10**6) == "bf16"
+    monkeypatch.setattr(loop, "_has_bf16_arithmetic", lambda: True)
+    assert loop.precision_for("auto", "cpu", 10**9) == "bf16"
+    assert loop.precision_for("auto", "cpu", 10**6) == "fp32"
+    assert loop.precision_for("fp32", "cpu", 10**9) == "fp32"
+    monkeypatch.setattr(loop, "_has_bf16_arithmetic", lambda: False)
+    assert loop.precision_for("auto", "cpu", 10**9) == "fp32"
+    assert loop.precision_for("bf16", "cpu", 10**6) == "bf16"

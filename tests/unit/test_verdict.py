@@ -15,8 +15,10 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from winnow import grid, summary, tables, verdict
+from winnow import tables
+from winnow.answers import summary, verdict
 from winnow.files import InputError, write_json
+from winnow.workflow import grid
 
 from . import programs
 

@@ -11,8 +11,8 @@ import sys
 import pytest
 import yaml
 
-from winnow import config, grid
 from winnow.tables import read_table
+from winnow.workflow import config, grid
 
 from .checkout import ROOT, SMALL_GRID, Checkout, jobs
 

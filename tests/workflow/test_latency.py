@@ -120,7 +120,7 @@ def test_another_seed_criterion_or_device_times_nothing_by_layer_again(checkout)
 
 
 def test_an_edit_of_how_latency_is_measured_times_all_again_and_trains_nothing(checkout):
-    checkout.edit("scripts/winnow/latency.py", "SECONDS = 3.0", "SECONDS = 2.0")
+    checkout.edit("scripts/winnow/networks/latency.py", "SECONDS = 3.0", "SECONDS = 2.0")
     assert checkout.run() == timings(NETWORKS) | report()
 
 

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from winnow import config, pages
+from winnow.answers import report as pages
+from winnow.workflow import config
 
 from .checkout import SMALL_GRID, Checkout
 from .test_report import edges

@@ -9,7 +9,8 @@ import zipfile
 import pytest
 import yaml
 
-from winnow import config, pages
+from winnow.answers import report as pages
+from winnow.workflow import config
 
 from .checkout import ROOT, SMALL_GRID, Checkout
 

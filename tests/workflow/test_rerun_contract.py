@@ -164,10 +164,10 @@ TABLE = {
         | pruned(criteria=["taylor"])
         | report(),
     ),
-    "helper of gradients edited": (appended("scripts/winnow/gradients.py", CODE), set()),
+    "helper of gradients edited": (appended("scripts/winnow/importance/gradients.py", CODE), set()),
     "a new criterion's function": (
         appended(
-            "scripts/winnow/criteria.py",
+            "scripts/winnow/importance/criteria.py",
             '\n\n@criterion("new", needs="weights")\ndef new(weights):\n    return weights.sum(axis=(1, 2, 3))\n',
         ),
         set(),
@@ -175,7 +175,7 @@ TABLE = {
     "a new criterion used": (
         lambda checkout: [
             appended(
-                "scripts/winnow/criteria.py",
+                "scripts/winnow/importance/criteria.py",
                 '\n\n@criterion("new", needs="weights")\ndef new(weights):\n    return weights.sum(axis=(1, 2, 3))\n',
             )(checkout),
             configured(lambda c: c["experiments"]["small"]["criteria"].append("reversed_new"))(checkout),
@@ -206,9 +206,9 @@ TABLE = {
     ),
     "epochs swapped with batch size": (configured(swapped), pruned(["digits"]) | baselines(["digits"]) | report()),
     "experiment renamed": (configured(renamed), report("tiny")),
-    "helper of masks edited": (appended("scripts/winnow/masks.py", CODE), masks() | pruned() | report()),
+    "helper of masks edited": (appended("scripts/winnow/importance/masks.py", CODE), masks() | pruned() | report()),
     "helper of statistics edited": (
-        appended("scripts/winnow/statistics.py", CODE),
+        appended("scripts/winnow/importance/statistics.py", CODE),
         {"measure digits/net", "measure others/net"}
         | scores(criteria=["apoz"])
         | masks(criteria=["apoz"])
@@ -216,18 +216,18 @@ TABLE = {
         | report(),
     ),
     "one criterion's function edited": (
-        edited("scripts/winnow/criteria.py", "return np.abs(weights", "return 2 * np.abs(weights"),
+        edited("scripts/winnow/importance/criteria.py", "return np.abs(weights", "return 2 * np.abs(weights"),
         scores(criteria=["average_weight"])
         | masks(criteria=["average_weight"])
         | pruned(criteria=["average_weight"])
         | report(),
     ),
     "helper of all criteria edited": (
-        appended("scripts/winnow/criteria.py", CODE),
+        appended("scripts/winnow/importance/criteria.py", CODE),
         scores() | masks() | pruned() | report(),
     ),
     "helper of data sets edited": (
-        appended("scripts/winnow/datasets.py", CODE),
+        appended("scripts/winnow/data/datasets.py", CODE),
         {f"{rule} {d}{net}" for d in DATASETS for rule, net in (("decode", ""), ("measure", "/net"))}
         | scores(criteria=["apoz"])
         | masks(criteria=["apoz"])
@@ -236,7 +236,7 @@ TABLE = {
         | report(),
     ),
     "helper of backbones edited": (
-        appended("scripts/winnow/backbones.py", CODE),
+        appended("scripts/winnow/networks/backbones.py", CODE),
         {"import_backbone net", "measure digits/net", "measure others/net"}
         | scores()
         | masks()
@@ -245,20 +245,23 @@ TABLE = {
         | report(),
     ),
     "helper of training edited": (
-        appended("scripts/winnow/training.py", CODE),
+        appended("scripts/winnow/training/loop.py", CODE),
         pruned() | baselines() | report(),
     ),
-    "helper of summaries edited": (appended("scripts/winnow/summary.py", CODE), report()),
+    "helper of summaries edited": (appended("scripts/winnow/answers/summary.py", CODE), report()),
     "helper of figures edited": (
-        appended("scripts/winnow/figures/look.py", CODE),
+        appended("scripts/winnow/answers/figures/look.py", CODE),
         {"plot small", "write_report small"},
     ),
     "analysis behind figures edited": (
-        appended("scripts/winnow/analysis.py", CODE),
+        appended("scripts/winnow/answers/analysis.py", CODE),
         {"plot small", "write_report small"},
     ),
     "stage program edited": (appended("scripts/plot.py", CODE), {"plot small", "write_report small"}),
-    "template of the report edited": (appended("scripts/winnow/pages.html", "<!-- -->"), {"write_report small"}),
+    "template of the report edited": (
+        appended("scripts/winnow/answers/report.html", "<!-- -->"),
+        {"write_report small"},
+    ),
     "how jobs run edited": (appended("scripts/winnow/runtime/devices.py", CODE), set()),
     "comment, docstring and formatting edited": (
         lambda checkout: [

@@ -8,8 +8,9 @@ import re
 
 import pytest
 
-from winnow import config, pages
+from winnow.answers import report as pages
 from winnow.tables import read_table
+from winnow.workflow import config
 
 from .checkout import SMALL_GRID, Checkout, jobs
 from .test_report import edges

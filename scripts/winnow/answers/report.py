@@ -1,0 +1,510 @@
+"""An experiment's report: one HTML page that holds all that it shows, to be read anywhere, without a network."""
+
+from __future__ import annotations
+
+import base64
+import collections
+import dataclasses
+import datetime
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import pandas as pd
+import vl_convert
+import yaml
+
+from winnow.answers import graphs, screening, summary, verdict
+from winnow.files import InputError, read_json
+from winnow.importance.criteria import CRITERIA
+from winnow.training import protocols
+from winnow.training.protocols import DISTILLED, ONE_SHOT, steps
+from winnow.workflow import grid, provenance
+
+_HERE = Path(__file__)
+
+LATENCIES = {"latency_ms": "latency, ms", "latency_32_ms": "latency of 32, ms"}
+MISSING = "–"
+# Columns that are sorted as numbers, and stand to the right.
+_NUMBERS = frozenset(
+    [
+        *("ratio", "size", "accuracy %", "drop, points", "removed", "params", "MACs", *LATENCIES.values()),
+        *("validation accuracy %", "validation drop, points", "seeds", "threads", "cells", "results here"),
+    ]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What the page tells of a rule of the workflow.
+
+    Attributes
+    ----------
+    needs : tuple of str
+        The rules whose files its jobs read.
+    makes : str
+    result : str or None
+        The file that tells what a job was given, below ``results/``, with the fields of a cell; None if none does.
+    """
+
+    needs: tuple[str, ...]
+    makes: str
+    result: str | None = None
+
+
+# tests/workflow/test_report.py holds it against what Snakemake says.
+RULES = {
+    "download": Rule((), "the archives of data sets, as their sources serve them"),
+    "decode": Rule(("download",), "images, decoded once, and their split", "datasets/{cell.dataset}/manifest.json"),
+    "pretrain": Rule(("decode",), "a backbone's weights", "backbones/{cell.backbone}/pretrained.safetensors"),
+    "import_backbone": Rule(
+        ("pretrain",), "weights in one form, and what goes with a filter", "backbones/{cell.backbone}/manifest.json"
+    ),
+    "measure": Rule(
+        ("decode", "import_backbone"),
+        "activation statistics of the training images",
+        "statistics/{cell.dataset}/{cell.backbone}/activations.parquet",
+    ),
+    "differentiate": Rule(
+        ("decode", "import_backbone"),
+        "gradient statistics of the training images",
+        "statistics/{cell.dataset}/{cell.backbone}/gradients.parquet",
+    ),
+    "score": Rule(
+        ("import_backbone", "measure", "differentiate"),
+        "a score a filter",
+        "scores/{cell.dataset}/{cell.backbone}/{cell.mask_criterion}.parquet",
+    ),
+    "mask": Rule(("score",), "which filters stay", "masks/{cell.mask}"),
+    "retrain": Rule(
+        ("decode", "import_backbone"), "unpruned networks to learn from", "models/{cell.baseline.path}/metrics.json"
+    ),
+    "finetune": Rule(
+        ("decode", "import_backbone", "score", "mask", "retrain"),
+        "pruned networks, trained and judged",
+        "cells/{cell.path}/metrics.json",
+    ),
+    "screen": Rule(
+        ("finetune",),
+        "which networks are worth training in full",
+        f"{{experiment}}/screening/{screening.RUNGS[-1]}.json",
+    ),
+    "latency": Rule(("decode", "import_backbone", "mask"), "how long a network takes", "latency/{cell.latency}"),
+    "summarize": Rule(("finetune", "screen", "latency"), "the summary", "{experiment}/summary.parquet"),
+    "recommend": Rule(("finetune", "screen", "summarize"), "the verdict", "{experiment}/recommendation.json"),
+    "plot": Rule(("decode", "measure", "score", "mask", "screen", "summarize"), "the figures"),
+    "write_report": Rule(("finetune", "screen", "summarize", "recommend", "plot"), "this page"),
+}
+
+
+class Field(NamedTuple):
+    """A table's field: what it shows and, in a column of numbers, what it is sorted by."""
+
+    text: str
+    value: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of the page.
+
+    Attributes
+    ----------
+    name, caption : str
+    rows : list of dict
+        Column → field, the same columns in each.
+    common : dict of str to str
+        What all rows share, and has therefore no column.
+    """
+
+    name: str
+    caption: str
+    rows: list[dict[str, Field]]
+    common: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def columns(self) -> dict[str, bool]:
+        """Name → whether it holds numbers."""
+        return {name: name in _NUMBERS for row in self.rows[:1] for name in row}
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A figure: its entry in ``figures/index.json``, its Vega-Lite specification, and the SVG as a data URI."""
+
+    name: str
+    group: str
+    title: str
+    caption: str
+    chart: dict[str, Any]
+    image: str
+
+
+def page(experiment: Path, results: Path, spec: Mapping[str, Any], screened: Path | None = None) -> str:
+    """The page of an experiment, as HTML.
+
+    Parameters
+    ----------
+    experiment
+        The experiment's folder, with ``summary.parquet``, ``recommendation.json`` and ``figures/``.
+    results
+        The folder with ``cells/`` and what they were made from.
+    spec
+        ``experiment``, its name; ``configuration``, the part of ``config.yaml`` that it uses; ``code``.
+    screened
+        What the last rung of its screening made; None where it is not screened.
+
+    Raises
+    ------
+    InputError
+        If one of the files is missing, damaged or lacks what the page shows; the message names it.
+    """
+    name, configuration = spec["experiment"], spec["configuration"]
+    frame = summary.read(experiment / "summary.parquet")
+    recommendation = _with_keys(experiment / "recommendation.json", ("lines", "notes", "chosen", *_VERDICTS))
+    figures = read_figures(experiment / "figures")
+    cells = {
+        cell: read_json(path) if (path := results / "cells" / cell.path / "metrics.json").exists() else None
+        for cell in screening.experiment_cells(configuration["experiments"][name], screened)
+    }
+    rules = used_rules(configuration)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE.parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    return environment.get_template(f"{_HERE.stem}.html").render(
+        name=name,
+        recommendation=recommendation,
+        verdicts=verdict_tables(recommendation),
+        groups=_grouped(figures),
+        charts={figure.name: figure.chart for figure in figures},
+        screened=screening_table(screening.read(screened)) if screened else None,
+        summary=summary_table(frame),
+        failed=failed_seeds(frame),
+        configuration=yaml.safe_dump(
+            {section: configuration[section] for section in ("experiments", "datasets", "backbones", "recipes")},
+            **{"allow_unicode": True, "sort_keys": False, "default_flow_style": None, "width": 100},
+        ),
+        facts=facts(results, cells),
+        environments=environments_table(cells.values()),
+        rules=rules_table(rules, results, experiment, cells, spec["code"]),
+        graph=graphs.drawing({rule: rules[rule].needs for rule in rules}, "Each rule below those that it needs"),
+        style=_beside("css"),
+        script=_beside("js"),
+        vega=_unclosed(vl_convert.javascript_bundle()) if figures else "",
+        vega_version=vl_convert.get_vega_version(),
+    )
+
+
+def read_figures(folder: Path) -> list[Figure]:
+    """The figures that ``index.json`` names, in its order.
+
+    Raises
+    ------
+    InputError
+        If the index or a file of a figure is missing or damaged.
+    """
+    figures = []
+    for entry in read_json(folder / "index.json"):
+        path = folder / f"{entry['name']}.svg"
+        try:
+            image = base64.b64encode(path.read_bytes()).decode()
+        except FileNotFoundError:
+            raise InputError(f"{path} does not exist, but {folder / 'index.json'} names it") from None
+        chart = read_json(path.with_suffix(".json"))
+        fields = {name: entry[name] for name in ("name", "group", "title", "caption")}
+        figures.append(Figure(**fields, chart=chart, image=f"data:image/svg+xml;base64,{image}"))
+    return figures
+
+
+def _grouped(figures: Iterable[Figure]) -> dict[str, list[Figure]]:
+    groups: dict[str, list[Figure]] = {}
+    for figure in figures:
+        groups.setdefault(figure.group, []).append(figure)
+    return groups
+
+
+def _with_keys(path: Path, keys: Iterable[str]) -> dict[str, Any]:
+    content = read_json(path)
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise InputError(f"{path} has no {missing[0]!r}: delete it and run again to make it anew")
+    return content
+
+
+# Key in recommendation.json → heading of its table.
+_VERDICTS = {
+    "verdicts": "The smallest network",
+    "ladder": "Each ratio's choice",
+    "claims": "Claims",
+}
+
+
+def verdict_tables(recommendation: Mapping[str, Any]) -> list[Table]:
+    """The recommendation's records as tables; those without records are left out."""
+    return [
+        _verdict_table(name, caption, recommendation[name])
+        for name, caption in _VERDICTS.items()
+        if recommendation[name]
+    ]
+
+
+def _verdict_table(name: str, caption: str, records: Sequence[Mapping[str, Any]]) -> Table:
+    rows = []
+    for record in records:
+        place = {"data set": Field(record["dataset"]), "backbone": Field(record["backbone"])}
+        outcome = {
+            "verdict": _text(record["verdict"]),
+            "accuracy %": _number(record["accuracy"], summary.percent),
+            "drop, points": _interval(record["drop"], record["drop_low"], record["drop_high"]),
+            "seeds": _number(record["seeds"], str),
+        }
+        if name == "claims":
+            rows.append(place | {"claim": _text(record["sentence"])} | outcome)
+            continue
+        network = {
+            "measure": _text(verdict.MEASURES.get(record["measure"], record["measure"])),
+            "criterion": _text(record["criterion"]),
+            "scope": _text(summary.SCOPE_NAMES.get(record["scope"])),
+            "ratio": _ratio(record["ratio"], record["round_to"]),
+            "init": _text(record["init"]),
+            "protocol": _text(record["protocol"]),
+            "size": _size(record),
+        }
+        # Where there is a verdict, the sentence is among the lines above the tables, or says no more than the numbers.
+        reason = {"why": _text(record["sentence"] if record["verdict"] is None else None)}
+        rows.append(place | network | outcome | reason)
+    return _compact(Table(name, caption, rows))
+
+
+def summary_table(frame: pd.DataFrame) -> Table:
+    """The summary's rows with the texts that the other forms of the summary have, and the numbers behind them."""
+    text = summary.formatted(frame)
+    numbers = {
+        "ratio": "ratio",
+        "accuracy %": "accuracy",
+        "drop, points": "drop",
+        "removed": "achieved_ratio",
+        "params": "params",
+        "MACs": "macs",
+    }
+    latencies = {name: column for column, name in LATENCIES.items() if column in frame}
+    rows = []
+    for shown, row in zip(text.to_dict("records"), frame.to_dict("records"), strict=True):
+        fields = {
+            "data set": Field(row["dataset"]),
+            "backbone": Field(row["backbone"]),
+            "scope": _text(summary.SCOPE_NAMES.get(row["scope"])),
+            "criterion": Field(row["criterion"]),
+            "init": Field(row["init"]),
+            "protocol": Field(row["protocol"]),
+        }
+        for name, column in numbers.items():
+            # Where there is nothing to read there is nothing to sort by: the baseline's drop against itself.
+            fields[name] = Field(shown[name], None if shown[name] == MISSING else float(row[column]))
+        for name, column in latencies.items():
+            fields[name] = _number(None if pd.isna(row[column]) else row[column], summary.milliseconds)
+        fields["seeds"] = Field(shown["seeds"], float(row["seeds"]))
+        fields["failed seeds"] = _text(row["failed_seeds"] or None)
+        rows.append(fields)
+    return _compact(Table("summary", "One row a network and its seeds", rows))
+
+
+def screening_table(record: Mapping[str, Any]) -> Table:
+    """The candidates of a screening, with the last rung that each was trained on and why it went."""
+    rows = [
+        {
+            "data set": Field(row["dataset"]),
+            "backbone": Field(row["backbone"]),
+            "scope": _text(summary.SCOPE_NAMES.get(row["scope"])),
+            "criterion": Field(row["criterion"]),
+            "init": Field(row["init"]),
+            "ratio": _ratio(row["ratio"], row["round_to"]),
+            "epochs": Field(protocols.share(row["rung"])),
+            "validation accuracy %": _number(row["val_accuracy"], summary.percent),
+            "validation drop, points": _number(row["drop"], summary.percent),
+            "why not in full": _text(row["reason"]),
+        }
+        for row in record["candidates"]
+    ]
+    return _compact(Table("screening", screening.sentence(record), rows))
+
+
+def failed_seeds(frame: pd.DataFrame) -> list[str]:
+    """The seeds that have no result, in words."""
+    return [
+        f"{row.dataset}, {row.backbone}: {row.criterion}, {row.scope}, ratio {row.ratio:g}, {row.init}"
+        + ("" if row.protocol == ONE_SHOT else f", {row.protocol}")
+        + f": seed {row.failed_seeds}"
+        for row in frame[frame["failed_seeds"] != ""].itertuples()
+    ]
+
+
+def _compact(table: Table) -> Table:
+    """The table without the columns in which nothing is known, or in which all rows say the same."""
+    kept, common = [], {}
+    for name in table.columns:
+        known = {row[name].text for row in table.rows} - {MISSING}
+        if name == "protocol" and known <= {ONE_SHOT}:
+            continue
+        if name in ("data set", "backbone", "measure", "init", "protocol") and len(known) == 1:
+            common[name] = known.pop()
+        elif known:
+            kept.append(name)
+    return dataclasses.replace(table, rows=[{name: row[name] for name in kept} for row in table.rows], common=common)
+
+
+def _size(record: Mapping[str, Any]) -> Field:
+    size, whole = record["size"], record["baseline_size"]
+    if size is None:
+        return Field(MISSING)
+    share = f" ({100 * size / whole:.0f} %)" if whole else ""
+    return Field(
+        (f"{summary.milliseconds(size)} ms" if record["measure"] == "latency_ms" else summary.quantity(size)) + share,
+        size,
+    )
+
+
+def _text(value: str | None) -> Field:
+    return Field(MISSING if value is None else value)
+
+
+def _number(value: float | None, shown: Callable[[Any], str]) -> Field:
+    return Field(MISSING) if value is None else Field(shown(value), value)
+
+
+def _ratio(ratio: float | None, round_to: int | None) -> Field:
+    return _number(ratio, lambda ratio: f"{ratio:g}" if round_to is None else f"{ratio:g}~{round_to}")
+
+
+def _interval(mean: float | None, low: float | None, high: float | None) -> Field:
+    return _number(mean, lambda mean: summary.bracketed(mean, low, high))
+
+
+def facts(results: Path, cells: Mapping[grid.Cell, Mapping[str, Any] | None]) -> dict[str, str]:
+    """What there is to say of the experiment's cells as a whole."""
+    found = {cell: metrics for cell, metrics in cells.items() if metrics is not None}
+    finished = sum(metrics["status"] == "finished" for metrics in found.values())
+    counts = f"{len(cells)}, of which {finished} finished"
+    if len(found) > finished:
+        counts += f", {len(found) - finished} diverged"
+    if len(cells) > len(found):
+        counts += f", {len(cells) - len(found)} have no result"
+    told = {"Cells": counts}
+    if found:
+        times = [(results / "cells" / cell.path / "metrics.json").stat().st_mtime for cell in found]
+        first, last = _moment(min(times)), _moment(max(times))
+        told["Cells made"] = first if first == last else f"{first} to {last}"
+        seconds = sum(metrics["seconds"]["total"] for metrics in found.values())
+        told["Time in them"] = str(datetime.timedelta(seconds=round(seconds)))
+        told["Networks kept"] = str(sum(metrics["model"] is not None for metrics in found.values()))
+    told["Page made"] = _moment(datetime.datetime.now().timestamp())
+    return told
+
+
+def _moment(timestamp: float) -> str:
+    return datetime.datetime.fromtimestamp(timestamp, datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def environments_table(cells: Iterable[Mapping[str, Any] | None]) -> Table:
+    """On what the cells were made: a row a combination of device, precision, threads and versions."""
+    found = [metrics for metrics in cells if metrics is not None]
+    packages = list(dict.fromkeys(name for metrics in found for name in metrics["versions"]))
+    counts = collections.Counter(
+        (
+            metrics["device"],
+            metrics["precision"],
+            metrics["threads"],
+            *(metrics["versions"].get(name) for name in packages),
+        )
+        for metrics in found
+    )
+    rows = [
+        {"device": _text(device), "precision": _text(precision), "threads": _number(threads, str)}
+        | dict(zip(packages, map(_text, versions), strict=True))
+        | {"cells": _number(count, str)}
+        for (device, precision, threads, *versions), count in counts.most_common()
+    ]
+    return Table("environments", "Where the cells were made", rows)
+
+
+def used_rules(configuration: Mapping[str, Any]) -> dict[str, Rule]:
+    """The rules that make an experiment with this configuration."""
+    unused = set()
+    if all(dataset["source"] in ("digits", "folder") for dataset in configuration["datasets"].values()):
+        unused.add("download")
+    if all(backbone.get("pretrain") is None for backbone in configuration["backbones"].values()):
+        unused.add("pretrain")
+    if not any(experiment.get("latency") for experiment in configuration["experiments"].values()):
+        unused.add("latency")
+    if not any(experiment.get("screening") for experiment in configuration["experiments"].values()):
+        unused.add("screen")
+    criteria = {name for experiment in configuration["experiments"].values() for name in experiment["criteria"]}
+    if not any(CRITERIA[grid.parse_source(name)[0]].needs == "gradients" for name in criteria):
+        unused.add("differentiate")
+    # What depends on how the cells are pruned and trained, and by what they learn.
+    experiments = configuration["experiments"].values()
+    cells = [cell for experiment in experiments for cell in grid.cells(experiment)]
+    kept = all(experiment["models"] == "keep" for experiment in experiments)
+    if kept or not any(cell.protocol == DISTILLED for cell in cells):
+        unused.add("retrain")
+    absent = set()
+    if not any(steps(cell.protocol) for cell in cells):
+        absent.add(("score", "finetune"))
+    if not any(cell.mask for cell in cells):
+        absent |= {("mask", "finetune")} | {(need, "plot") for need in ("decode", "measure", "score", "mask")}
+        if "latency" in unused:
+            unused.add("mask")
+            if ("score", "finetune") in absent:
+                unused |= {"score", "measure", "differentiate"}
+    return {
+        name: dataclasses.replace(
+            rule, needs=tuple(need for need in rule.needs if need not in unused and (need, name) not in absent)
+        )
+        for name, rule in RULES.items()
+        if name not in unused
+    }
+
+
+def rules_table(
+    rules: Mapping[str, Rule], results: Path, experiment: Path, cells: Iterable[grid.Cell], code: str
+) -> Table:
+    """A row a rule: what it makes, how many results lie here, and the digests of the code that made them.
+
+    More than one digest means that results of different code stand side by side.
+    """
+    cells = list(cells)
+    rows = []
+    for name, rule in rules.items():
+        if name == "write_report":
+            found, digests = 1, {code}
+        else:
+            names = {rule.result.format(cell=cell, experiment=experiment.resolve()) for cell in cells if rule.result}
+            paths = [results / path for path in sorted(names) if (results / path).exists()]
+            specs = [provenance.spec_of(str(path)) for path in paths]
+            found, digests = len(paths), {json.loads(spec)["code"] if spec else "unknown" for spec in specs}
+        rows.append(
+            {
+                "rule": Field(name),
+                "makes": Field(rule.makes),
+                "results here": _number(found or None, str),
+                "digest of the code that made them": _text(", ".join(sorted(digests)) or None),
+            }
+        )
+    return Table("rules", "What each rule makes", rows)
+
+
+def _beside(suffix: str) -> str:
+    return _unclosed(_HERE.with_suffix(f".{suffix}").read_text(encoding="utf-8"))
+
+
+def _unclosed(code: str) -> str:
+    """Code that cannot end the <script> or <style> in which it stands; in a string, <\\/ says the same as </."""
+    return re.sub(r"<(?=/(?:script|style)|!--)", r"<\\", code, flags=re.IGNORECASE)

@@ -1,0 +1,266 @@
+"""The data sets: where their images come from, and which images train, choose and judge.
+
+A source is one function and one name. It streams its images; decoding and splitting are the same for all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from winnow.data.archives import SPLIT_FOLDERS, image_files, name_text
+from winnow.data.preprocessing import decode_all
+from winnow.data.store import Entry
+from winnow.files import InputError
+
+DEFAULT_SPLIT = {"val": 0.15, "test": 0.15}
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """An image that a source offers: its name, label, official split if it has one, and how to get its file's bytes.
+
+    A source that has no files gives the image itself.
+    """
+
+    file: str
+    label: int
+    split: str | None
+    read: Callable[[], bytes | Image.Image]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A data set's classes and, as a stream that is read once, its images."""
+
+    classes: list[str]
+    candidates: Iterator[Candidate]
+
+
+SOURCES: dict[str, Callable[[dict[str, Any], list[Path]], Source]] = {}
+
+
+def source(name: str) -> Callable:
+    """Register a function of (the data set's configuration, its archives) as the source ``name``."""
+
+    def register(function: Callable[[dict[str, Any], list[Path]], Source]) -> Callable:
+        SOURCES[name] = function
+        return function
+
+    return register
+
+
+@source("digits")
+def digits(dataset: dict[str, Any], archives: list[Path]) -> Source:
+    """scikit-learn's digits: 1,797 images of 8×8 pixels in 17 shades of gray."""
+    from sklearn.datasets import load_digits
+
+    loaded = load_digits()
+    wanted = dataset.get("classes") or list(range(10))
+    pixels = np.rint(loaded.images * (255 / 16)).astype(np.uint8)
+
+    def candidates() -> Iterator[Candidate]:
+        for number in np.flatnonzero(np.isin(loaded.target, wanted)):
+            label = wanted.index(loaded.target[number])
+            yield Candidate(f"{number:04d}", label, None, lambda number=number: Image.fromarray(pixels[number]))
+
+    return Source([str(digit) for digit in wanted], candidates())
+
+
+@source("flowers102")
+def flowers102(dataset: dict[str, Any], archives: list[Path]) -> Source:
+    """Flowers-102 (Nilsback and Zisserman 2008) in its official split: 1,020 / 1,020 / 6,149 images."""
+    from scipy.io import loadmat
+
+    tgz, labels_file, split_file = archives
+    try:
+        labels = dict(enumerate(loadmat(labels_file)["labels"].ravel().tolist(), 1))
+        split = {
+            number: name
+            for name, key in (("train", "trnid"), ("val", "valid"), ("test", "tstid"))
+            for number in loadmat(split_file)[key].ravel().tolist()
+        }
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise InputError(f"{labels_file} and {split_file} are not the official labels and split: {error}") from None
+
+    def candidates() -> Iterator[Candidate]:
+        # A compressed tar is read from its beginning to its end, so its bytes are read here and decoded elsewhere.
+        missing = set(split)
+        try:
+            with tarfile.open(tgz, "r|gz") as archive:
+                for member in archive:
+                    match = re.fullmatch(r"(?:.*/)?image_(\d+)\.jpg", member.name)
+                    if member.isfile() and match:
+                        number = int(match[1])
+                        if number not in split or number not in labels:
+                            raise InputError(f"{tgz}: {member.name} is not in {labels_file} and {split_file}")
+                        missing.discard(number)
+                        content = archive.extractfile(member).read()
+                        yield Candidate(
+                            member.name,
+                            labels[number] - 1,  # the file counts from 1
+                            split[number],
+                            lambda content=content: content,
+                        )
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise InputError(f"{tgz} cannot be read ({error}): delete it and run again to download it anew") from None
+        if missing:
+            raise InputError(f"{tgz} lacks {len(missing)} images of {split_file}, such as number {min(missing)}")
+
+    return Source([f"{number:03d}" for number in range(1, max(labels.values()) + 1)], candidates())
+
+
+@source("cats_vs_dogs")
+def cats_vs_dogs(dataset: dict[str, Any], archives: list[Path]) -> Source:
+    """Cats vs. Dogs (Asirra; Elson et al. 2007): 25,000 images, some of them not readable; no official split."""
+    classes = ["Cat", "Dog"]
+    try:
+        archive = zipfile.ZipFile(archives[0])
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputError(
+            f"{archives[0]} cannot be read ({error}): delete it and run again to download it anew"
+        ) from None
+
+    def candidates() -> Iterator[Candidate]:
+        for name in sorted(archive.namelist(), key=lambda name: (len(name), name)):
+            parts = name.split("/")
+            if len(parts) == 3 and parts[0] == "PetImages" and parts[1] in classes and parts[2]:
+                label = classes.index(parts[1])
+                yield Candidate(name, label, None, lambda name=name: archive.read(name))
+
+    return Source(classes, candidates())
+
+
+@source("folder")
+def folder(dataset: dict[str, Any], archives: list[Path]) -> Source:
+    """Any folder of images: ``class/image``, or ``train/class/image``, ``test/class/image`` and perhaps ``val/…``."""
+    root = Path(dataset["path"])
+    files = [(path.relative_to(root).parts, path) for path in image_files(root)]
+    folders = _folders(root)
+    official = {"train", "test"} <= folders
+    if folders and not official and folders <= set(SPLIT_FOLDERS):
+        raise InputError(f"{root} has just {', '.join(sorted(folders))}: its own split needs train and test")
+    if official:
+        others = {parts[0] for parts, _ in files if len(parts) > 1} - set(SPLIT_FOLDERS)
+        if others:
+            raise InputError(
+                f"{root} has its own split and images in {', '.join(sorted(others))} beside it: "
+                f"allowed are {', '.join(SPLIT_FOLDERS)}; rename or remove the other folders"
+            )
+    depth = 3 if official else 2
+    placed = [(parts, path) for parts, path in files if len(parts) >= depth]
+    if not placed:
+        raise InputError(f"{root} has no image at class/image or train/class/image and test/class/image")
+    parent = root / "train" if official else root
+    classes = sorted(_folders(parent))
+    empty = set(classes) - {parts[depth - 2] for parts, _ in placed if not official or parts[0] == "train"}
+    if empty:
+        raise InputError(f"{parent / min(empty)} has no images: a class has some; remove the folder if it is none")
+    for parts, path in placed:
+        if parts[depth - 2] not in classes:
+            raise InputError(f"{path}: the class {parts[depth - 2]!r} has no images in {parent}")
+
+    def candidates() -> Iterator[Candidate]:
+        for parts, path in placed:
+            split = parts[0] if official else None
+            yield Candidate(name_text("/".join(parts)), classes.index(parts[depth - 2]), split, path.read_bytes)
+
+    return Source([name_text(name) for name in classes], candidates())
+
+
+def _folders(place: Path) -> set[str]:
+    return {entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith(".")}
+
+
+def decoded(
+    candidates: Iterator[Candidate], size: int, threads: int, skipped: list[dict[str, str]]
+) -> Iterator[tuple[Entry, np.ndarray]]:
+    """Decode a stream of candidates on ``threads`` threads, in order; what cannot be read goes to ``skipped``."""
+    for candidate, result in decode_all(candidates, lambda candidate: candidate.read(), size, threads):
+        if isinstance(result, str):
+            skipped.append({"file": candidate.file, "reason": result})
+        else:
+            pixels, width, height = result
+            yield Entry(candidate.file, candidate.label, candidate.split, width, height), pixels
+
+
+def assign(dataset: dict[str, Any], classes: list[str], entries: list[Entry]) -> list[str | None]:
+    """The split of every image, None for one that is left out.
+
+    Official splits stay as they are. Else each class is put into a seeded order and cut: test, validation, training.
+    ``train_per_class`` takes the first of a class's training images in a seeded order, so a smaller subset lies within
+    a larger one. With ``train_on: train+val`` the validation images train too.
+
+    Raises
+    ------
+    InputError
+        If a class has too few images; the message names the class, its count and the need.
+    """
+    seed = dataset.get("seed", 0)
+    splits: list[str | None] = [entry.split for entry in entries]
+    labels = np.array([entry.label for entry in entries], dtype=np.int64)
+    official = bool(entries) and entries[0].split is not None
+    carve_val = official and "val" not in splits
+    for label, name in enumerate(classes):
+        rows = np.random.default_rng((seed, label)).permutation(np.flatnonzero(labels == label))
+        if not official:
+            train, val, test = _shares(dataset, rows.size)
+            if rows.size < train + val + test:
+                raise InputError(
+                    f"class {name!r} has {rows.size} readable images, {train + val + test} are needed: "
+                    f"{train} to train on, {val} for validation, {test} to test"
+                )
+            for position, row in enumerate(rows):
+                splits[row] = "test" if position < test else "val" if position < test + val else "train"
+        elif carve_val:
+            trains = [row for row in rows if splits[row] == "train"]
+            val = _share(_fractions(dataset)["val"], len(trains))
+            if len(trains) <= val:
+                raise InputError(
+                    f"class {name!r} has {len(trains)} readable images in train, {val + 1} are needed: {val} of them "
+                    "for validation, since there is no folder val"
+                )
+            for row in trains[:val]:
+                splits[row] = "val"
+        if dataset.get("train_on") == "train+val":
+            for row in rows:
+                splits[row] = "train" if splits[row] == "val" else splits[row]
+        trains = [row for row in rows if splits[row] == "train"]
+        wanted = dataset.get("train_per_class")
+        if len(trains) < (wanted or 1):
+            raise InputError(f"class {name!r} has {len(trains)} readable images to train on, {wanted or 1} are needed")
+        for row in trains[wanted:] if wanted else ():
+            splits[row] = None
+        if not any(splits[row] == "test" for row in rows):
+            raise InputError(f"class {name!r} has no readable image to test")
+    return splits
+
+
+def _fractions(dataset: dict[str, Any]) -> dict[str, float]:
+    return dataset.get("split") or DEFAULT_SPLIT
+
+
+def _share(fraction: float, images: int) -> int:
+    """Number of images of a class in a part: at least one, if there is to be such a part."""
+    return max(1, round(fraction * images)) if fraction else 0
+
+
+def _shares(dataset: dict[str, Any], images: int) -> tuple[int, int, int]:
+    """Numbers of images of a class: at least to train on, for validation, to test."""
+    fractions = _fractions(dataset)
+    if not dataset.get("val_per_class"):
+        return 1, _share(fractions["val"], images), _share(fractions["test"], images)
+    val, train = dataset["val_per_class"], dataset.get("train_per_class")
+    if not train:
+        return 1, val, _share(fractions["test"], images)
+    # The small target task: what is not needed to train or to choose is there to judge.
+    return train, val, max(1, images - val - train)

@@ -1,0 +1,226 @@
+"""A finished cell as a folder that its user takes home: the network twice, what it is, and how it is used.
+
+The folder is whole or absent, and it is checked before it appears: the ONNX file answers as the safetensors file does,
+both as they were written, on images of the data set's test split.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import nn
+
+from winnow import tables
+from winnow.data import preprocessing
+from winnow.data.store import Store
+from winnow.exports import cards, prediction
+from winnow.files import InputError, atomic_folder, read_json, write_json
+from winnow.networks import backbones, descriptions, models, surgery
+
+CHECKED_IMAGES = 100
+TOLERANCE = 1e-4  # of a logit
+INPUT, OUTPUT = "image", "logits"
+
+
+class Disagreement(Exception):
+    """The ONNX file does not answer as the network does."""
+
+
+def export(cell: Path, dataset: Path, output: Path, spec: dict[str, Any], threads: int) -> dict[str, Any]:
+    """Export a cell.
+
+    Parameters
+    ----------
+    cell
+        Folder of a finished cell whose model was kept.
+    dataset
+        Folder of the store that it was judged on.
+    output
+        The folder to make. An earlier export there is replaced.
+    spec
+        Of this export, for its provenance.
+    threads
+        That the check may use.
+
+    Returns
+    -------
+    dict
+        The content of the new ``model.json``.
+
+    Raises
+    ------
+    InputError
+        If the cell is not finished, its model was not kept, its files do not belong together, or the output is a folder
+        of something else.
+    Disagreement
+        If the check fails. There is no folder then.
+    """
+    if output.exists() and not (output / descriptions.DESCRIPTION).exists():
+        raise InputError(f"{output} exists and is no exported model: give another --output")
+    store = Store.open(dataset)
+    network, description, measured = finished(cell, store)
+    description = described(network, description, read_json(cell / "metrics.json"), store, spec)
+    rows = store.rows("test")
+    # The store has its classes one after the other: images from all over it.
+    rows = rows[np.linspace(0, rows.size - 1, min(CHECKED_IMAGES, rows.size)).astype(int)]
+    with atomic_folder(output) as folder:
+        weights = models.save(folder, network, description)
+        onnx = folder / descriptions.FILES["onnx"]
+        write_onnx(onnx, network, description)
+        whole = description | {"weights": weights, "onnx": descriptions.written(onnx) | interface(description)}
+        write_json(folder / descriptions.DESCRIPTION, whole)
+        whole["onnx"]["check"] = check(folder, store.read(rows), measured[rows], threads)
+        write_json(folder / descriptions.DESCRIPTION, whole)
+        (folder / "README.md").write_text(cards.card(whole, output.name), encoding="utf-8")
+        (folder / "example.py").write_text(cards.EXAMPLE, encoding="utf-8")
+    return whole
+
+
+def finished(cell: Path, store: Store) -> tuple[nn.Module, dict[str, Any], np.ndarray]:
+    """A cell's network, its description, and what the cell predicted: for each row of the store a class, or −1.
+
+    Raises
+    ------
+    InputError
+        If the cell is not finished, was not kept, or is not of this store.
+    """
+    metrics = read_json(cell / "metrics.json")
+    if metrics["status"] != "finished":
+        raise InputError(f"{cell} has no network to export, it {metrics['status']}: {metrics['reason']}")
+    if metrics["model"] is None:
+        raise InputError(f"{cell} has no network to export, it was not kept: set models: keep for it in config.yaml")
+    network, description = models.load(cell)
+    if descriptions.written(cell / metrics["model"]["file"]) != metrics["model"]:
+        raise InputError(f"{cell / metrics['model']['file']} is not the network that {cell / 'metrics.json'} measured")
+    predictions = tables.read_table(cell / "predictions.parquet", "predictions")
+    rows = predictions["image"].to_numpy()
+    same = description["classes"] == store.classes and np.array_equal(rows, store.rows("test"))
+    if not same or not np.array_equal(predictions["label"].to_numpy(), store.labels[rows]):
+        raise InputError(f"{cell} was judged on other images than those of {store.directory}")
+    measured = np.full(store.labels.size, -1)
+    measured[rows] = predictions["predicted"].to_numpy()
+    return network, description, measured
+
+
+def described(
+    network: nn.Module, kept: dict[str, Any], metrics: dict[str, Any], store: Store, spec: dict[str, Any]
+) -> dict[str, Any]:
+    """All that is to be known about a network, less what is known of its files."""
+    unpruned = backbones.build(kept["architecture"], kept["head"], len(kept["classes"]))
+    params, macs = surgery.cost(unpruned, kept["image_size"])
+    normalisation = kept["store_size"], kept["image_size"], kept["mean"], kept["std"]
+    found = ("val_accuracy", "class_accuracy", "per_class", "epoch", "requested_ratio", "achieved_ratio")
+    return {name: value for name, value in kept.items() if name != "spec"} | {
+        **{name: metrics[name] for name in found},
+        "layers": layers(network, unpruned),
+        "unpruned": {"params": params, "macs": macs, "bytes": models.stored_bytes(unpruned)},
+        "bytes": models.stored_bytes(network),
+        "images": store.manifest["counts"],
+        "preprocessing": preprocessing.steps(*normalisation),
+        "provenance": {
+            "cell": kept["spec"],
+            "export": spec,
+            **{name: metrics[name] for name in ("versions", "device", "precision")},
+        },
+    }
+
+
+def layers(network: nn.Module, unpruned: nn.Module) -> list[dict[str, Any]]:
+    """Every layer that has weights, in network order: name, kind, widths, and the outputs that it had unpruned."""
+    found = []
+    for name, module in network.named_modules():
+        before = unpruned.get_submodule(name)
+        if isinstance(module, nn.Conv2d):
+            widths = {"inputs": module.in_channels, "outputs": module.out_channels, "unpruned": before.out_channels}
+            widths["kernel"] = list(module.kernel_size)
+        elif isinstance(module, nn.Linear):
+            widths = {"inputs": module.in_features, "outputs": module.out_features, "unpruned": before.out_features}
+        elif isinstance(module, nn.BatchNorm2d):
+            widths = {"inputs": module.num_features, "outputs": module.num_features, "unpruned": before.num_features}
+        else:
+            continue
+        found.append({"layer": name, "kind": type(module).__name__, **widths})
+    return found
+
+
+def interface(description: dict[str, Any]) -> dict[str, Any]:
+    """The ONNX graph's one input and one output."""
+    size = description["image_size"]
+    return {
+        "input": {"name": INPUT, "type": "float32", "shape": ["batch", 3, size, size]},
+        "output": {"name": OUTPUT, "type": "float32", "shape": ["batch", len(description["classes"])]},
+    }
+
+
+def write_onnx(path: Path, network: nn.Module, description: dict[str, Any]) -> None:
+    """Write a network as ONNX, for batches of any size, with its description in the file's metadata."""
+    size = description["image_size"]
+    # A batch of one would be taken for the one size that there is.
+    example = torch.zeros(2, 3, size, size)
+    program = torch.onnx.export(
+        network,
+        (example,),
+        input_names=[INPUT],
+        output_names=[OUTPUT],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamo=True,
+        verbose=False,
+    )
+    model = program.model
+    # The exporter notes for each node where it was called from: this machine's paths are nobody's business.
+    for part in [*model.graph, *model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]:
+        part.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.graph.inputs[0].doc_string = f"Images, float32 of shape (batch, 3, {size}, {size}), RGB: " + "; ".join(
+        description["preprocessing"]
+    )
+    model.graph.outputs[0].doc_string = "One logit a class, in the order of the classes: the softmax is a probability"
+    model.metadata_props[descriptions.KEY] = descriptions.pack(description)
+    model.metadata_props["classes"] = json.dumps(description["classes"], ensure_ascii=False)
+    model.metadata_props["preprocessing"] = "\n".join(description["preprocessing"])
+    program.save(path, external_data=False)
+
+
+def check(folder: Path, squares: np.ndarray, measured: np.ndarray, threads: int) -> dict[str, Any]:
+    """Hold a folder's ONNX file against its safetensors file.
+
+    Parameters
+    ----------
+    squares : (N, S, S, 3) uint8
+        Decoded images.
+    measured : (N,)
+        What the cell predicted for them when it was judged, perhaps on another device or in another precision.
+
+    Raises
+    ------
+    Disagreement
+        If a prediction differs, or a logit by more than :data:`TOLERANCE`.
+    """
+    answers = []
+    for model in prediction.load(folder), prediction.load(folder, onnx=True, threads=threads):
+        views = preprocessing.network_input(squares, model.image_size, model.mean, model.std)
+        step = prediction.batch_size(model.image_size)
+        answers.append(np.concatenate([model.logits(views[at : at + step]) for at in range(0, len(views), step)]))
+    by_torch, by_onnx = answers
+    difference = float(np.abs(by_torch - by_onnx).max())
+    predicted = by_torch.argmax(1)
+    same = int((predicted == by_onnx.argmax(1)).sum())
+    # Written so that NaN fails.
+    if same < len(squares) or not difference <= TOLERANCE:
+        raise Disagreement(
+            f"the ONNX file does not answer as PyTorch does: on {len(squares)} test images {len(squares) - same} "
+            f"predictions differ, and logits by up to {difference:.2g}, allowed are {TOLERANCE:g}"
+        )
+    return {
+        "images": len(squares),
+        "same_predictions": same,
+        "largest_difference": difference,
+        "tolerance": TOLERANCE,
+        "as_measured": int((predicted == measured).sum()),
+        "onnxruntime": onnxruntime.__version__,
+    }

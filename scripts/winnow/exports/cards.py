@@ -1,0 +1,200 @@
+"""What an exported folder says to people: README.md, the model card, and example.py, which uses the network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from scipy.stats import binomtest
+
+from winnow.answers.summary import CONFIDENCE, INIT_NAMES, SCOPE_NAMES, label, quantity
+from winnow.training.protocols import DISTILLED, FINE_TUNE_FIRST, budget, steps
+from winnow.workflow.disk import readable
+from winnow.workflow.grid import ANY, RANDOM, UNPRUNED
+
+# Longer lists of classes are cut short in sentences, and make no table.
+NAMED_CLASSES = 10
+LISTED_CLASSES = 30
+
+EXAMPLE = '''\
+"""Classify images: python example.py photo.jpg ...   (needs onnxruntime, pillow and numpy)"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+session = onnxruntime.InferenceSession(Path(__file__).with_name("model.onnx"))
+model = json.loads(session.get_modelmeta().custom_metadata_map["winnow"])
+stored, seen = model["store_size"], model["image_size"]
+
+for name in sys.argv[1:]:
+    image = Image.open(name)
+    image.draft("RGB", (2 * stored, 2 * stored))  # a large JPEG is decoded small, and much faster
+    side, width, height = min(image.size), *image.size
+    left, top = (width - side) // 2, (height - side) // 2
+    square = ImageOps.exif_transpose(image.crop((left, top, left + side, top + side)).convert("RGB"))
+    square = square.resize((stored, stored), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    margin = (stored - seen) // 2
+    pixels = np.asarray(square, np.float32)[margin : margin + seen, margin : margin + seen]
+    view = (pixels / 255 - np.float32(model["mean"])) / np.float32(model["std"])
+    logits = session.run(None, {"image": view.transpose(2, 0, 1)[None]})[0][0]
+    probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    for number in np.argsort(-probabilities)[:3]:
+        print(f"{name}: {model['classes'][number]} {probabilities[number]:.4f}")
+'''
+
+
+def card(model: dict[str, Any], name: str) -> str:
+    """The model card, in Markdown.
+
+    Parameters
+    ----------
+    model
+        The content of the folder's ``model.json``.
+    name
+        The folder's.
+    """
+    cell, provenance = model["provenance"]["cell"]["cell"], model["provenance"]
+    recipe = provenance["cell"]["recipe"]
+    epochs = budget(cell["protocol"], recipe["epochs"], model["macs"], model["unpruned"]["macs"])
+    images, unpruned = model["images"], model["unpruned"]
+    low, high = interval(model["accuracy"], images["test"])
+    worst = min(model["per_class"], key=model["per_class"].get)
+    check = model["onnx"]["check"]
+    size, stored = model["image_size"], model["store_size"]
+    sections = [
+        f"# {name}",
+        f"A convolutional network ({model['architecture']}, head: {model['head']}) that tells {len(model['classes'])} "
+        f"classes of images apart: {classes(model['classes'])}. It is {cell['backbone']} fine-tuned on the images of "
+        f"{cell['dataset']}{removed(model)}.",
+        table(
+            ["", "this network", "unpruned", "share"],
+            [
+                [what, form(model[key]), form(unpruned[key]), f"{100 * model[key] / unpruned[key]:.1f} %"]
+                for what, key, form in (
+                    ("parameters", "params", quantity),
+                    ("multiply-accumulates an image", "macs", quantity),
+                    ("weights", "bytes", readable),
+                )
+            ],
+        ),
+        "## Accuracy",
+        f"{percent(model['accuracy'])} of {images['test']} test images, which had no part in training or in choosing "
+        f"the epoch ({100 * CONFIDENCE:g} % interval {percent(low)} to {percent(high)}). {validation(model)}"
+        f"Mean over classes: {percent(model['class_accuracy'])}; the class with the lowest accuracy is "
+        f"{code(worst)}, {percent(model['per_class'][worst])}.",
+    ]
+    if len(model["classes"]) <= LISTED_CLASSES:
+        accuracies = [[code(each), percent(model["per_class"][each])] for each in model["per_class"]]
+        sections.append(table(["class", "accuracy"], accuracies))
+    sections += [
+        "## How it was made",
+        f"{method(cell, model)} Then it was fine-tuned on {images['train']} images: {epochs} epochs, batches "
+        f"of {recipe['batch_size']}, {recipe['optimizer']} at learning rate {recipe['learning_rate']:g}, seed "
+        f"{cell['seed']}; the weights are those of epoch {model['epoch']}. Trained and measured on "
+        f"{provenance['device']} in {provenance['precision']} with "
+        f"{', '.join(f'{package} {version}' for package, version in sorted(provenance['versions'].items()))}. "
+        "`model.json` has the whole specification, and the width of every layer.",
+        "## Use",
+        "```sh\npip install onnxruntime pillow numpy\npython example.py photo.jpg\n```",
+        "With Winnow's sources: `python scripts/predict.py THIS_FOLDER photo.jpg`, or a folder of images, for a CSV; "
+        "`winnow.networks.models.load` gives the network as a torch module.",
+        table(
+            ["file", "size", ""],
+            [
+                ["`model.safetensors`", readable(model["weights"]["bytes"]), "weights for PyTorch"],
+                ["`model.onnx`", readable(model["onnx"]["bytes"]), "the network for any ONNX runtime"],
+                ["`model.json`", "", "all that is known of it"],
+                ["`example.py`", "", "how to use it, for images of 8 bits without transparency"],
+            ],
+        ),
+        f"The ONNX file's input `{model['onnx']['input']['name']}` is float32 of shape (batch, 3, {size}, {size}), its "
+        f"output `{model['onnx']['output']['name']}` one logit a class; its metadata holds the classes and what "
+        f"follows. On {check['images']} test images it answers as PyTorch does, logits to within "
+        f"{check['largest_difference']:.1g}.",
+        "An image becomes the input so:",
+        "\n".join(f"{number}. {step}" for number, step in enumerate(model["preprocessing"], 1)),
+        "## Limits",
+        "\n".join(
+            f"- {limit}"
+            for limit in (
+                "It always answers with one of its classes, whatever an image shows; it knows no “none of these”.",
+                "The accuracy is that of images like the data set's. Others (another camera, background or framing) "
+                "may do worse: measure it on some of your own before you rely on it.",
+                "Its probabilities were not calibrated: 0.9 need not be right nine times in ten.",
+                f"It sees the centre square of an image, at {stored} pixels a side"
+                + (f", and of that the centre {size}" if size < stored else "")
+                + ": what lies outside, or is too small for that, is lost.",
+                "The licences of the pretrained weights and of the images that it was trained on apply to it.",
+            )
+        ),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def interval(accuracy: float, images: int) -> tuple[float, float]:
+    """Wilson's interval of an accuracy over so many images, which stand for all others of their kind."""
+    found = binomtest(round(accuracy * images), images).proportion_ci(CONFIDENCE, "wilson")
+    return float(found.low), float(found.high)
+
+
+def removed(model: dict[str, Any]) -> str:
+    if not model["achieved_ratio"]:
+        return ", with all of its filters"
+    share = model["params"] / model["unpruned"]["params"]
+    return f", less {percent(model['achieved_ratio'])} of its filters: {percent(share)} of the parameters are left"
+
+
+def method(cell: dict[str, Any], model: dict[str, Any]) -> str:
+    """How the filters were chosen, in a sentence or two."""
+    start = f"It started with {INIT_NAMES[cell['init']]}."
+    if cell["criterion"] == UNPRUNED:
+        return f"Nothing was removed: this is the unpruned baseline. {start}"
+    how = {
+        RANDOM: "drawn at random",
+        ANY: "as many in every layer, which ones makes no difference to random weights",
+    }.get(cell["criterion"], f"the least important ones by the criterion “{label(cell['criterion'])}”")
+    when = "before any fine-tuning"
+    if cell["protocol"] == FINE_TUNE_FIRST:
+        when = "halfway through its training"
+    elif steps(cell["protocol"]):
+        when = f"in {steps(cell['protocol'])} steps in the course of its training"
+    elif cell["protocol"] == DISTILLED:
+        start += " It learned from the fine-tuned unpruned network, too."
+    return (
+        f"Of {cell['backbone']}'s filters {percent(model['achieved_ratio'])} were removed {SCOPE_NAMES[cell['scope']]} "
+        f"({how}), physically, {when}. {start}"
+    )
+
+
+def validation(model: dict[str, Any]) -> str:
+    if model["val_accuracy"] is None:
+        return "There were no validation images: the last epoch was taken. "
+    return (
+        f"On the {model['images']['val']} validation images, which chose the epoch: {percent(model['val_accuracy'])}. "
+    )
+
+
+def classes(names: list[str]) -> str:
+    shown = ", ".join(code(name) for name in names[:NAMED_CLASSES])
+    more = len(names) - NAMED_CLASSES
+    return f"{shown} and {more} more, listed in `model.json`" if more > 0 else shown
+
+
+def code(name: str) -> str:
+    """A class's name as Markdown that shows it as it is."""
+    fence = "``" if "`" in name else "`"
+    return f"{fence}{name}{fence}".replace("|", "\\|")
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table, columns without a heading and the first to the left, the others to the right."""
+    rule = ["---", *("--:" if heading else "---" for heading in header[1:])]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *rows])

@@ -1,0 +1,168 @@
+"""What a kept network says of images that no data set holds: files, one after the other, through torch or onnxruntime.
+
+Through onnxruntime no torch is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from winnow.data.preprocessing import decode_all, network_input
+from winnow.files import InputError, first_line
+from winnow.networks import descriptions
+
+Item = TypeVar("Item")
+
+# A batch, in pixels: 20 images at 224, of which VGG-16 in float32 takes half a gigabyte.
+BATCH_PIXELS = 2**20
+BATCH_IMAGES = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A network that is ready to answer.
+
+    Attributes
+    ----------
+    path : Path
+        Its file.
+    classes : list of str
+    store_size, image_size : int
+    mean, std : three floats each
+        How a file becomes the network's input, see :mod:`winnow.data.preprocessing`.
+    logits : function
+        (N, 3, image_size, image_size) float32 → (N, classes) float32.
+    """
+
+    path: Path
+    classes: list[str]
+    store_size: int
+    image_size: int
+    mean: list[float]
+    std: list[float]
+    logits: Callable[[np.ndarray], np.ndarray]
+
+    def probabilities(self, squares: np.ndarray) -> np.ndarray:
+        """Of each class, (N, classes) float64, for decoded squares (N, store_size, store_size, 3) uint8.
+
+        Raises
+        ------
+        InputError
+            If the network's answers are not one number a class: its weights are damaged.
+        """
+        logits = self.logits(network_input(squares, self.image_size, self.mean, self.std)).astype(np.float64)
+        if logits.shape != (len(squares), len(self.classes)) or not np.isfinite(logits).all():
+            raise InputError(f"{self.path} does not answer with a number for each class: it is damaged")
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+
+def load(place: Path, onnx: bool = False, threads: int = 0) -> Model:
+    """Open a network.
+
+    Parameters
+    ----------
+    place
+        An exported folder, a cell's folder whose model was kept, or a file of weights: ``.safetensors`` or ``.onnx``.
+    onnx
+        Take the folder's ONNX file and onnxruntime, not the safetensors file and torch.
+    threads
+        That onnxruntime may use; 0 for as many as there are cores.
+
+    Raises
+    ------
+    InputError
+        If there is no such file, or it is damaged; the message names it.
+    """
+    path = place
+    if place.is_dir():
+        path = place / descriptions.FILES["onnx" if onnx else "weights"]
+        if not path.exists():
+            why = "export the cell with scripts/export.py" if onnx else "of this cell the model was not kept"
+            raise InputError(f"{place} has no {path.name}: {why}")
+    elif not place.exists():
+        raise InputError(f"{place} does not exist")
+    if path.suffix == ".onnx":
+        logits, description = _onnx(path, threads)
+    elif path.suffix == ".safetensors" and not onnx:
+        logits, description = _torch(path)
+    else:
+        allowed = "an .onnx file" if onnx else "a .safetensors file, an .onnx file"
+        raise InputError(f"{path} is no model: allowed are {allowed}, or a folder with one")
+    try:
+        return Model(
+            path,
+            [str(name) for name in description["classes"]],
+            int(description["store_size"]),
+            int(description["image_size"]),
+            [float(value) for value in description["mean"]],
+            [float(value) for value in description["std"]],
+            logits,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} does not say how its images are prepared: {first_line(error)}") from None
+
+
+def _torch(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any]]:
+    import torch
+
+    from winnow.networks import models
+
+    network, description = models.load(path)
+
+    @torch.inference_mode()
+    def logits(images: np.ndarray) -> np.ndarray:
+        return network(torch.from_numpy(images)).numpy()
+
+    return logits, description
+
+
+def _onnx(path: Path, threads: int) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any]]:
+    import onnxruntime
+
+    descriptions.check_file(path, "onnx")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # What is wrong is said once, by the exception.
+    options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        name, metadata = session.get_inputs()[0].name, session.get_modelmeta().custom_metadata_map
+    except Exception as error:  # onnxruntime's errors have no base of their own
+        raise InputError(f"{path} cannot be read by onnxruntime: {first_line(error)}") from None
+    description = descriptions.unpack(metadata.get(descriptions.KEY), path)
+    descriptions.check_description(path, "onnx", description)
+
+    def logits(images: np.ndarray) -> np.ndarray:
+        try:
+            return session.run(None, {name: images})[0]
+        except Exception as error:
+            raise InputError(f"{path} cannot be run by onnxruntime: {first_line(error)}") from None
+
+    return logits, description
+
+
+def batch_size(image_size: int) -> int:
+    """How many images a network is given at a time."""
+    return max(1, min(BATCH_IMAGES, BATCH_PIXELS // image_size**2))
+
+
+def predict(
+    model: Model, items: Iterable[Item], read: Callable[[Item], bytes], threads: int
+) -> Iterator[tuple[Item, np.ndarray | str]]:
+    """Every item, in order, with the probabilities of its classes, (classes,) float64, or why there are none.
+
+    A batch of images is in memory at any time. What ``read`` raises is a reason, as is what Pillow raises.
+    """
+    size = batch_size(model.image_size)
+    stream = decode_all(items, read, model.store_size, threads)
+    while batch := list(itertools.islice(stream, size)):
+        squares = [result[0] for _, result in batch if not isinstance(result, str)]
+        answers = iter(model.probabilities(np.stack(squares)) if squares else ())
+        for item, result in batch:
+            yield item, result if isinstance(result, str) else next(answers)

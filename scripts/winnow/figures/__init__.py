@@ -1,1 +1,0 @@
-"""An experiment's figures, a subject a module; :mod:`winnow.figures.look` is what they share."""

@@ -1,0 +1,177 @@
+"""The gradient pass: how much the loss would change, to first order, if a filter's output were set to zero.
+
+The loss is the cross-entropy of the backbone with a last layer for the data set's own classes, fitted to the features
+that the backbone gives on the training images; everything else is as it was pretrained. That is a stand-in for the
+fine-tuned network, which does not exist yet when filters are chosen, and has limits: the features below the last layer
+are not adapted to the data set, and images that the fitted layer is sure of hardly count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import nn
+
+from winnow.files import InputError
+from winnow.importance.passes import Batch, Tally, full_float32
+from winnow.networks.backbones import last_layer
+from winnow.networks.tracing import Watch
+
+# Bytes of the largest activation map of a batch: a backward pass keeps all of them, some ten times as much.
+BATCH_BYTES = 2**26
+
+Batches = Callable[[], Iterable[Batch]]
+
+
+def fit_head(
+    network: nn.Module, batches: Batches, classes: int, progress: Callable[[int], None] = lambda images: None
+) -> None:
+    """Put a last layer for the data set's classes into the network, fitted on the inputs of its old one.
+
+    It is the multinomial logistic regression that minimises Σ cross-entropy + ½‖W‖² over standardised features, found
+    by L-BFGS from zero: no seed. A class without images has probability 0. Where the last layer is a convolution, its
+    features are the means over the positions, and its bias is raised alike for all classes until no output is negative:
+    probabilities stay the same, and a ReLU behind it, as in SqueezeNet, does nothing.
+
+    Parameters
+    ----------
+    network
+        In eval mode, float32, on the batches' device.
+    batches
+        Gives pairs of normalised images (N, 3, H, W) and labels (N,).
+    classes
+        Number of classes.
+    progress
+        Called with the number of images after each batch.
+
+    Raises
+    ------
+    InputError
+        If there are images of fewer than two classes, or features are not finite.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    name = last_layer(network)
+    features, labels, lengths = [], [], [0.0]
+
+    def keep(module: nn.Module, inputs: tuple) -> None:
+        vectors = inputs[0].flatten(2).double().cpu() if inputs[0].dim() == 4 else inputs[0].double().cpu()[..., None]
+        features.append(vectors.mean(2))
+        lengths.append(vectors.norm(dim=1).max().item())
+
+    last = network.get_submodule(name)
+    hook = last.register_forward_pre_hook(keep)
+    try:
+        with torch.inference_mode(), full_float32():
+            for images, classes_of_images in batches():
+                network(images)
+                labels.append(classes_of_images.cpu())
+                progress(images.shape[0])
+    finally:
+        hook.remove()
+    y = torch.cat(labels).numpy() if labels else np.empty(0)
+    known = np.unique(y)
+    if known.size < 2:
+        raise InputError(f"a gradient needs training images of at least two classes, there are {known.size}")
+    x = torch.cat(features).numpy()
+    if not np.isfinite(x).all():
+        raise InputError(
+            f"inputs of the last layer, {name}, are not finite numbers: "
+            "check the backbone's weights and its mean and std"
+        )
+    scaler = StandardScaler(copy=False)
+    regression = LogisticRegression(C=1.0, tol=1e-6, max_iter=1000)
+    regression.fit(scaler.fit_transform(x), y)
+    weight, bias = regression.coef_, regression.intercept_
+    if known.size == 2:
+        # scikit-learn keeps the difference of two classes only, whose softmax is the same.
+        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    weight, bias = weight / scaler.scale_, bias - weight / scaler.scale_ @ scaler.mean_
+    if isinstance(last, nn.Conv2d):
+        if last.kernel_size != (1, 1):
+            raise InputError(f"the last layer, {name}, looks at more than one position: no last layer can be fitted")
+        layer = nn.Conv2d(x.shape[1], classes, 1).requires_grad_(False)
+        # By Cauchy and Schwarz no output at any position is further below 0.
+        bias = bias + np.linalg.norm(weight, axis=1).max() * max(lengths) + np.abs(bias).max()
+        weight = weight[:, :, None, None]
+    else:
+        layer = nn.Linear(x.shape[1], classes).requires_grad_(False)
+    layer.weight.zero_()
+    layer.bias.fill_(-torch.inf)
+    layer.weight[known] = torch.from_numpy(weight).float()
+    layer.bias[known] = torch.from_numpy(bias).float()
+    network.set_submodule(name, layer.to(next(network.parameters())))
+
+
+def measure(
+    network: nn.Module,
+    layers: Sequence[Mapping[str, Any]],
+    batches: Batches,
+    classes: int,
+    progress: Callable[[int], None] = lambda images: None,
+) -> pa.Table:
+    """Run the network forwards and backwards over all images and add up, a class, what filters contribute to the loss.
+
+    With a the output of a filter after the ReLU and L the image's cross-entropy, an image adds |Σ a · ∂L/∂a|, the sum
+    over the positions of the filter's map.
+
+    Parameters
+    ----------
+    network
+        In eval mode, float32, on the batches' device, its last layer fitted by :func:`fit_head`.
+    layers
+        The manifest's prunable layers in network order: ``layer``, ``filters`` and ``activation``, the name of the step
+        whose output is measured. Layers may share a step.
+    batches
+        As for :func:`fit_head`. Results do not depend on sizes, beyond last bits.
+    classes
+        Number of classes. One that has no image gets rows with zero images.
+    progress
+        Called with the number of images after each batch.
+
+    Returns
+    -------
+    pyarrow.Table
+        Of the schema "gradients": layer by layer, filter by filter, class by class.
+
+    Raises
+    ------
+    InputError
+        If a layer's gradients are not finite; the message names the first.
+    """
+    tally = Tally(layers, classes, 1, next(network.parameters()).device)
+
+    def look(step: str, output: torch.Tensor) -> None:
+        positions = output.shape[2] * output.shape[3]
+        maps = output.detach()
+        version = maps._version
+
+        def backwards(gradient: torch.Tensor) -> None:
+            if maps._version != version:
+                raise InputError(f"the network writes into the output of {step}, which is lost for its gradient")
+            effect = (maps * gradient).flatten(2).sum(2, dtype=torch.float64)
+            tally.add(step, effect.abs()[None], positions)
+
+        output.register_hook(backwards)
+
+    network.requires_grad_(False)
+    watch = Watch(network, tally.layers, look, whole=True)
+    with full_float32():
+        for images, labels in batches():
+            tally.begin(labels)
+            # No parameter is trained: it is through the images that there is something to differentiate by.
+            logits = watch(images.requires_grad_())
+            nn.functional.cross_entropy(logits, labels.long(), reduction="sum").backward()
+            progress(images.shape[0])
+
+    def columns(layer: Mapping[str, Any], sums: np.ndarray, *_: Any) -> dict[str, np.ndarray]:
+        if not np.isfinite(sums).all():
+            raise InputError(f"gradients at {layer['activation']}, after {layer['layer']}, are not finite numbers")
+        return {"sum": sums[0]}
+
+    return tally.table("gradients", columns)

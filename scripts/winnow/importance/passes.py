@@ -1,0 +1,128 @@
+"""What the passes over a data set's training images share: their batches, and sums a class and filter."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from winnow.data.augmentation import normalise
+from winnow.data.preprocessing import evaluation_view
+from winnow.data.store import Store
+from winnow.tables import SCHEMAS
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class Tally:
+    """What a pass adds up at the steps that it looks at: some sums for each class and filter.
+
+    One look at a step serves all layers that share it: they have the same outputs.
+
+    Parameters
+    ----------
+    layers
+        The manifest's prunable layers in network order: ``layer``, ``filters`` and ``activation``, the step's name.
+    classes
+        Number of classes. One that has no image gets rows with zero images.
+    sums
+        How many sums there are of each class and filter.
+    device
+        Where they are kept, in float64.
+    """
+
+    def __init__(self, layers: Sequence[Mapping[str, Any]], classes: int, sums: int, device: torch.device):
+        self.layers = {layer["activation"]: layer for layer in reversed(layers)}
+        self._every = layers
+        self._classes = torch.arange(classes, device=device)
+        self._images = torch.zeros(classes, dtype=torch.float64, device=device)
+        self._sums = {
+            step: torch.zeros(sums, classes, layer["filters"], dtype=torch.float64, device=device)
+            for step, layer in self.layers.items()
+        }
+        self._positions = dict.fromkeys(self.layers, 0)
+        self._members = torch.empty(0)
+
+    def begin(self, labels: torch.Tensor) -> None:
+        """Of the batch that is next: the class of each image, (N,)."""
+        # (classes, N): 1 where the image is of the class. A product with it adds up in a fixed order on every device,
+        # which an indexed addition on a GPU does not.
+        self._members = (labels == self._classes[:, None]).double()
+        self._images += self._members.sum(1)
+
+    def add(self, step: str, values: torch.Tensor, positions: int) -> None:
+        """Add the batch's values at a step, (sums, N, filters) float64, of maps that have so many positions."""
+        self._positions[step] = positions
+        self._sums[step] += self._members @ values
+
+    def table(
+        self,
+        schema: str,
+        columns: Callable[[Mapping[str, Any], np.ndarray, np.ndarray, int], Mapping[str, np.ndarray]],
+    ) -> pa.Table:
+        """The sums as a table, layer by layer, filter by filter, class by class.
+
+        Parameters
+        ----------
+        schema
+            Its name; it has ``layer``, ``filter``, ``class``, ``images`` and ``positions``.
+        columns
+            From a layer, its sums (sums, classes, filters), the images of each class, (classes,) int64, and the number
+            of positions of a map to the other columns, (classes, filters) each.
+        """
+        images = self._images.cpu().numpy().astype(np.int64)
+        tables = []
+        for layer in self._every:
+            filters, positions = layer["filters"], self._positions[layer["activation"]]
+            found = columns(layer, self._sums[layer["activation"]].cpu().numpy(), images, positions)
+            every = {
+                "layer": np.repeat(layer["layer"], filters * images.size),
+                "filter": np.repeat(np.arange(filters), images.size),
+                "class": np.tile(np.arange(images.size), filters),
+                "images": np.tile(images, filters),
+                "positions": np.repeat(positions, filters * images.size),
+            } | {name: values.T.ravel() for name, values in found.items()}
+            tables.append(pa.table({name: every[name] for name in SCHEMAS[schema].names}, schema=SCHEMAS[schema]))
+        return pa.concat_tables(tables)
+
+
+def batch_size(image_size: int, limit: int) -> int:
+    """How many images of a side in pixels have a largest activation map, of 64 filters, of at most ``limit`` bytes."""
+    return max(1, min(256, limit // (4 * 64 * image_size**2)))
+
+
+def batches_of(store: Store, rows: np.ndarray, manifest: Mapping[str, Any], device: str, limit: int) -> Iterator[Batch]:
+    """Images of a store under the evaluation transform, normalised as a backbone wants them, and their labels.
+
+    Parameters
+    ----------
+    store, rows
+        The images, in their order.
+    manifest
+        The backbone's: its ``mean`` and ``std``.
+    device
+        Where they go.
+    limit
+        Bytes of a batch's largest activation map (:func:`batch_size`).
+    """
+    size = store.image_size
+    batch = batch_size(size, limit)
+
+    def on_device(array: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(array)
+        # From pinned memory the copy waits for nothing, so the next batch is read while the device works on this one.
+        return tensor if device == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+    for start in range(0, rows.size, batch):
+        part = rows[start : start + batch]
+        images, labels = (on_device(array) for array in (store.read(part), store.labels[part]))
+        yield normalise(evaluation_view(images, size), manifest["mean"], manifest["std"]), labels
+
+
+def full_float32() -> contextlib.AbstractContextManager:
+    """No TF32 in convolutions: masks must not depend on the precision that happens to be fast on a device."""
+    return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)

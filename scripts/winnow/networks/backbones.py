@@ -1,0 +1,330 @@
+"""The big networks: their architectures, their weights in one form, and the pruned networks cut from them.
+
+Networks are built on the meta device, where they cost no memory and no initialisation, and get their tensors
+afterwards: from a backbone's file, sliced from it, or drawn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from torchvision.models import get_model
+from torchvision.models import vgg as torchvision_vgg
+
+from winnow.files import InputError, file_digest, read_json
+from winnow.networks import factories, surgery
+from winnow.networks.architectures import TORCHVISION
+from winnow.tables import read_provenance, read_table
+
+HEADS = ("classifier", "gap")
+ARCHITECTURES: dict[str, Callable[[str, int], nn.Module]] = {}
+
+
+def architecture(name: str) -> Callable:
+    """Register a function of (head, classes) as the architecture ``name``."""
+
+    def register(function: Callable[[str, int], nn.Module]) -> Callable[[str, int], nn.Module]:
+        ARCHITECTURES[name] = function
+        return function
+
+    return register
+
+
+def _vgg(layout: list, batch_norm: bool, head: str, classes: int) -> nn.Module:
+    """torchvision's VGG, or the same features under a global average pool and one linear layer."""
+    features = torchvision_vgg.make_layers(layout, batch_norm)
+    network = torchvision_vgg.VGG(features, num_classes=classes, init_weights=False)
+    width = next(size for size in reversed(layout) if size != "M")
+    if head == "gap":
+        network.avgpool = nn.AdaptiveAvgPool2d(1)
+        network.classifier = nn.Sequential(nn.Linear(width, classes))
+    else:
+        network.classifier[0] = nn.Linear(width * 49, 4096)
+    return network
+
+
+for _depth, _letter in ((11, "A"), (13, "B"), (16, "D"), (19, "E")):
+    for _batch_norm in (False, True):
+        ARCHITECTURES[f"vgg{_depth}{'_bn' * _batch_norm}"] = functools.partial(
+            _vgg, torchvision_vgg.cfgs[_letter], _batch_norm
+        )
+
+
+# With their published weights they rescale their images themselves. The classifiers amid the network serve its training
+# alone, and are left out.
+_AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+# A global average pool and one linear layer take the place of more than that.
+_GAP = ("alexnet", "mobilenet_v3_large", "mobilenet_v3_small")
+
+
+def _torchvision(name: str, head: str, classes: int) -> nn.Module:
+    if head == "gap" and name not in _GAP:
+        raise InputError(f"{name} has no head gap, its own is as small; allowed: classifier")
+    options = {"transform_input": True, "aux_logits": False, "init_weights": False} if name in _AUXILIARY else {}
+    if name.startswith("regnet"):
+        # Its widths are computed with tensors, which must have values.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            return get_model(name, weights=None, num_classes=classes).to("meta")
+    network = get_model(name, weights=None, num_classes=classes, **options)
+    if head == "gap":
+        width = [module for module in network.features.modules() if isinstance(module, nn.Conv2d)][-1].out_channels
+        network.avgpool = nn.AdaptiveAvgPool2d(1)
+        network.classifier = nn.Sequential(nn.Linear(width, classes))
+    return network
+
+
+for _name in TORCHVISION:
+    ARCHITECTURES[_name] = functools.partial(_torchvision, _name)
+
+
+@architecture("vgg_digits")
+def vgg_digits(head: str, classes: int) -> nn.Module:
+    """The demo's small sibling of VGG, for images of 8×8 pixels."""
+    return _vgg([16, 16, "M", 32, 32, "M", 64, 64], False, head, classes)
+
+
+def build(architecture: str, head: str, classes: int) -> nn.Module:
+    """The architecture's network on the meta device: shapes, no values.
+
+    Parameters
+    ----------
+    architecture
+        A name in :data:`ARCHITECTURES`, or a factory's identity: see :mod:`winnow.networks.factories`.
+
+    Raises
+    ------
+    InputError
+        If the architecture or the head is unknown, or the architecture has no such head.
+    """
+    if factories.is_identity(architecture):
+        return _own(architecture, head, classes)
+    if architecture not in ARCHITECTURES:
+        raise InputError(f"unknown architecture {architecture!r}; allowed: {', '.join(ARCHITECTURES)}")
+    if head not in HEADS:
+        raise InputError(f"unknown head {head!r}; allowed: {', '.join(HEADS)}")
+    with torch.device("meta"):
+        return ARCHITECTURES[architecture](head, classes)
+
+
+def _own(architecture: str, head: str, classes: int) -> nn.Module:
+    if head != "classifier":
+        raise InputError(f"{architecture} has no head {head!r}; allowed: classifier")
+    make = factories.load(architecture)
+    try:
+        with torch.device("meta"):
+            network = make(classes)
+    except Exception as error:
+        raise InputError(f"{architecture} fails: {type(error).__name__}: {error}") from None
+    if not isinstance(network, nn.Module):
+        raise InputError(f"{architecture} gives a {type(network).__name__}, not a torch.nn.Module")
+    return network
+
+
+def last_layer(network: nn.Module) -> str:
+    """Name of the layer that gives the logits: the last linear one, or the last convolution where there is none."""
+    for kind in (nn.Linear, nn.Conv2d):
+        names = [name for name, module in network.named_modules() if isinstance(module, kind)]
+        if names:
+            return names[-1]
+    raise InputError(f"{type(network).__name__} has no linear layer and no convolution")
+
+
+def head_prefix(network: nn.Module) -> str:
+    """How the names of the head's tensors begin: of all layers behind the features, where the network names them."""
+    return "classifier." if hasattr(network, "classifier") else f"{last_layer(network)}."
+
+
+def published(architecture: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict as torchvision publishes it, under the names of the architecture's network."""
+    dropped = _AUXILIARY.get(architecture, ())
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(dropped)} if dropped else {**state}
+    if architecture.startswith("densenet"):
+        # The files are older than the names: norm.1 has become norm1.
+        state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name): t for name, t in state.items()}
+    return state
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A backbone as the workflow stores it.
+
+    Attributes
+    ----------
+    manifest : dict
+        Its architecture, head, normalisation and prunable layers.
+    state : dict of str to Tensor
+        All weights, float32.
+    channels : pyarrow.Table
+        Which slices of which tensors go with a unit.
+    """
+
+    manifest: dict[str, Any]
+    state: dict[str, torch.Tensor]
+    channels: pa.Table
+
+    @property
+    def units(self) -> int:
+        """How many units there are."""
+        return int(self.channels["unit"].to_numpy().max()) + 1
+
+    def network(self) -> nn.Module:
+        """The unpruned network with its own last layer, in eval mode. Not to be trained: it shares ``state``."""
+        manifest = self.manifest
+        network = build(manifest["architecture"], manifest["head"], manifest["classes"])
+        network.load_state_dict(self.state, assign=True)
+        return network.eval()
+
+
+def load(directory: Path) -> Backbone:
+    """Read a backbone's folder.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, truncated or not the one that the manifest was written for; the message names it.
+    """
+    manifest = read_json(directory / "manifest.json")
+    weights = directory / "weights.safetensors"
+    try:
+        if file_digest(weights) != manifest["weights_sha256"]:
+            raise InputError(
+                f"{weights} is not the file that its manifest describes: it was changed or cut short;"
+                " delete it and run again to make it anew"
+            )
+        state = load_file(weights)
+    except FileNotFoundError:
+        raise InputError(f"{weights} does not exist") from None
+    except SafetensorError as error:
+        raise InputError(f"{weights} cannot be read ({error}): delete it and run again to make it anew") from None
+    return Backbone(manifest, state, read_table(directory / "channels.parquet", "channels"))
+
+
+def read_mask(path: Path | None, backbone: Backbone) -> tuple[np.ndarray | None, float, float]:
+    """Which units stay, the share of units to remove that was asked for, and the one that was achieved.
+
+    Without a path all stay: None, 0 and 0.
+
+    Raises
+    ------
+    InputError
+        If the file is not a mask, or not one of this backbone; the message names it.
+    """
+    if path is None:
+        return None, 0.0, 0.0
+    keep = read_table(path, "mask")["keep"].to_numpy(zero_copy_only=False)
+    provenance = read_provenance(path)
+    if keep.size != backbone.units:
+        raise InputError(f"{path} is a mask of {keep.size} filters, the backbone has {backbone.units}")
+    return keep, provenance["requested"], provenance["achieved"]
+
+
+def initialise(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw a network's weights as torchvision does for the VGG family.
+
+    Convolutions: He-normal over their outgoing connections, std = √(2 / (filters · kh · kw)) [He et al. 2015]; linear
+    layers, and the convolution that gives the logits: normal with std 0.01; norms: scale 1; biases 0.
+
+    Raises
+    ------
+    InputError
+        If a layer of another kind has tensors of its own.
+    """
+    last = module.get_submodule(last_layer(module))
+    for part in module.modules():
+        if isinstance(part, nn.Linear) or part is last:
+            nn.init.normal_(part.weight, 0.0, 0.01, generator=generator)
+        elif isinstance(part, nn.Conv2d):
+            fan_out = part.weight.shape[0] * math.prod(part.weight.shape[2:])
+            nn.init.normal_(part.weight, 0.0, math.sqrt(2 / fan_out), generator=generator)
+        elif isinstance(part, nn.modules.batchnorm._BatchNorm):
+            nn.init.ones_(part.weight)
+            part.reset_running_stats()
+        elif isinstance(part, nn.LayerNorm):
+            nn.init.ones_(part.weight)
+        elif [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
+            raise InputError(f"a layer of the kind {type(part).__name__} has weights that cannot be drawn")
+        else:
+            continue
+        if part.bias is not None:
+            nn.init.zeros_(part.bias)
+
+
+def initialised(architecture: str, head: str, classes: int, seed: int) -> nn.Module:
+    """The architecture's network with drawn weights."""
+    network = build(architecture, head, classes).to_empty(device="cpu")
+    initialise(network, torch.Generator().manual_seed(seed))
+    return network
+
+
+def cut(
+    backbone: Backbone, state: Mapping[str, torch.Tensor], keep: np.ndarray, kept: np.ndarray | None = None
+) -> nn.Module:
+    """A trained network less further units, its last layer and all other tensors as they are.
+
+    Parameters
+    ----------
+    state
+        The trained network's tensors. Those that lose nothing become the new network's own.
+    keep, kept : (units,) bool
+        Which of the backbone's units stay, and which there still are; None for all.
+    """
+    manifest = backbone.manifest
+    head = last_layer(build(manifest["architecture"], manifest["head"], 2))
+    classes = state[f"{head}.weight"].shape[0]
+    network = build(manifest["architecture"], manifest["head"], classes)
+    sliced = surgery.slice_state(state, backbone.channels, keep, kept)
+    surgery.resize(network, {name: tensor.shape for name, tensor in sliced.items()})
+    network.load_state_dict({name: tensor.contiguous() for name, tensor in sliced.items()}, assign=True)
+    return network
+
+
+def pruned(backbone: Backbone, keep: np.ndarray | None, classes: int, init: str, seed: int) -> nn.Module:
+    """A cell's network: the backbone less the removed units, with a new last layer.
+
+    Parameters
+    ----------
+    backbone
+        Where widths and, for ``init`` "inherited", weights come from. It is not changed.
+    keep : (units,) bool or None
+        Which units stay; None for all.
+    classes
+        Outputs of the new last layer.
+    init
+        ``inherited``: the surviving filters keep their weights. ``random``: everything is drawn anew at these widths.
+    seed
+        Of the new last layer, and of everything else that is drawn.
+    """
+    manifest = backbone.manifest
+    state = backbone.state if keep is None else surgery.slice_state(backbone.state, backbone.channels, keep)
+    network = build(manifest["architecture"], manifest["head"], classes)
+    head = last_layer(network)
+    body = {name: tensor for name, tensor in state.items() if not name.startswith(f"{head}.")}
+    shapes = {name: tensor.shape for name, tensor in body.items()}
+    # The new last layer has its classes from the build and its inputs from the sliced old one.
+    inputs = state[f"{head}.weight"].shape[1:]
+    surgery.resize(network, shapes | {f"{head}.weight": (classes, *inputs), f"{head}.bias": (classes,)})
+
+    generator = torch.Generator().manual_seed(seed)
+    if init == "random":
+        network.to_empty(device="cpu")
+        initialise(network, generator)
+        return network
+    layer = network.get_submodule(head).to_empty(device="cpu")
+    initialise(layer, generator)
+    new = {f"{head}.{name}": tensor for name, tensor in layer.state_dict().items()}
+    # A tensor that lost nothing is the backbone's own, which serves the next cell too: training must not write into it.
+    own = {name: tensor.clone() if tensor is backbone.state[name] else tensor for name, tensor in body.items()}
+    network.load_state_dict(own | new, assign=True)
+    return network.requires_grad_()

@@ -1,0 +1,89 @@
+"""A fine-tuned network as a file that rebuilds it: safetensors with its description, no dense weights, no pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from winnow.files import InputError, atomic_path, first_line, write_json
+from winnow.networks import backbones, descriptions, surgery
+
+WEIGHTS = descriptions.FILES["weights"]
+
+
+def save(directory: Path, network: nn.Module, description: dict[str, Any]) -> dict[str, Any]:
+    """Write a network's weights and description.
+
+    Parameters
+    ----------
+    directory
+        Gets ``model.safetensors``, which carries the description too, and ``model.json``.
+    network
+        On any device; its tensors are written as they are.
+    description
+        ``architecture``, ``head``, ``classes`` (names), and whatever else its user should know.
+
+    Returns
+    -------
+    dict
+        ``file``, ``sha256`` and ``bytes`` of the weights.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    path = directory / WEIGHTS
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata={descriptions.KEY: descriptions.pack(description)})
+    written = descriptions.written(path)
+    write_json(directory / descriptions.DESCRIPTION, description | {"weights": written})
+    return written
+
+
+def remove(directory: Path) -> None:
+    """Delete a network's files, if there are any."""
+    (directory / descriptions.DESCRIPTION).unlink(missing_ok=True)
+    (directory / WEIGHTS).unlink(missing_ok=True)
+
+
+def load(place: Path, device: str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+    """Rebuild a network from its weights, held against ``model.json`` where that lies beside them.
+
+    Parameters
+    ----------
+    place
+        The file of weights, or the folder with ``model.safetensors``.
+
+    Returns
+    -------
+    (network, description)
+        The network in eval mode on ``device``.
+
+    Raises
+    ------
+    InputError
+        If the weights are missing or truncated, or the two files are not the pair that was written; the message names
+        the file.
+    """
+    path = place / WEIGHTS if place.is_dir() else place
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    descriptions.check_file(path, "weights")
+    try:
+        with safe_open(path, "pt", device=device) as file:
+            description = descriptions.unpack((file.metadata() or {}).get(descriptions.KEY), path)
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        descriptions.check_description(path, "weights", description)
+        network = backbones.build(description["architecture"], description["head"], len(description["classes"]))
+        surgery.resize(network, {name: tensor.shape for name, tensor in state.items()})
+        network.load_state_dict(state, assign=True)
+    # A description without its keys, weights of another network: all that is wrong here is the file.
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is not a network that Winnow wrote: {first_line(error)}") from None
+    return network.eval(), description
+
+
+def stored_bytes(network: nn.Module) -> int:
+    """Bytes of a network's parameters and buffers."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())

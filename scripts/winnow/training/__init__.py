@@ -1,0 +1,5 @@
+"""From a mask and a recipe to a cell: a pruned network, trained and judged.
+
+In come a store, a backbone, a mask or scores, and what the cell's spec says. Out go its metrics, history, predictions
+and, where it is kept, its network (:mod:`winnow.training.cells`). :mod:`winnow.training.loop` is the training itself.
+"""

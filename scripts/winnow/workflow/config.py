@@ -1,0 +1,485 @@
+"""What ``config.yaml`` may say. Everything is checked before any job starts; an error names the key, what was given and
+what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from winnow.files import InputError
+from winnow.importance.criteria import CRITERIA
+from winnow.networks.architectures import NAMES as ARCHITECTURES
+from winnow.training import protocols
+from winnow.workflow import grid
+
+SOURCES = ("digits", "flowers102", "cats_vs_dogs", "folder")
+# "any" stands for by-layer cells with random weights (see winnow.workflow.grid), it is nobody's criterion.
+CRITERION_NAMES = tuple(name for name in CRITERIA if name != "any")
+
+# Names become path components, rule names and wildcards.
+NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"
+Name = Annotated[str, StringConstraints(pattern=NAME)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _one_of(value: str, allowed: Iterable[str], kind: str) -> str:
+    if value not in allowed:
+        near = difflib.get_close_matches(str(value), list(allowed), 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise ValueError(f"unknown {kind} {value!r}{hint}; allowed: {', '.join(sorted(allowed)) or 'none is defined'}")
+    return value
+
+
+def _distinct(values: tuple) -> tuple:
+    repeated = [value for position, value in enumerate(values) if value in values[:position]]
+    if repeated:
+        raise ValueError(f"{repeated[0]!r} stands twice")
+    return values
+
+
+class Augmentation(_Model):
+    """Random resized crop and flip of the training images."""
+
+    scale: tuple[float, float] = (0.35, 1.0)
+    """Share of the image's area that a crop covers, drawn uniformly."""
+    ratio: tuple[float, float] = (0.75, 4 / 3)
+    """Aspect ratio of a crop, drawn log-uniformly."""
+    flip: bool = True
+    """Mirror every other image, left to right."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Augmentation:
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"scale {list(self.scale)} is not within (0, 1], lower bound first")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio {list(self.ratio)} is not above 0, lower bound first")
+        return self
+
+
+class Distillation(_Model):
+    """How the protocol ``distilled`` learns from the unpruned network: see :class:`winnow.training.loop.Teacher`."""
+
+    temperature: Annotated[float, Field(gt=0)] = 4.0
+    """What logits are divided by before the two are compared."""
+    weight: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Of the comparison; the labels have the rest."""
+
+
+class Recipe(_Model):
+    """How a network is trained."""
+
+    epochs: Positive
+    batch_size: Positive
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    augmentation: Augmentation | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    evaluate_every: Positive = 1
+    distillation: Distillation = Distillation()
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Recipe:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} leaves nothing of {self.epochs} epochs")
+        return self
+
+
+class Split(_Model):
+    """Shares of each class's images; the rest is for training."""
+
+    val: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    test: Share = 0.15
+
+    @model_validator(mode="after")
+    def _leaves_training_images(self) -> Split:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val {self.val:g} and test {self.test:g} leave nothing to train on")
+        return self
+
+
+class MirrorUrl(_Model):
+    """An archive elsewhere, with other content than the official one."""
+
+    url: str
+    digest: Annotated[str, StringConstraints(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")]
+
+
+class Dataset(_Model):
+    """A labelled image set and how it is stored."""
+
+    source: str
+    recipe: Name | dict[Name, Name] | None = None
+    """The recipe that trains on it, or one a backbone."""
+    store_size: Positive
+    """Side of the stored squares, in pixels."""
+    image_size: Positive
+    """Side of what a network sees, in pixels; at most ``store_size``."""
+    path: str | None = None
+    classes: tuple[Annotated[int, Field(ge=0, le=9)], ...] | None = None
+    train_per_class: Positive | None = None
+    val_per_class: Positive | None = None
+    train_on: Literal["train", "train+val"] = "train"
+    split: Split | None = None
+    seed: Annotated[int, Field(ge=0)] = 0
+    urls: dict[str, str | MirrorUrl] = {}
+
+    @field_validator("source")
+    @classmethod
+    def _known_source(cls, value: str) -> str:
+        return _one_of(value, SOURCES, "source")
+
+    @model_validator(mode="after")
+    def _fits_its_source(self) -> Dataset:
+        if self.image_size > self.store_size:
+            raise ValueError(f"image_size {self.image_size} is larger than store_size {self.store_size}")
+        takes = {
+            "path": ("folder",),
+            "classes": ("digits",),
+            "val_per_class": ("digits",),
+            "split": ("digits", "cats_vs_dogs", "folder"),
+            "urls": ("flowers102", "cats_vs_dogs"),
+        }
+        for key, sources in takes.items():
+            if getattr(self, key) and self.source not in sources:
+                raise ValueError(f"{key} is for the source {' or '.join(sources)}, not for {self.source!r}")
+        if self.source == "folder" and not self.path:
+            raise ValueError("the source 'folder' needs a path")
+        return self
+
+
+class Pretraining(_Model):
+    """Train the backbone here, as a stage of the workflow, instead of loading weights."""
+
+    dataset: Name
+    recipe: Name
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Backbone(_Model):
+    """A network and where its weights come from: exactly one of ``weights``, ``weights_file`` and ``pretrain``."""
+
+    architecture: str | None = None
+    factory: Annotated[str, StringConstraints(pattern=r"^.+\.py:[A-Za-z_]\w*$")] | None = None
+    """A network of one's own instead: ``path/module.py:Function``, which is called with the number of classes."""
+    head: Literal["classifier", "gap"] = "classifier"
+    weights: str | None = None
+    """A member of torchvision's weights enum, such as IMAGENET1K_V1, or ``random``."""
+    weights_file: str | None = None
+    """A state dict: a .pt or .pth file that loads with ``weights_only=True``, or a .safetensors file."""
+    weights_url: str | None = None
+    """Where to download the enum's file from, instead of the official address."""
+    pretrain: Pretraining | None = None
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
+        0.229,
+        0.224,
+        0.225,
+    )
+    min_filters: Positive = 1
+
+    @field_validator("architecture")
+    @classmethod
+    def _known_architecture(cls, value: str | None) -> str | None:
+        return value if value is None else _one_of(value, ARCHITECTURES, "architecture")
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Backbone:
+        if (self.architecture is None) == (self.factory is None):
+            raise ValueError("exactly one of architecture and factory is needed")
+        if self.factory and self.weights not in (None, "random"):
+            raise ValueError(f"weights {self.weights!r} are torchvision's: a factory's come from a weights_file")
+        given = [key for key in ("weights", "weights_file", "pretrain") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of weights, weights_file and pretrain is needed, given: {given or 'none'}")
+        if self.weights_url and self.weights in (None, "random"):
+            raise ValueError("weights_url needs weights: the name of the enum's member that it serves")
+        return self
+
+
+class Experiment(_Model):
+    """A named grid. Its baselines (ratio 0, inherited weights) belong to it, asked for or not."""
+
+    datasets: Annotated[tuple[Name, ...], Field(min_length=1)]
+    backbones: Annotated[tuple[Name, ...], Field(min_length=1)]
+    criteria: Annotated[tuple[str, ...], Field(min_length=1)]
+    scopes: Annotated[tuple[Literal["global", "global_normalized", "layer"], ...], Field(min_length=1)]
+    ratios: Annotated[tuple[float, ...], Field(min_length=1)]
+    inits: Annotated[tuple[Literal["inherited", "random"], ...], Field(min_length=1)] = ("inherited",)
+    protocols: Annotated[tuple[str, ...], Field(min_length=1)] = (protocols.ONE_SHOT,)
+    """In which order networks are pruned and trained: see :mod:`winnow.training.protocols`."""
+    scratch_budget: Literal["equal_epochs", "equal_flops"] = "equal_epochs"
+    """What random weights are trained for: the recipe's epochs, or as many operations as those take unpruned."""
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    round_to: Literal[8, 16, 32] | None = None
+    """Kept counts are rounded to multiples of it, which a processor multiplies faster: docs/performance.md."""
+    models: Literal["keep", "drop"] = "drop"
+    latency: bool = False
+    """Whether to time the networks, which takes the whole machine for a while."""
+    screening: bool = False
+    """Whether short trainings choose which networks are trained in full: see :mod:`winnow.answers.screening`."""
+
+    @field_validator("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "protocols", "seeds")
+    @classmethod
+    def _no_repetition(cls, values: tuple) -> tuple:
+        return _distinct(values)
+
+    @field_validator("criteria")
+    @classmethod
+    def _known_criteria(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            name, source = grid.parse_source(value)
+            _one_of(name, CRITERION_NAMES, "criterion")
+            if source is not None and CRITERIA[name].needs not in ("activations", "gradients"):
+                raise ValueError(f"criterion {value!r}: {name} looks at no images, of {source!r} or any other data set")
+        return values
+
+    @field_validator("protocols")
+    @classmethod
+    def _known_protocols(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            _one_of(value, protocols.CHOICES, "protocol")
+        return values
+
+    @field_validator("ratios")
+    @classmethod
+    def _ratios_in_range(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        for value in values:
+            if not 0 <= value < 1:
+                raise ValueError(f"ratio {value:g} is outside [0, 1)")
+            if round(value, 3) != value:
+                raise ValueError(f"ratio {value!r} has more than three decimals, which is what paths carry")
+        return values
+
+    @model_validator(mode="after")
+    def _something_to_screen(self) -> Experiment:
+        if not self.screening:
+            return self
+        if all(grid.is_control(name) for name in self.criteria) or not any(self.ratios):
+            raise ValueError("screening: there is no network to choose, the grid has controls or ratio 0 only")
+        if self.protocols != (protocols.ONE_SHOT,) or self.scratch_budget != "equal_epochs":
+            raise ValueError(
+                f"screening shortens {protocols.ONE_SHOT} with equal_epochs, not {', '.join(self.protocols)} with "
+                f"{self.scratch_budget}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _own_images(self) -> Experiment:
+        foreign = [name for name in self.criteria if grid.parse_source(name)[1] is not None]
+        alternating = [name for name in self.protocols if protocols.alternates(name)]
+        if foreign and alternating:
+            raise ValueError(
+                f"protocol {alternating[0]!r} measures networks on the images that they train on: "
+                f"criterion {foreign[0]!r} asks for others"
+            )
+        return self
+
+
+class Config(_Model):
+    """The whole of ``config.yaml``."""
+
+    targets: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """The experiments that a bare ``snakemake`` makes."""
+    tolerance: Annotated[float, Field(ge=0, le=100)] = 2.0
+    """How many points of accuracy a smaller network may cost."""
+    datasets: dict[Name, Dataset]
+    backbones: dict[Name, Backbone]
+    recipes: dict[Name, Recipe]
+    experiments: dict[Name, Experiment]
+
+    def recipe(self, dataset: str, backbone: str) -> Recipe:
+        """The recipe that fine-tunes ``backbone`` on ``dataset``."""
+        name = self.datasets[dataset].recipe
+        return self.recipes[name if isinstance(name, str) else name[backbone]]
+
+    def recipe_for(self, dataset: str, backbone: str, protocol: str) -> dict[str, Any]:
+        """What of a recipe a cell depends on: the distillation only if it is distilled."""
+        unused = None if protocol == protocols.DISTILLED else {"distillation"}
+        return self.recipe(dataset, backbone).model_dump(exclude=unused)
+
+    def part(self, experiment: str) -> dict[str, dict[str, Any]]:
+        """What of the file an experiment depends on: section → name → entry, without what is not set."""
+        axes = self.experiments[experiment]
+        pretrainings = [self.backbones[name].pretrain for name in axes.backbones if self.backbones[name].pretrain]
+        used = {name: self.datasets[name].recipe for name in axes.datasets}
+        recipes = {
+            recipe if isinstance(recipe, str) else recipe[name] for recipe in used.values() for name in axes.backbones
+        }
+        foreign = {source for _, source in map(grid.parse_source, axes.criteria) if source is not None}
+        names = {
+            "experiments": {experiment},
+            "datasets": {*used, *foreign, *(pretraining.dataset for pretraining in pretrainings)},
+            "backbones": set(axes.backbones),
+            "recipes": recipes | {pretraining.recipe for pretraining in pretrainings},
+        }
+        unused = {"recipes": None if protocols.DISTILLED in axes.protocols else {"distillation"}}
+        return {
+            section: {
+                name: getattr(self, section)[name].model_dump(
+                    mode="json", exclude_none=True, exclude=unused.get(section)
+                )
+                for name in sorted(chosen)
+            }
+            for section, chosen in names.items()
+        }
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Config:
+        for target in self.targets:
+            _named(target, self.experiments, "experiment", "targets")
+        for name, dataset in self.datasets.items():
+            recipes = dataset.recipe.items() if isinstance(dataset.recipe, dict) else [(None, dataset.recipe)]
+            for backbone, recipe in recipes:
+                key = f"datasets.{name}.recipe"
+                if backbone is not None:
+                    _named(backbone, self.backbones, "backbone", key)
+                if recipe is not None:
+                    _named(recipe, self.recipes, "recipe", key)
+        for name, backbone in self.backbones.items():
+            if backbone.pretrain:
+                _named(backbone.pretrain.dataset, self.datasets, "dataset", f"backbones.{name}.pretrain.dataset")
+                _named(backbone.pretrain.recipe, self.recipes, "recipe", f"backbones.{name}.pretrain.recipe")
+        for name, experiment in self.experiments.items():
+            if name in RESERVED_TARGETS:
+                raise ValueError(f"experiments.{name}: the name is taken by a target of the workflow")
+            for backbone in experiment.backbones:
+                _named(backbone, self.backbones, "backbone", f"experiments.{name}.backbones")
+            for _, source in map(grid.parse_source, experiment.criteria):
+                if source is not None:
+                    _named(source, self.datasets, "dataset", f"experiments.{name}.criteria")
+            for dataset in experiment.datasets:
+                _named(dataset, self.datasets, "dataset", f"experiments.{name}.datasets")
+                recipe = self.datasets[dataset].recipe
+                known = experiment.backbones if isinstance(recipe, str) else recipe or {}
+                missing = [backbone for backbone in experiment.backbones if backbone not in known]
+                if missing:
+                    raise ValueError(
+                        f"datasets.{dataset}.recipe: missing for backbone {missing[0]!r}, "
+                        f"which experiments.{name} trains on it; allowed: {', '.join(sorted(self.recipes))}"
+                    )
+                for protocol, backbone in itertools.product(experiment.protocols, experiment.backbones):
+                    epochs = self.recipe(dataset, backbone).epochs
+                    if epochs < protocols.phase_count(protocol):
+                        raise ValueError(
+                            f"experiments.{name}.protocols: {protocol} needs {protocols.phase_count(protocol)} epochs "
+                            f"or more, the recipe of {backbone} on {dataset} has {epochs}"
+                        )
+        return self
+
+
+# Rules and targets whose names an experiment must not take.
+RESERVED_TARGETS = frozenset(
+    [
+        "all",
+        "download",
+        "decode",
+        "pretrain",
+        "import_backbone",
+        "measure",
+        "differentiate",
+        "score",
+        "mask",
+        "finetune",
+        "latency",
+        "screen",
+        "summarize",
+        "recommend",
+        "plot",
+        "write_report",
+        "export",
+        "export_cell",
+        "export_chosen",
+        "choose",
+        "retrain",
+    ]
+)
+
+
+def _named(value: str, defined: Mapping[str, Any], kind: str, key: str) -> None:
+    try:
+        _one_of(value, defined, kind)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+
+
+def load(raw: Mapping[str, Any]) -> Config:
+    """Check the parsed ``config.yaml``.
+
+    Raises
+    ------
+    InputError
+        One line a fault: the key, what was given, what is allowed.
+    """
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        faults = [_fault(fault) for fault in error.errors(include_url=False) if not _follows(fault, error)]
+        raise InputError("config.yaml:\n" + "\n".join(f"  {fault}" for fault in dict.fromkeys(faults))) from None
+
+
+def _follows(fault: Mapping[str, Any], error: ValidationError) -> bool:
+    """Whether a list counts as empty only because its one item is faulty, which another line says."""
+    place = fault["loc"]
+    return fault["type"] == "too_short" and any(
+        len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in error.errors()
+    )
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    # Pydantic puts the branches of a union and markers into the path of a key: neither is a key of the file.
+    keys = [
+        part for part in fault["loc"] if isinstance(part, int) or not part.startswith(("constrained-", "dict[", "str"))
+    ]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in keys).lstrip(".")
+    given = fault["input"]
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind == "value_error":
+        text = str(context["error"])
+    elif kind == "extra_forbidden":
+        allowed = _allowed_keys(keys[:-1])
+        near = difflib.get_close_matches(str(keys[-1]), allowed, 1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        text = f"unknown key{hint}; allowed: {', '.join(allowed)}"
+    elif kind == "missing":
+        text = "is missing"
+    elif kind == "literal_error":
+        text = f"{given!r} is not allowed; allowed: {context['expected']}"
+    elif kind == "too_short":
+        text = "is empty: the grid has no cell" if key.startswith("experiments") else "is empty"
+    elif kind == "string_pattern_mismatch":
+        text = f"{given!r} does not match {context['pattern']}"
+    else:
+        text = f"{fault['msg'][0].lower()}{fault['msg'][1:]}, given: {given!r}"
+    return f"{key}: {text}" if key else text
+
+
+def _allowed_keys(parents: list) -> list[str]:
+    """The keys that may stand below ``parents`` in the file."""
+    model: Any = Config
+    sections = {"datasets": Dataset, "backbones": Backbone, "recipes": Recipe, "experiments": Experiment}
+    if parents:
+        model = sections[parents[0]]
+    for part in parents[2:]:
+        nested = {
+            "augmentation": Augmentation,
+            "distillation": Distillation,
+            "split": Split,
+            "pretrain": Pretraining,
+            "urls": MirrorUrl,
+        }
+        model = nested.get(part, model)
+    return sorted(model.model_fields)

@@ -1,0 +1,184 @@
+"""Sensible settings for somebody's own images: the grid to run, and a recipe that fits the size of the data set."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from winnow.data.archives import SPLIT_FOLDERS, image_files
+from winnow.files import InputError
+from winnow.workflow.config import ARCHITECTURES, NAME, RESERVED_TARGETS, Config
+
+SPLIT = {"val": 0.2, "test": 0.2}
+IMAGE_SIZE = 224
+# A training of so many images in all, within these bounds, is what networks of this size take to settle.
+IMAGES_TO_SEE, EPOCHS = 60_000, (10, 60)
+BATCH_SIZES = (8, 16, 32, 64)
+# Of the step at the largest batch; smaller batches take smaller steps, in proportion.
+LEARNING_RATE, SMALL_NETWORK_LEARNING_RATE = 0.01, 0.08
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """What a folder looks like from outside: ``official`` is whether it brings its own split."""
+
+    classes: int
+    total: int
+    train: int
+    official: bool
+
+
+def survey(folder: Path) -> Images:
+    """Count a folder's images by name, without opening any.
+
+    Raises
+    ------
+    InputError
+        If there are none at ``class/image`` or ``train/class/image``, or there is one class only.
+    """
+    parts = [path.relative_to(folder).parts for path in image_files(folder)]
+    official = {"train", "test"} <= {place[0] for place in parts if len(place) > 2}
+    depth = 3 if official else 2
+    placed = [place for place in parts if len(place) >= depth and (not official or place[0] in SPLIT_FOLDERS)]
+    classes = {place[depth - 2] for place in placed}
+    if len(classes) < 2:
+        found = f"one class, {classes.pop()!r}" if classes else "no image in a folder of its class"
+        raise InputError(f"{folder} has {found}; needed: class/image or train/class/image, with two classes or more")
+    train = sum(place[0] == "train" for place in placed) if official else round(len(placed) * (1 - sum(SPLIT.values())))
+    return Images(len(classes), len(placed), train, official)
+
+
+def recipe(images: int, learning_rate: float) -> dict[str, Any]:
+    """How to fine-tune on so many training images.
+
+    Parameters
+    ----------
+    images
+        Number of training images.
+    learning_rate
+        Of a batch of 64.
+
+    Returns
+    -------
+    dict
+        ``epochs``: about :data:`IMAGES_TO_SEE` images in all, within :data:`EPOCHS`. ``batch_size``: the largest that
+        leaves eight steps or more an epoch. ``learning_rate``: in proportion to the batch.
+    """
+    epochs = min(max(round(IMAGES_TO_SEE / images), EPOCHS[0]), EPOCHS[1])
+    batch_size = max((size for size in BATCH_SIZES if size * 8 <= images), default=BATCH_SIZES[0])
+    rate = learning_rate * batch_size / BATCH_SIZES[-1]
+    return {
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": float(f"{rate:.2g}"),
+        "warmup_epochs": max(1, math.floor(epochs / 30)),
+    }
+
+
+def name_of(folder: Path) -> str:
+    """A folder's name as a name of the configuration: ASCII letters, digits, hyphens and underscores."""
+    plain = unicodedata.normalize("NFKD", folder.resolve().name).encode("ascii", "ignore").decode()
+    words = re.sub(r"[^A-Za-z0-9_-]+", "_", plain).strip("_-")
+    return words if words[:1].isalpha() else f"images_{words}".rstrip("_")
+
+
+def configuration(
+    folder: Path, name: str, backbone: str, known: Config, image_size: int | None = None, quick: bool = False
+) -> str:
+    """The configuration of a grid on a folder of images, as YAML with a remark beside every choice.
+
+    Parameters
+    ----------
+    folder
+        ``class/image`` or ``train/class/image``, …
+    name
+        Of the new data set, recipe and experiment.
+    backbone
+        One of the configuration's, or a torchvision architecture, which is then taken with its ImageNet weights.
+    known
+        The configuration that this one is laid over.
+    image_size
+        Side of what the network sees, in pixels; None for what the backbone was made for.
+    quick
+        Whether short trainings choose which networks are trained in full.
+
+    Raises
+    ------
+    InputError
+        If the name is taken, or the backbone or the folder is of no use; the message says what is allowed.
+    """
+    if not re.fullmatch(NAME, name):
+        raise InputError(
+            f"the name {name!r} is none for a data set: a letter, then letters, digits, hyphens, underscores"
+        )
+    if name in {*known.datasets, *known.recipes, *known.experiments, *RESERVED_TARGETS}:
+        raise InputError(f"the name {name!r} is taken in config.yaml; give another with --name")
+    if backbone not in known.backbones and backbone not in ARCHITECTURES:
+        allowed = ", ".join(sorted({*known.backbones, *ARCHITECTURES}))
+        raise InputError(f"unknown backbone {backbone!r}; allowed: {allowed}")
+    found = survey(folder)
+    entry = known.backbones.get(backbone)
+    small = entry.pretrain if entry else None
+    size = image_size or (known.datasets[small.dataset].image_size if small else IMAGE_SIZE)
+    # As ImageNet's 256 to its 224: room for the random crops.
+    store_size = size if small else round(size * 8 / 7)
+    training = recipe(found.train, SMALL_NETWORK_LEARNING_RATE if small else LEARNING_RATE)
+    split = "" if found.official else f"\n    split: {_flow(SPLIT)} # shares of each class; the rest is for training"
+    new_backbone = (
+        ""
+        if entry
+        else f"""
+backbones:
+  {backbone}:
+    architecture: {backbone}
+    weights: IMAGENET1K_V1
+    head: classifier # torchvision's; or gap: global average pooling and one linear layer
+"""
+    )
+    scale = [0.8, 1.0] if small else [0.35, 1.0]
+    return f"""\
+# {found.total} images of {found.classes} classes, about {found.train} of them to train on. Laid over config.yaml:
+# change what you like, run the same command again, and just what depends on it is computed anew.
+
+datasets:
+  {name}:
+    source: folder
+    path: {json.dumps(str(folder.resolve()), ensure_ascii=False)}
+    store_size: {store_size} # side of the stored squares, pixels
+    image_size: {size} # side of what the network sees{split}
+    recipe: {name}
+{new_backbone}
+recipes:
+  {name}: # for about {found.train} training images
+    epochs: {training["epochs"]} # about {IMAGES_TO_SEE:,} images in all, but {EPOCHS[0]} to {EPOCHS[1]} epochs
+    batch_size: {training["batch_size"]}
+    learning_rate: {training["learning_rate"]} # in proportion to the batch
+    weight_decay: 0.0005
+    warmup_epochs: {training["warmup_epochs"]}
+    augmentation: {_flow({"scale": scale, "flip": not small})} # flip: false where left and right differ, as in text
+
+experiments:
+  {name}:
+    datasets: [{name}]
+    backbones: [{backbone}]
+    criteria: [average_weight, mean_activation, apoz, random] # random is the control
+    scopes: [layer] # or global, or both
+    ratios: [0.2, 0.4, 0.6, 0.8] # share of the filters to remove
+    seeds: [0, 1, 2]
+    screening: {json.dumps(quick)} # true: short trainings choose which are trained in full; no controls then
+    latency: true # how fast each network is on this machine
+    models: drop # the one that is worth keeping is trained once more and exported
+
+tolerance: {known.tolerance:g} # how many points of accuracy a smaller network may cost
+"""
+
+
+def _flow(values: Mapping[str, Any]) -> str:
+    """A mapping as YAML on one line."""
+    return "{" + ", ".join(f"{key}: {json.dumps(value)}" for key, value in values.items()) + "}"

@@ -1,0 +1,208 @@
+"""The grid: an experiment's cells, which of them are one and the same, and where each thing lies.
+
+A cell is (dataset, backbone, criterion, scope, ratio, init, seed, protocol). Cells that must come out equal are one
+cell:
+
+* ratio 0 is the unpruned baseline, whatever the criterion, scope and protocol: criterion ``unpruned``, scope ``none``;
+  only ``short_N`` has its own, since it is trained for less;
+* random weights tell nothing, trained or not, about which filters matter: protocols that train before they prune are
+  ``one_shot`` to them;
+* a criterion with the statistics of the cell's own data set, ``apoz@digits`` on digits, is the plain criterion;
+* by layer, every criterion keeps the same number of filters a layer, and random weights forget which ones, so these
+  cells are one whatever the criterion: criterion ``any``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from winnow.training import protocols
+from winnow.training.protocols import EQUAL_FLOPS, ONE_SHOT
+
+UNPRUNED = "unpruned"
+NO_SCOPE = "none"
+ANY = "any"
+RANDOM = "random"
+# What the names of controls are made with: reversed_apoz removes the best first; apoz@flowers102 is apoz on the images
+# of flowers102, whatever the cell's data set.
+REVERSED = "reversed_"
+FOREIGN = "@"
+
+
+@dataclasses.dataclass(frozen=True, order=True, slots=True)
+class Cell:
+    """One network to fine-tune and judge. ``ratio`` is the requested share of filters to remove, in [0, 1)."""
+
+    dataset: str
+    backbone: str
+    criterion: str
+    scope: str
+    ratio: float
+    round_to: int | None
+    init: str
+    seed: int
+    protocol: str = ONE_SHOT
+
+    @property
+    def mask_criterion(self) -> str:
+        """The criterion as a path component: the control ``random`` draws one mask a seed."""
+        return f"{RANDOM}~{self.seed}" if self.criterion == RANDOM else self.criterion
+
+    @property
+    def ratio_text(self) -> str:
+        """The ratio as a path component: three decimals, and ``~16`` where kept counts are rounded to 16."""
+        return f"{self.ratio:.3f}" + (f"~{self.round_to}" if self.round_to else "")
+
+    @property
+    def init_text(self) -> str:
+        """Init and protocol as a path component: ``inherited``, ``inherited~iterative_3``."""
+        return self.init + (f"~{self.protocol}" if self.protocol != ONE_SHOT else "")
+
+    @property
+    def alternates(self) -> bool:
+        """Whether the cell prunes what it has trained, and so makes its mask itself."""
+        return protocols.alternates(self.protocol)
+
+    @property
+    def mask(self) -> str | None:
+        """Path of the cell's mask below ``results/masks/``; None for the unpruned, and where the cell makes its own."""
+        if self.criterion == UNPRUNED or self.alternates:
+            return None
+        return f"{self.dataset}/{self.backbone}/{self.mask_criterion}/{self.scope}/{self.ratio_text}.parquet"
+
+    @property
+    def path(self) -> str:
+        """The cell's folder below ``results/cells/``."""
+        mask = f"{self.mask_criterion}/{self.scope}/{self.ratio_text}"
+        return f"{self.dataset}/{self.backbone}/{mask}/{self.init_text}/{self.seed}"
+
+    @property
+    def latency(self) -> str | None:
+        """Path, below ``results/latency/``, of the latency of a network of the cell's widths.
+
+        By layer the widths are the same whatever the criterion and protocol: the mask of ``any`` stands for all.
+        Elsewhere nobody knows them before a cell that makes its own mask has finished: None.
+        """
+        if self.alternates and self.scope != "layer":
+            return None
+        criterion = ANY if self.scope == "layer" else self.mask_criterion
+        return f"{self.dataset}/{self.backbone}/{criterion}/{self.scope}/{self.ratio_text}.json"
+
+    @property
+    def baseline(self) -> Cell:
+        """The unpruned network with inherited weights, fine-tuned with the same recipe, budget and seed."""
+        return canonical(dataclasses.replace(self, ratio=0.0, init="inherited"))
+
+
+def is_control(criterion: str) -> bool:
+    """Whether a criterion is there to be beaten, not chosen: random, reversed, or on another data set's images."""
+    return criterion == RANDOM or criterion.startswith(REVERSED) or FOREIGN in criterion
+
+
+def parse_source(criterion: str) -> tuple[str, str | None]:
+    """Part ``apoz@flowers102`` into the criterion and the data set whose statistics it takes; None: the cell's own."""
+    name, at, dataset = criterion.partition(FOREIGN)
+    return name, dataset if at else None
+
+
+def canonical(cell: Cell) -> Cell:
+    """The one cell that stands for all that must come out equal to ``cell``."""
+    if cell.ratio == 0:
+        protocol = cell.protocol if protocols.is_short(cell.protocol) else ONE_SHOT
+        return dataclasses.replace(cell, criterion=UNPRUNED, scope=NO_SCOPE, round_to=None, protocol=protocol)
+    if cell.alternates if cell.init == "random" else cell.protocol == EQUAL_FLOPS:
+        cell = dataclasses.replace(cell, protocol=ONE_SHOT)
+    name, source = parse_source(cell.criterion)
+    if source == cell.dataset:
+        cell = dataclasses.replace(cell, criterion=name)
+    if cell.init == "random" and cell.scope == "layer":
+        return dataclasses.replace(cell, criterion=ANY)
+    return cell
+
+
+def cells(experiment: Mapping[str, Any]) -> list[Cell]:
+    """An experiment's cells, canonical, without repetition, baselines first.
+
+    Parameters
+    ----------
+    experiment
+        The grid's axes as in ``config.yaml``: ``datasets``, ``backbones``, ``criteria``, ``scopes``, ``ratios``,
+        ``inits``, ``seeds`` and, optionally, ``protocols``, ``scratch_budget`` and ``round_to``. The baselines belong
+        to every grid, asked for or not.
+    """
+    axes = ("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "seeds")
+    values = [*(experiment[axis] for axis in axes), experiment.get("protocols", (ONE_SHOT,))]
+    round_to = experiment.get("round_to")
+    grid = [
+        canonical(Cell(dataset, backbone, criterion, scope, ratio, round_to, init, seed, protocol))
+        for dataset, backbone, criterion, scope, ratio, init, seed, protocol in itertools.product(*values)
+    ]
+    if experiment.get("scratch_budget") == EQUAL_FLOPS:
+        grid = [
+            canonical(dataclasses.replace(cell, protocol=EQUAL_FLOPS))
+            if (cell.init, cell.protocol) == ("random", ONE_SHOT)
+            else cell
+            for cell in grid
+        ]
+    baselines = {cell.baseline: None for cell in grid}
+    return list(baselines | dict.fromkeys(grid))
+
+
+def latencies(experiment: Mapping[str, Any], among: Iterable[Cell]) -> list[str]:
+    """The files of an experiment's latencies below ``results/latency/``; none unless its ``latency`` is set.
+
+    ``among`` are its cells: all of :func:`cells`, or those that screening has left.
+
+    The control's widths differ by seed globally, though hardly: its first seed stands for all.
+    """
+    if not experiment.get("latency"):
+        return []
+    first = min(experiment["seeds"])
+    return list(dict.fromkeys(cell.latency for cell in among if cell.seed == first and cell.latency))
+
+
+def parse_ratio(text: str) -> tuple[float, int | None]:
+    """Read the path component that :attr:`Cell.ratio_text` writes: ratio and ``round_to``."""
+    ratio, _, round_to = text.partition("~")
+    return float(ratio), int(round_to) if round_to else None
+
+
+def parse_criterion(text: str) -> tuple[str, int | None]:
+    """Read the path component that :attr:`Cell.mask_criterion` writes: criterion and, for ``random``, its seed."""
+    criterion, _, seed = text.partition("~")
+    return criterion, int(seed) if seed else None
+
+
+def parse_init(text: str) -> tuple[str, str]:
+    """Read the path component that :attr:`Cell.init_text` writes: init and protocol."""
+    init, _, protocol = text.partition("~")
+    return init, protocol or ONE_SHOT
+
+
+def parse_path(path: str) -> Cell:
+    """Read the folder that :attr:`Cell.path` writes.
+
+    Raises
+    ------
+    ValueError
+        If no cell has such a path.
+    """
+    dataset, backbone, criterion, scope, ratio, start, seed = path.split("/")
+    init, protocol = parse_init(start)
+    cell = Cell(dataset, backbone, parse_criterion(criterion)[0], scope, *parse_ratio(ratio), init, int(seed), protocol)
+    if cell.path != path:
+        raise ValueError(f"{path!r} is no cell's path")
+    return cell
+
+
+def union(experiments: Iterable[Mapping[str, Any]]) -> dict[Cell, bool]:
+    """All cells of several experiments, each once: cell → whether one of them keeps its model."""
+    found: dict[Cell, bool] = {}
+    for experiment in experiments:
+        keep = experiment["models"] == "keep"
+        for cell in cells(experiment):
+            found[cell] = found.get(cell, False) or keep
+    return found
