@@ -7,6 +7,7 @@ lie elsewhere than by hand, where naming the folder is enough.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -70,7 +71,7 @@ def results(text: str) -> Path:
     if not path.is_file():
         return path
     parts = path.parts
-    ends = [place for place, pair in enumerate(zip(parts, parts[1:]), 1) if pair == ("results", "cells")]
+    ends = [place for place, pair in enumerate(itertools.pairwise(parts), 1) if pair == ("results", "cells")]
     if not ends:
         raise argparse.ArgumentTypeError(f"{text} is no folder, and no file below results/cells/")
     return Path(*parts[: ends[-1]])
