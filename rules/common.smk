@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from shlex import quote
 
-SCRIPTS = Path(workflow.basedir) / "scripts"
+SCRIPTS = Path(workflow.current_basedir).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
