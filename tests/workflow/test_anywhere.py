@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -140,3 +142,72 @@ def account(checkout: Checkout) -> str:
     """Snakemake's account of the one run that was made here."""
     (log,) = (checkout.path / ".snakemake" / "log").glob("*.log")
     return log.read_text()
+
+
+# The contract by file. Snakemake compares the content of small files only; what is larger than this here stands for the
+# stores, weights and tables that are larger than its own limit in earnest. Of what is larger, a small file has the digest.
+LIMIT = 8_000  # bytes
+LARGE = ("images.npy", "index.parquet", ".safetensors", "channels.parquet", "predictions.parquet", "figures")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A job of a finished run, as Snakemake's account has it."""
+
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def jobs_of(text: str) -> list[Job]:
+    """The jobs of a run with their files, the last account of each; target rules have no output."""
+    found = {}
+    for block in re.split(r"\n(?=\[)|\n\n", text):
+        names = jobs(block)
+        if names:
+            files = {
+                key: tuple(listed[1].split(", "))
+                if (listed := re.search(rf"^    {key}: (.*)$", block, re.MULTILINE))
+                else ()
+                for key in ("input", "output")
+            }
+            found[min(names)] = Job(min(names), files["input"], files["output"])
+    return list(found.values())
+
+
+class TestByFile:
+    """What runs after each declared input of each rule was touched, copied, deleted or edited."""
+
+    @pytest.fixture(scope="class")
+    def made(self, whole) -> list[Job]:
+        return jobs_of(account(whole))
+
+    @pytest.fixture(scope="class")
+    def inputs(self, made) -> list[str]:
+        """One file for each input of each rule: of those that differ in their wildcards only the first."""
+        kinds = {}
+        for job in made:
+            for file in job.inputs:
+                parts = Path(file).parts
+                kinds.setdefault((job.name.split()[0], parts[1], len(parts), parts[-1]), file)
+        return list(dict.fromkeys(kinds.values()))
+
+    @pytest.fixture
+    def copied(self, whole, tmp_path) -> Checkout:
+        return whole.copy(tmp_path / "checkout")
+
+    def planned(self, checkout: Checkout) -> set[str]:
+        return jobs(checkout.snakemake("-n", "all", "export", "--max-checksum-file-size", str(LIMIT)))
+
+    def test_the_large_files_are_above_the_limit_and_the_others_below(self, whole, inputs):
+        sizes = {file: (whole.path / file).stat().st_size for file in inputs if not (whole.path / file).is_dir()}
+        assert {file for file, size in sizes.items() if size > LIMIT} <= {f for f in sizes if f.endswith(LARGE)}
+        assert any(size > LIMIT for file, size in sizes.items() if file.endswith("images.npy"))
+
+    def test_touched_and_copied_files_run_nothing(self, copied):
+        for path in (copied.path / "results").rglob("*"):
+            os.utime(path)
+        assert self.planned(copied) == set()
+        (copied.path / "results").rename(copied.path / "old")
+        shutil.copytree(copied.path / "old", copied.path / "results", copy_function=shutil.copy)
+        assert self.planned(copied) == set()
