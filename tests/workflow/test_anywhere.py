@@ -7,7 +7,7 @@ import dataclasses
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -144,10 +144,9 @@ def account(checkout: Checkout) -> str:
     return log.read_text()
 
 
-# The contract by file. Snakemake compares the content of small files only; what is larger than this here stands for the
-# stores, weights and tables that are larger than its own limit in earnest. Of what is larger, a small file has the digest.
-LIMIT = 8_000  # bytes
-LARGE = ("images.npy", "index.parquet", ".safetensors", "channels.parquet", "predictions.parquet", "figures")
+# The contract by file. Snakemake compares the content of small files only. What is larger than this stands for stores,
+# weights and tables that are larger than its own limit in earnest: a small file beside each has its digest.
+LIMIT = 20_000  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,55 +158,129 @@ class Job:
     outputs: tuple[str, ...]
 
 
-def jobs_of(text: str) -> list[Job]:
+def jobs_of(text: str) -> dict[str, Job]:
     """The jobs of a run with their files, the last account of each; target rules have no output."""
     found = {}
     for block in re.split(r"\n(?=\[)|\n\n", text):
-        names = jobs(block)
-        if names:
-            files = {
-                key: tuple(listed[1].split(", "))
-                if (listed := re.search(rf"^    {key}: (.*)$", block, re.MULTILINE))
-                else ()
-                for key in ("input", "output")
-            }
-            found[min(names)] = Job(min(names), files["input"], files["output"])
-    return list(found.values())
+        rule = re.search(r"^(?:local)?(?:rule|checkpoint) (\w+):$", block, re.MULTILINE)
+        if rule:
+            files = dict(re.findall(r"^    (input|output): (.*)$", block, re.MULTILINE))
+            name = min(jobs(block), default=rule[1])
+            inputs, outputs = (tuple(filter(None, files.get(key, "").split(", "))) for key in ("input", "output"))
+            found[name] = Job(name, inputs, outputs)
+    return found
+
+
+# Inputs of which only the digest counts, which another input has.
+ANCIENT = (".npy", ".npz", ".safetensors", "index.parquet", "channels.parquet", "predictions.parquet", "figures")
+
+
+@pytest.fixture(scope="module")
+def made(whole) -> dict[str, Job]:
+    return jobs_of(account(whole))
+
+
+def kinds(made: dict[str, Job]) -> list[str]:
+    """A file for each input of each rule: of those that differ in their names only the first."""
+    found = {}
+    for job in made.values():
+        for file in job.inputs if job.outputs else ():
+            parts = Path(file).parts
+            # Of scores, masks and latencies the names are wildcards.
+            name = Path(file).suffix if parts[1] in ("scores", "masks", "latency") else parts[-1]
+            found.setdefault((job.name.split()[0], parts[1], len(parts), name), file)
+    return list(dict.fromkeys(found.values()))
+
+
+def following(made: dict[str, Job], changed: set[str]) -> set[str]:
+    """The jobs that read one of the files, and those that read what these make, and so on."""
+    ran: set[str] = set()
+    while True:
+        more = {
+            job.name
+            for job in made.values()
+            if job.outputs and job.name not in ran and any(f in changed and not f.endswith(ANCIENT) for f in job.inputs)
+        }
+        if not more:
+            return ran
+        ran |= more
+        changed = changed | {file for name in more for file in made[name].outputs}
 
 
 class TestByFile:
     """What runs after each declared input of each rule was touched, copied, deleted or edited."""
 
     @pytest.fixture(scope="class")
-    def made(self, whole) -> list[Job]:
-        return jobs_of(account(whole))
-
-    @pytest.fixture(scope="class")
-    def inputs(self, made) -> list[str]:
-        """One file for each input of each rule: of those that differ in their wildcards only the first."""
-        kinds = {}
-        for job in made:
-            for file in job.inputs:
-                parts = Path(file).parts
-                kinds.setdefault((job.name.split()[0], parts[1], len(parts), parts[-1]), file)
-        return list(dict.fromkeys(kinds.values()))
-
-    @pytest.fixture
-    def copied(self, whole, tmp_path) -> Checkout:
-        return whole.copy(tmp_path / "checkout")
+    def copied(self, whole, tmp_path_factory) -> Checkout:
+        """Every test leaves it as it was."""
+        return whole.copy(tmp_path_factory.mktemp("by_file") / "checkout")
 
     def planned(self, checkout: Checkout) -> set[str]:
         return jobs(checkout.snakemake("-n", "all", "export", "--max-checksum-file-size", str(LIMIT)))
 
-    def test_the_large_files_are_above_the_limit_and_the_others_below(self, whole, inputs):
-        sizes = {file: (whole.path / file).stat().st_size for file in inputs if not (whole.path / file).is_dir()}
-        assert {file for file, size in sizes.items() if size > LIMIT} <= {f for f in sizes if f.endswith(LARGE)}
-        assert any(size > LIMIT for file, size in sizes.items() if file.endswith("images.npy"))
+    def test_the_bulky_files_are_above_the_limit(self, whole, made):
+        bulky = {file for file in kinds(made) if file.endswith((".npy", ".npz", ".safetensors"))}
+        assert {Path(file).name for file in bulky} >= {"images.npy", "weights.safetensors", "model.safetensors"}
+        assert all((whole.path / file).stat().st_size > LIMIT for file in bulky)
 
     def test_touched_and_copied_files_run_nothing(self, copied):
-        for path in (copied.path / "results").rglob("*"):
+        results, kept = copied.path / "results", copied.path / "kept"
+        results.rename(kept)
+        shutil.copytree(kept, results, copy_function=shutil.copy2)
+        for path in results.rglob("*"):
             os.utime(path)
         assert self.planned(copied) == set()
-        (copied.path / "results").rename(copied.path / "old")
-        shutil.copytree(copied.path / "old", copied.path / "results", copy_function=shutil.copy)
+        shutil.rmtree(results)
+        shutil.copytree(kept, results, copy_function=shutil.copy)
         assert self.planned(copied) == set()
+        shutil.rmtree(results)
+        kept.rename(results)
+
+    def test_an_edited_file_runs_what_reads_it_and_no_digest_says_otherwise(self, copied, made):
+        table, expected = {}, {}
+        for file in kinds(made):
+            path = copied.path / file
+            if path.is_dir() or file.endswith(ANCIENT):
+                continue
+            before, content = path.stat(), path.read_bytes()
+            path.write_bytes(content + b"\n")
+            table[file], expected[file] = self.planned(copied), following(made, {file})
+            path.write_bytes(content)
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert table == expected
+        assert all(expected.values())
+
+    def test_edited_bulky_files_run_nothing_since_each_program_notices(self, copied, made):
+        files = [file for file in kinds(made) if file.endswith(ANCIENT) and not (copied.path / file).is_dir()]
+        before = {file: ((copied.path / file).stat(), (copied.path / file).read_bytes()) for file in files}
+        for file, (_, content) in before.items():
+            (copied.path / file).write_bytes(content + b"\n")
+        assert self.planned(copied) == set()
+        for file, (stat, content) in before.items():
+            (copied.path / file).write_bytes(content)
+            os.utime(copied.path / file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    def test_a_deleted_file_is_made_again_where_it_is_asked_for(self, copied, made):
+        asked = {file for job in made.values() if not job.outputs for file in job.inputs}
+        # What decides which jobs there are is asked for, too.
+        asked |= {f for job in made.values() for f in job.outputs if "/screening/" in f or f.endswith("chosen.json")}
+        away = copied.path / "away"
+        steps = [file for file in kinds(made) if file not in asked]
+        away.mkdir()
+        for number, file in enumerate(steps):
+            (copied.path / file).rename(away / str(number))
+        assert self.planned(copied) == set()
+        for number, file in enumerate(steps):
+            (away / str(number)).rename(copied.path / file)
+        away.rmdir()
+        table, expected = {}, {}
+        for file in sorted({min((f for f in asked if Path(f).name == name), key=len) for name in names(asked)}):
+            (maker,) = (job for job in made.values() if file in job.outputs)
+            (copied.path / file).rename(away)
+            table[file], expected[file] = self.planned(copied), {maker.name} | following(made, set(maker.outputs))
+            away.rename(copied.path / file)
+        assert table == expected
+
+
+def names(files: Iterable[str]) -> set[str]:
+    return {Path(file).name for file in files}
