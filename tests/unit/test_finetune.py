@@ -14,7 +14,7 @@ import winnow
 from winnow import tables
 from winnow.data.images import Images
 from winnow.data.store import Entry, Store, write_store
-from winnow.files import InputError, canonical_json, read_json
+from winnow.files import InputError, canonical_json, file_digest, read_json
 from winnow.importance import masks
 from winnow.networks import backbones, models
 from winnow.training import loop
@@ -348,8 +348,10 @@ def test_budgets_are_of_epochs_or_of_operations(inputs, tmp_path):
 def test_pretraining_makes_weights_that_a_backbone_can_be_made_of(inputs, tmp_path):
     backbone = {"architecture": "vgg_digits", "head": "gap", "mean": [0.5] * 3, "std": [0.5] * 3}
     spec = {"backbone": backbone, "recipe": RECIPE, "seed": 1, "code": "0"}
-    programs.run("pretrain", spec, "--dataset", inputs / "store", "--output", tmp_path / "w.safetensors")
-    imported(tmp_path / "net", tmp_path / "w.safetensors", weights=None)
+    programs.run("pretrain", spec, "--dataset", inputs / "store", "--output", tmp_path / "made")
+    weights = tmp_path / "made" / "pretrained.safetensors"
+    assert read_json(weights.with_suffix(".json"))["weights_sha256"] == file_digest(weights)
+    imported(tmp_path / "net", weights, weights=None)
     loaded = backbones.load(tmp_path / "net")
     assert loaded.manifest["classes"] == 3
     assert loaded.network()(torch.zeros(1, 3, 8, 8)).shape == (1, 3)
