@@ -22,8 +22,9 @@ from winnow import cli, tables
 from winnow.files import InputError
 from winnow.importance import masks, scores
 from winnow.networks import backbones, surgery
-from winnow.training import cells, loop, protocols
+from winnow.training import cells, judging, loop, protocols
 from winnow.training.phases import Before, measured
+from winnow.training.precision import precision_for
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -49,7 +50,7 @@ def main(arguments: argparse.Namespace) -> None:
     def attempt(micro_batch: int) -> cells.Outcome:
         # One precision for all phases: that of the network at its largest.
         unpruned = backbones.build(manifest["architecture"], manifest["head"], classes)
-        precision = loop.precision_for(recipe["precision"], device, surgery.cost(unpruned, size)[1])
+        precision = precision_for(recipe["precision"], device, surgery.cost(unpruned, size)[1])
         checkpoint = bench.checkpoint(precision, arguments.scores)
         written = checkpoint.read()
         if written:
@@ -84,7 +85,7 @@ def main(arguments: argparse.Namespace) -> None:
                 )
                 trained = before.added_to(trained)
                 bench.clock.lap("train")
-        except loop.Diverged as divergence:
+        except judging.Diverged as divergence:
             trained, reason = None, str(divergence)
         kept = np.ones(backbone.units, dtype=bool) if before.kept is None else before.kept
         rank = np.full(backbone.units, -1) if before.rank is None else before.rank.numpy()

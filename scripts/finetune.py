@@ -17,7 +17,8 @@ import torch
 from winnow import cli
 from winnow.files import InputError, read_json
 from winnow.networks import backbones, models, surgery
-from winnow.training import cells, loop, protocols
+from winnow.training import cells, distillation, judging, loop, protocols
+from winnow.training.precision import precision_for
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -29,7 +30,7 @@ def main(arguments: argparse.Namespace) -> None:
     def attempt(micro_batch: int) -> cells.Outcome:
         network = backbones.pruned(bench.backbone, keep, classes, cell["init"], cell["seed"]).to(device)
         params, macs = surgery.cost(network, size)
-        precision = loop.precision_for(spec["recipe"]["precision"], device, macs)
+        precision = precision_for(spec["recipe"]["precision"], device, macs)
         recipe = spec["recipe"]
         if cell["protocol"] != protocols.ONE_SHOT:
             unpruned = backbones.build(*(bench.backbone.manifest[key] for key in ("architecture", "head")), classes)
@@ -39,13 +40,13 @@ def main(arguments: argparse.Namespace) -> None:
         trained, reason, teacher = None, None, None
         try:
             if cell["protocol"] == protocols.DISTILLED:
-                teacher = loop.Teacher(teaching(arguments.teacher, bench), **recipe["distillation"])
+                teacher = distillation.Teacher(teaching(arguments.teacher, bench), **recipe["distillation"])
             bench.clock.lap("load")
             trained = loop.train(
                 *(network, bench.images, *bench.rows(), recipe, cell["seed"], precision, micro_batch, checkpoint),
                 teacher=teacher,
             )
-        except loop.Diverged as divergence:
+        except judging.Diverged as divergence:
             reason = str(divergence)
         return cells.Outcome(network, params, macs, precision, requested, achieved, trained, reason)
 
@@ -65,7 +66,7 @@ def teaching(path: Path | None, bench: cells.Bench) -> torch.nn.Module:
     if path is None:
         raise InputError("a distilled cell learns from the unpruned baseline: give one of its files with --teacher")
     if read_json(path.parent / "metrics.json")["status"] == "diverged":
-        raise loop.Diverged("the training of its teacher, the unpruned baseline, diverged")
+        raise judging.Diverged("the training of its teacher, the unpruned baseline, diverged")
     network, description = models.load(path.parent, bench.lease.device)
     if description["classes"] != bench.store.classes:
         raise InputError(f"the network in {path.parent} knows other classes than {bench.arguments.dataset}")

@@ -15,7 +15,7 @@ from winnow.importance import scores
 from winnow.importance.criteria import CRITERIA
 from winnow.importance.masks import mask, removals
 from winnow.networks import backbones, models, surgery
-from winnow.training import loop
+from winnow.training import checkpoints, loop
 from winnow.training.loop import learning_rate
 
 from . import programs
@@ -177,7 +177,7 @@ class Killed(BaseException):
 
 
 def mortal(monkeypatch, after):
-    write, left = loop.Checkpoint.write, [after]
+    write, left = checkpoints.Checkpoint.write, [after]
 
     def counted(self, *arguments):
         write(self, *arguments)
@@ -185,7 +185,7 @@ def mortal(monkeypatch, after):
         if left[0] == 0:
             raise Killed
 
-    monkeypatch.setattr(loop.Checkpoint, "write", counted)
+    monkeypatch.setattr(checkpoints.Checkpoint, "write", counted)
     return write
 
 
@@ -200,7 +200,7 @@ def test_a_cell_killed_at_any_step_goes_on_and_ends_bit_for_bit_the_same(made, t
         with pytest.raises(Killed):
             trained(made, output, protocol, seconds=0)
         assert not (output / "metrics.json").exists()
-        monkeypatch.setattr(loop.Checkpoint, "write", write)
+        monkeypatch.setattr(checkpoints.Checkpoint, "write", write)
         resumed = trained(made, output, protocol)
         assert resumed["resumed"] == 1
         assert comparable(resumed) == comparable(reference)
@@ -210,14 +210,14 @@ def test_a_cell_killed_at_any_step_goes_on_and_ends_bit_for_bit_the_same(made, t
     # There is no further checkpoint: the count above is all of them.
     write = mortal(monkeypatch, writes + 1)
     trained(made, tmp_path / "whole", protocol, seconds=0)
-    monkeypatch.setattr(loop.Checkpoint, "write", write)
+    monkeypatch.setattr(checkpoints.Checkpoint, "write", write)
 
 
 def test_phases_that_have_ended_are_not_run_again(made, tmp_path, monkeypatch):
     write = mortal(monkeypatch, 2)
     with pytest.raises(Killed):
         trained(made, tmp_path, "fine_tune_first")  # no checkpoint is due but those at the phases' beginnings
-    monkeypatch.setattr(loop.Checkpoint, "write", write)
+    monkeypatch.setattr(checkpoints.Checkpoint, "write", write)
     epochs = []
     monkeypatch.setattr(loop, "require_finite", lambda loss, what, when: epochs.append(when))
     trained(made, tmp_path, "fine_tune_first")
@@ -234,7 +234,7 @@ def test_a_process_that_is_killed_and_told_to_end_ends_with_the_same_files(made,
     command = [sys.executable, programs.SCRIPTS / "alternate.py", "--spec", canonical_json(spec), *arguments]
     checkpoint = tmp_path / "b" / "checkpoint.pt"
     assert programs.signalled(command, checkpoint, signal.SIGKILL) == -signal.SIGKILL
-    assert programs.signalled(command, checkpoint, signal.SIGTERM) == loop.TERMINATED
+    assert programs.signalled(command, checkpoint, signal.SIGTERM) == checkpoints.TERMINATED
     resumed = trained(made, tmp_path / "b", "iterative_3", recipe=recipe)
     assert resumed["resumed"] == 2
     assert comparable(resumed) == comparable(reference)

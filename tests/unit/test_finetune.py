@@ -17,7 +17,7 @@ from winnow.data.store import Entry, Store, write_store
 from winnow.files import InputError, canonical_json, read_json
 from winnow.importance import masks
 from winnow.networks import backbones, models
-from winnow.training import loop
+from winnow.training import checkpoints, judging, loop
 
 from . import programs
 from .test_backbones import imported
@@ -124,7 +124,7 @@ def test_a_cell_has_metrics_history_predictions_and_a_model(inputs, tmp_path):
         description["mean"],
         description["std"],
     )
-    judged = loop.evaluate(network, images, store.rows("test"), "fp32")
+    judged = judging.evaluate(network, images, store.rows("test"), "fp32")
     assert judged.predicted.tolist() == [row["predicted"] for row in predictions]
     assert description["classes"] == store.classes
     assert metrics["params"] == sum(parameter.numel() for parameter in network.parameters())
@@ -228,7 +228,7 @@ def test_out_of_memory_runs_once_more_with_half_the_images_a_pass(inputs, tmp_pa
 
 def test_a_killed_cell_goes_on_and_ends_with_the_same_metrics(inputs, tmp_path, monkeypatch):
     reference = finetuned(inputs, tmp_path / "a")
-    write = loop.Checkpoint.write
+    write = checkpoints.Checkpoint.write
 
     class Killed(BaseException):
         pass
@@ -237,11 +237,11 @@ def test_a_killed_cell_goes_on_and_ends_with_the_same_metrics(inputs, tmp_path, 
         write(self, *arguments)
         raise Killed
 
-    monkeypatch.setattr(loop.Checkpoint, "write", mortal)
+    monkeypatch.setattr(checkpoints.Checkpoint, "write", mortal)
     with pytest.raises(Killed):
         finetuned(inputs, tmp_path / "b", checkpoint_seconds=0)
     assert not (tmp_path / "b" / "metrics.json").exists()
-    monkeypatch.setattr(loop.Checkpoint, "write", write)
+    monkeypatch.setattr(checkpoints.Checkpoint, "write", write)
     resumed = finetuned(inputs, tmp_path / "b")
     assert resumed["resumed"] == 1
     assert not (tmp_path / "b" / "checkpoint.pt").exists()
@@ -258,7 +258,7 @@ def test_a_process_that_is_killed_and_told_to_end_ends_with_the_same_files(input
     spec, *arguments = job(inputs, tmp_path / "b", recipe=recipe, checkpoint_seconds=0.1)
     command = [sys.executable, programs.SCRIPTS / "finetune.py", "--spec", canonical_json(spec), *arguments]
     checkpoint = tmp_path / "b" / "checkpoint.pt"
-    for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, loop.TERMINATED)):
+    for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, checkpoints.TERMINATED)):
         assert programs.signalled(command, checkpoint, number) == status
         assert not (tmp_path / "b" / "metrics.json").exists()
     resumed = finetuned(inputs, tmp_path / "b", recipe=recipe)
@@ -269,11 +269,13 @@ def test_a_process_that_is_killed_and_told_to_end_ends_with_the_same_files(input
 
 
 def test_a_checkpoint_of_another_mask_is_not_taken_up(inputs, tmp_path, monkeypatch):
-    write = loop.Checkpoint.write
-    monkeypatch.setattr(loop.Checkpoint, "write", lambda self, *a: (write(self, *a), exec("raise SystemExit(9)")))
+    write = checkpoints.Checkpoint.write
+    monkeypatch.setattr(
+        checkpoints.Checkpoint, "write", lambda self, *a: (write(self, *a), exec("raise SystemExit(9)"))
+    )
     with pytest.raises(SystemExit):
         finetuned(inputs, tmp_path, checkpoint_seconds=0)
-    monkeypatch.setattr(loop.Checkpoint, "write", write)
+    monkeypatch.setattr(checkpoints.Checkpoint, "write", write)
     assert finetuned(inputs, tmp_path, mask=False)["resumed"] == 0
 
 

@@ -23,7 +23,7 @@ from winnow.files import canonical_json, file_digest, read_json, write_json
 from winnow.networks import backbones, models
 from winnow.runtime import devices
 from winnow.runtime.memory import kept
-from winnow.training import loop
+from winnow.training import checkpoints, judging, loop
 
 # Everything that these say of a mask, a backbone or a data set is in their digests: a checkpoint is of all of them.
 INPUTS = ("manifest.json", "channels.parquet")
@@ -72,13 +72,13 @@ class Bench:
         """The images to train on and those to choose the epoch with."""
         return self.store.rows("train"), self.store.rows("val")
 
-    def checkpoint(self, precision: str, *files: Path | None) -> loop.Checkpoint:
+    def checkpoint(self, precision: str, *files: Path | None) -> checkpoints.Checkpoint:
         """The cell's, which is of the spec, the inputs, among them ``files``, and the precision."""
         arguments = self.arguments
         inputs = [arguments.backbone / name for name in INPUTS] + [path for path in files if path]
         digests = [read_json(arguments.dataset / "manifest.json")["images_sha256"], *map(file_digest, inputs)]
         key = canonical_json({"spec": arguments.spec, "inputs": digests, "precision": precision})
-        return loop.Checkpoint(arguments.output / "checkpoint.pt", key, arguments.checkpoint_seconds)
+        return checkpoints.Checkpoint(arguments.output / "checkpoint.pt", key, arguments.checkpoint_seconds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,10 +155,10 @@ def finish(bench: Bench, attempt: Callable[[int], Outcome]) -> None:
     if trained is not None:
         clock.move("train", "evaluate", trained.evaluation_seconds)
         network.load_state_dict(trained.state)
-        judged = loop.evaluate(network, bench.images, test_rows, outcome.precision)
+        judged = judging.evaluate(network, bench.images, test_rows, outcome.precision)
         try:
-            loop.require_finite(judged.loss, "test loss", f"with the weights of epoch {trained.epoch}")
-        except loop.Diverged as divergence:
+            judging.require_finite(judged.loss, "test loss", f"with the weights of epoch {trained.epoch}")
+        except judging.Diverged as divergence:
             trained, reason = None, str(divergence)
         clock.lap("evaluate")
 
