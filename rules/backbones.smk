@@ -4,9 +4,10 @@
 
 rule pretrain:
     input:
-        lambda wildcards: f"results/datasets/{CONFIG.backbones[wildcards.backbone].pretrain.dataset}/manifest.json",
+        dataset=lambda wildcards: filled(STORE, dataset=CONFIG.backbones[wildcards.backbone].pretrain.dataset),
     output:
-        "results/backbones/{backbone}/pretrained.safetensors",
+        weights="results/backbones/{backbone}/pretrained.safetensors",
+        manifest="results/backbones/{backbone}/pretrained.json",
     log:
         "results/logs/pretrain/{backbone}.log",
     conda:
@@ -15,15 +16,16 @@ rule pretrain:
     resources:
         gpu=1,
     params:
-        spec=lambda wildcards: spec("pretrain.py", **pretraining(wildcards.backbone)),
+        spec=spec(specs.pretrain),
     shell:
-        'stage pretrain --spec {params.spec:q} --dataset "$(dirname {input:q})"'
-        " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        "stage pretrain --spec {params.spec:q} --dataset {input.dataset:q} --output {output:q}"
+        " --gpu {resources.gpu} > {log:q} 2>&1"
 
 
 rule import_backbone:
     input:
-        backbone_weights,
+        weights=ancient(needs(wiring.weights)),
+        manifest=needs(wiring.weights_manifest),
     output:
         weights="results/backbones/{backbone}/weights.safetensors",
         channels="results/backbones/{backbone}/channels.parquet",
@@ -33,13 +35,6 @@ rule import_backbone:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=lambda wildcards: spec(
-            "import_backbone.py",
-            name=wildcards.backbone,
-            backbone=backbone_spec(
-                wildcards.backbone, {"architecture", "head", "weights", "weights_file", "weights_url", "mean", "std"}
-            ),
-        ),
+        spec=spec(specs.import_backbone),
     shell:
-        "stage import_backbone --spec {params.spec:q} --weights {input:q}"
-        " --output results/backbones/{wildcards.backbone} > {log:q} 2>&1"
+        "stage import_backbone --spec {params.spec:q} --weights {input.weights:q} --output {output:q} > {log:q} 2>&1"

@@ -1,7 +1,6 @@
 # The checked configuration, the grid's cells, and what every rule needs to name its job.
 
 import sys
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from shlex import quote
@@ -13,20 +12,17 @@ from snakemake.exceptions import WorkflowError
 
 from winnow.answers import screening
 from winnow.data import archives
-from winnow.networks import factories
-from winnow.training import protocols
-from winnow.workflow import disk, grid, provenance
-from winnow.workflow import config as configuration
-from winnow.importance.criteria import CRITERIA
-from winnow.files import InputError, canonical_json, read_json
-from winnow.workflow.identity import code_digest
+from winnow.files import InputError, read_json
 from winnow.runtime import run
+from winnow.training import protocols
+from winnow.workflow import config as configuration
+from winnow.workflow import disk, grid, provenance, specs, wiring
 
 
-def checked(function, *arguments):
+def checked(function, *arguments, **names):
     """Call a library function; its complaint about bad input becomes the workflow's, without a traceback."""
     try:
-        return function(*arguments)
+        return function(*arguments, **names)
     except InputError as error:
         raise WorkflowError(str(error)) from None
 
@@ -67,168 +63,51 @@ wildcard_constraints:
     rung="|".join(screening.RUNGS),
 
 
-digest_of = cache(code_digest)
+CELL = wiring.CELL
+MASK = CELL.removesuffix("/{init}/{seed}")
+
+# A stage's folder, file by file. What is bulky is ancient: its SHA-256 stands in the manifest, which is small enough for
+# Snakemake to look at its content where its time is new.
+STORE = [
+    "results/datasets/{dataset}/manifest.json",
+    ancient("results/datasets/{dataset}/images.npy"),
+    ancient("results/datasets/{dataset}/index.parquet"),
+]
+BACKBONE = [
+    "results/backbones/{backbone}/manifest.json",
+    ancient("results/backbones/{backbone}/weights.safetensors"),
+    ancient("results/backbones/{backbone}/channels.parquet"),
+]
 
 
-def spec(program, only_criterion=None, /, **contents):
-    """All that a job's result depends on beside its input files, as one canonical text: it is the re-run trigger."""
-    contents["code"] = digest_of(SCRIPTS / program, only_criterion)
-    return canonical_json(contents)
+def filled(files, **names):
+    """The files with other names in them than the rule's wildcards."""
+    return [ancient(file.format(**names)) if hasattr(file, "flags") else file.format(**names) for file in files]
 
 
-def cell_of(wildcards):
-    """The cell that a path names."""
-    return grid.parse_path(CELL.format(**wildcards))
+def spec(contents):
+    """A job's spec, of a function in winnow/workflow/specs.py: it is the re-run trigger."""
+    return lambda wildcards: checked(contents, CONFIG, **wildcards).text(SCRIPTS)
+
+
+def needs(files):
+    """A job's files, of a function in winnow/workflow/wiring.py."""
+    return lambda wildcards: files(CONFIG, **wildcards)
+
+
+def of_cells(file):
+    """A file of each of an experiment's cells."""
+    return lambda wildcards: [file.format(cell=cell.path) for cell in experiment_cells(wildcards.experiment)]
+
+
+def from_cells(files):
+    """Files that an experiment's cells are made from, of a function in winnow/workflow/wiring.py."""
+    return lambda wildcards: files(experiment_cells(wildcards.experiment))
 
 
 def threads_for(dataset):
     """All cores for a network that can use them; one for a small one, so that many run side by side."""
     return 1 if CONFIG.datasets[dataset].image_size <= 64 else workflow.cores or 1
-
-
-def experiment_outputs(name):
-    """An experiment's summary, verdict, figures and report."""
-    return [
-        f"results/experiments/{name}/summary.parquet",
-        f"results/experiments/{name}/recommendation.json",
-        f"results/experiments/{name}/figures",
-        f"results/experiments/{name}/report.html",
-    ]
-
-
-def experiment_files(name):
-    """All that an experiment's target asks for: its cells and latencies too, so that deleted ones are made again."""
-    # A function of its own for each experiment: one that waits for its screening does not hold up the others.
-    return [*experiment_outputs(name), lambda wildcards: cell_files(name)]
-
-
-def cell_files(name):
-    cells = [f"results/cells/{cell.path}" for cell in experiment_cells(name)]
-    return expand("{cell}/{file}", cell=cells, file=CELL_FILES) + experiment_latencies(name)
-
-
-def dataset_spec(name):
-    contents = CONFIG.datasets[name].model_dump(exclude={"recipe"}, exclude_none=True)
-    if contents["source"] == "folder":
-        contents["listing"] = checked(archives.listing_digest, contents["path"])
-    return contents
-
-
-def dataset_archives(name):
-    return archives.archives(CONFIG.datasets[name].model_dump())
-
-
-def archive_of(wildcards):
-    return next(archive for archive in dataset_archives(wildcards.dataset) if archive.name == wildcards.archive)
-
-
-def backbone_weights(wildcards):
-    backbone = CONFIG.backbones[wildcards.backbone]
-    if backbone.pretrain:
-        return [f"results/backbones/{wildcards.backbone}/pretrained.safetensors"]
-    return [backbone.weights_file] if backbone.weights_file else []
-
-
-def backbone_spec(name, keys):
-    """What of a backbone a program is told; for a network of one's own the architecture is its factory and digest."""
-    backbone = CONFIG.backbones[name]
-    contents = backbone.model_dump(include=keys)
-    if backbone.factory:
-        contents["architecture"] = checked(factories.identity, backbone.factory)
-    return contents
-
-
-def pretraining(name):
-    backbone = CONFIG.backbones[name]
-    return {
-        "backbone": backbone_spec(name, {"architecture", "head", "mean", "std"}),
-        "recipe": CONFIG.recipes[backbone.pretrain.recipe].model_dump(exclude={"distillation"}),
-        "seed": backbone.pretrain.seed,
-    }
-
-
-def criterion_of(wildcards):
-    """A score's criterion, the data set that it looks at if not the cell's own, and the seed if it has one."""
-    criterion, seed = grid.parse_criterion(wildcards.criterion)
-    return *grid.parse_source(criterion), seed
-
-
-def score_inputs(wildcards):
-    criterion, source, _ = criterion_of(wildcards)
-    needs = CRITERIA[criterion].needs
-    statistics = f"results/statistics/{source or wildcards.dataset}/{wildcards.backbone}/{needs}.parquet"
-    return {
-        "backbone": f"results/backbones/{wildcards.backbone}/manifest.json",
-        "statistics": [statistics] if needs in ("activations", "gradients") else [],
-    }
-
-
-def score_spec(wildcards):
-    criterion, source, seed = criterion_of(wildcards)
-    return spec("score.py", criterion.removeprefix(grid.REVERSED), criterion=criterion, source=source, seed=seed)
-
-
-def mask_spec(wildcards):
-    ratio, round_to = grid.parse_ratio(wildcards.ratio)
-    min_filters = CONFIG.backbones[wildcards.backbone].min_filters
-    return spec("mask.py", scope=wildcards.scope, ratio=ratio, round_to=round_to, min_filters=min_filters)
-
-
-MASK = "{dataset}/{backbone}/{criterion}/{scope}/{ratio}"
-
-
-def latency_inputs(wildcards):
-    return {
-        "dataset": f"results/datasets/{wildcards.dataset}/manifest.json",
-        "backbone": f"results/backbones/{wildcards.backbone}/manifest.json",
-        "mask": [] if wildcards.criterion == grid.UNPRUNED else expand(f"results/masks/{MASK}.parquet", **wildcards),
-    }
-
-
-def latency_spec(wildcards):
-    precision = CONFIG.recipe(wildcards.dataset, wildcards.backbone).precision
-    return spec("clock.py", **wildcards, precision=precision)
-
-
-def experiment_latencies(name):
-    axes = CONFIG.experiments[name].model_dump()
-    return [f"results/latency/{path}" for path in grid.latencies(axes, experiment_cells(name))]
-
-
-CELL_FILES = ["metrics.json", "history.parquet", "predictions.parquet"]
-CELL = f"{MASK}/{{init}}/{{seed}}"
-
-
-def cell_inputs(wildcards):
-    cell = cell_of(wildcards)
-    begins_pruned = protocols.steps(cell.protocol) is not None
-    return {
-        "dataset": f"results/datasets/{cell.dataset}/manifest.json",
-        "backbone": f"results/backbones/{cell.backbone}/manifest.json",
-        "mask": [f"results/masks/{cell.mask}"] if cell.mask else [],
-        "scores": (
-            expand("results/scores/{dataset}/{backbone}/{criterion}.parquet", **wildcards) if begins_pruned else []
-        ),
-        "teacher": [kept_cell(cell.baseline)] if cell.protocol == protocols.DISTILLED else [],
-    }
-
-
-def cell_spec(wildcards, models=None):
-    cell = cell_of(wildcards)
-    contents = {
-        "cell": asdict(cell),
-        "recipe": CONFIG.recipe_for(cell.dataset, cell.backbone, cell.protocol),
-        "models": models or ("keep" if CELLS.get(cell) else "drop"),
-    }
-    if not cell.alternates:
-        return spec("finetune.py", **contents)
-    min_filters = CONFIG.backbones[cell.backbone].min_filters
-    return spec("alternate.py", cell.criterion.removeprefix(grid.REVERSED), min_filters=min_filters, **contents)
-
-
-def grid_of(name):
-    """An experiment's axes, as a spec carries them."""
-    return CONFIG.experiments[name].model_dump(exclude={"models"})
 
 
 @cache
@@ -243,29 +122,54 @@ def experiment_cells(name):
     return screening.in_full(CONFIG.experiments[name].model_dump(), survivors(name, screening.RUNGS[-1]))
 
 
-def screenings(name, rung=screening.RUNGS[-1]):
-    """A rung's file; none unless the experiment is screened."""
-    return [f"results/experiments/{name}/screening/{rung}.json"] if CONFIG.experiments[name].screening else []
+def experiment_latencies(name):
+    axes = CONFIG.experiments[name].model_dump()
+    return [f"results/latency/{path}" for path in grid.latencies(axes, experiment_cells(name))]
+
+
+def experiment_outputs(name):
+    """An experiment's summary, verdict, figures and report."""
+    files = ("summary.parquet", "recommendation.json", "figures", "report.html")
+    return [f"results/experiments/{name}/{file}" for file in files]
+
+
+def experiment_files(name):
+    """All that an experiment's target asks for: its cells and latencies too, so that deleted ones are made again."""
+    # A function of its own for each experiment: one that waits for its screening does not hold up the others.
+    return [*experiment_outputs(name), lambda wildcards: cell_files(name) + experiment_latencies(name)]
+
+
+def cell_files(name):
+    cells = [f"results/cells/{cell.path}" for cell in experiment_cells(name)]
+    return expand("{cell}/{file}", cell=cells, file=CELL_FILES)
 
 
 def survivors(name, rung):
-    path = checkpoints.screen.get(experiment=name, rung=rung).output[0]
-    return screening.left(CONFIG.experiments[name].model_dump(), checked(screening.read, path))
+    file = checkpoints.screen.get(experiment=name, rung=rung).output[0]
+    # Opened by Snakemake, which fetches it where it lies in a storage.
+    with file.open():
+        return screening.left(CONFIG.experiments[name].model_dump(), checked(screening.read, file))
 
 
-def rung_before(wildcards):
-    """The file of the rung before this one; none before the first."""
-    position = screening.RUNGS.index(wildcards.rung)
-    return screenings(wildcards.experiment, screening.RUNGS[position - 1]) if position else []
+def activations(wildcards):
+    """The statistics that an experiment's figures are drawn from."""
+    looks = wiring.looks_at_activations(CONFIG, wildcards.experiment)
+    return wiring.activations(experiment_cells(wildcards.experiment)) * looks
 
 
-def rung_metrics(wildcards):
-    name, position = wildcards.experiment, screening.RUNGS.index(wildcards.rung)
-    if position:
-        left = survivors(name, screening.RUNGS[position - 1])
-    else:
-        left = screening.candidates(CONFIG.experiments[name].model_dump())
-    return [f"results/cells/{cell.path}/metrics.json" for cell in screening.rung_cells(left, wildcards.rung)]
+def screened(wildcards):
+    """What the last rung left; nothing unless the experiment is screened."""
+    name = wildcards.experiment
+    return [f"results/experiments/{name}/screening/{screening.RUNGS[-1]}.json"] * CONFIG.experiments[name].screening
+
+
+def chosen_cells(wildcards):
+    file = checkpoints.choose.get(**wildcards).output[0]
+    with file.open():
+        return [grid.parse_path(each["cell"]) for each in checked(read_json, file)["chosen"]]
+
+
+CELL_FILES = ["metrics.json", "history.parquet", "predictions.parquet"]
 
 
 def kept_cell(cell):
@@ -277,31 +181,20 @@ def kept_cell(cell):
     )
 
 
-def chosen_cells(wildcards):
-    chosen = read_json(checkpoints.choose.get(**wildcards).output[0])["chosen"]
-    return [grid.parse_path(each["cell"]) for each in chosen]
+def cell_spec(wildcards, models=None):
+    cell = specs.cell(CONFIG, **wildcards)
+    cell.contents["models"] = models or ("keep" if CELLS.get(cell_of(wildcards)) else "drop")
+    return cell.text(SCRIPTS)
 
 
-def looks_at_activations(name):
-    """Whether one of an experiment's criteria does, screened out or not."""
-    cells = [cell for cell in whole_grid(name) if cell.mask]
-    return any(CRITERIA[grid.parse_source(cell.criterion)[0]].needs == "activations" for cell in cells)
+def cell_of(wildcards):
+    return wiring.cell_of(**wildcards)
 
 
-def plot_inputs(wildcards):
-    """What an experiment's pruned cells were made from: each file once."""
-    cells = [cell for cell in experiment_cells(wildcards.experiment) if cell.mask]
-    places = dict.fromkeys((cell.dataset, cell.backbone) for cell in cells)
-    measured = looks_at_activations(wildcards.experiment)
-    scores = [f"results/scores/{cell.dataset}/{cell.backbone}/{cell.mask_criterion}.parquet" for cell in cells]
-    return {
-        "masks": list(dict.fromkeys(f"results/masks/{cell.mask}" for cell in cells)),
-        "scores": list(dict.fromkeys(scores)),
-        "activations": [f"results/statistics/{d}/{b}/activations.parquet" for d, b in places] if measured else [],
-        "datasets": (
-            [f"results/datasets/{d}/manifest.json" for d in dict.fromkeys(d for d, _ in places)] if measured else []
-        ),
-    }
+def network(cell):
+    """A finished cell's files, its network among them."""
+    folder = f"results/cells/{cell.path}" if CELLS.get(cell) else f"results/models/{cell.path}"
+    return [f"{folder}/{name}" for name in ("metrics.json", "predictions.parquet", "model.safetensors", "model.json")]
 
 
 def forecast():

@@ -10,22 +10,15 @@ rule download:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=lambda wildcards: spec(
-            "download.py",
-            dataset=wildcards.dataset,
-            archive=wildcards.archive,
-            url=archive_of(wildcards).url,
-            digest=archive_of(wildcards).digest,
-        ),
+        spec=spec(specs.download),
     shell:
         "stage download --spec {params.spec:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule decode:
     input:
-        lambda wildcards: [
-            f"results/downloads/{wildcards.dataset}/{archive.name}" for archive in dataset_archives(wildcards.dataset)
-        ],
+        # Their digests are in the spec.
+        archives=ancient(needs(wiring.downloads)),
     output:
         images="results/datasets/{dataset}/images.npy",
         index="results/datasets/{dataset}/index.parquet",
@@ -36,7 +29,7 @@ rule decode:
         "../envs/winnow.yaml"
     threads: lambda wildcards: threads_for(wildcards.dataset)
     params:
-        spec=lambda wildcards: spec("decode.py", name=wildcards.dataset, dataset=dataset_spec(wildcards.dataset)),
+        spec=spec(specs.decode),
     shell:
-        "stage decode --spec {params.spec:q} --archives {input:q}"
-        " --output results/datasets/{wildcards.dataset} --threads {threads} > {log:q} 2>&1"
+        "stage decode --spec {params.spec:q} --archives {input.archives:q} --output {output:q}"
+        " --threads {threads} > {log:q} 2>&1"

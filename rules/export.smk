@@ -19,16 +19,17 @@ checkpoint choose:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=lambda wildcards: spec("choose.py", experiment=wildcards.experiment),
+        spec=spec(specs.choose),
     shell:
         "stage choose --spec {params.spec:q} --recommendation {input:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule export_chosen:
     input:
-        cells=lambda wildcards: [kept_cell(cell) for cell in chosen_cells(wildcards)],
+        chosen="results/experiments/{experiment}/chosen.json",
+        cells=lambda wildcards: [file for cell in chosen_cells(wildcards) for file in network(cell)],
         datasets=lambda wildcards: [
-            f"results/datasets/{cell.dataset}/manifest.json" for cell in chosen_cells(wildcards)
+            file for cell in chosen_cells(wildcards) for file in filled(STORE, dataset=cell.dataset)
         ],
     output:
         directory("results/experiments/{experiment}/models"),
@@ -38,7 +39,7 @@ rule export_chosen:
         "../envs/winnow.yaml"
     threads: lambda wildcards: max(threads_for(name) for name in CONFIG.experiments[wildcards.experiment].datasets)
     params:
-        spec=lambda wildcards: spec("export.py", experiment=wildcards.experiment),
+        spec=spec(specs.export_chosen),
     shell:
         "for file in {input.cells:q}; do"
         ' IFS=/ read -r _ _ dataset backbone _ <<< "$file";'
@@ -49,8 +50,8 @@ rule export_chosen:
 
 rule export_cell:
     input:
-        dataset="results/datasets/{dataset}/manifest.json",
-        cell=lambda wildcards: kept_cell(cell_of(wildcards)),
+        dataset=STORE,
+        cell=lambda wildcards: network(cell_of(wildcards)),
     output:
         directory(f"results/exports/{CELL}"),
     log:
@@ -59,10 +60,10 @@ rule export_cell:
         "../envs/winnow.yaml"
     threads: lambda wildcards: threads_for(wildcards.dataset)
     params:
-        spec=lambda wildcards: spec("export.py"),
+        spec=spec(specs.export_cell),
     shell:
-        'stage export --spec {params.spec:q} --cell "$(dirname {input.cell:q})"'
-        " --dataset results/datasets/{wildcards.dataset} --output {output:q} > {log:q} 2>&1"
+        "stage export --spec {params.spec:q} --cell {input.cell:q} --dataset {input.dataset:q} --output {output:q}"
+        " > {log:q} 2>&1"
 
 
 use rule finetune as retrain with:

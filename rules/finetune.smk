@@ -5,7 +5,11 @@
 
 rule finetune:
     input:
-        unpack(cell_inputs),
+        dataset=STORE,
+        backbone=BACKBONE,
+        mask=needs(wiring.mask),
+        scores=needs(wiring.scores),
+        teacher=lambda wildcards: [kept_cell(cell) for cell in wiring.teachers(CONFIG, **wildcards)],
     output:
         multiext(
             f"results/cells/{CELL}/",
@@ -28,7 +32,7 @@ rule finetune:
         " *~fine_tune_first | *~iterative_?) set -- alternate --scores {input.scores:q};;"
         " *) set -- finetune --mask {input.mask:q} --teacher {input.teacher:q};;"
         " esac;"
-        ' stage "$@" --spec {params.spec:q} --dataset results/datasets/{wildcards.dataset}'
-        " --backbone results/backbones/{wildcards.backbone}"
+        ' stage "$@" --spec {params.spec:q} --dataset {input.dataset:q}'
+        " --backbone {input.backbone:q}"
         ' --output "$(dirname {output.metrics:q})"'
         " --gpu {resources.gpu} > {log:q} 2>&1"

@@ -4,7 +4,9 @@
 
 rule latency:
     input:
-        unpack(latency_inputs),
+        dataset="results/datasets/{dataset}/manifest.json",
+        backbone=BACKBONE,
+        mask=needs(wiring.mask),
     output:
         f"results/latency/{MASK}.json",
     log:
@@ -18,8 +20,8 @@ rule latency:
         gpu=1,
         used_threads=lambda wildcards, threads: min(threads, threads_for(wildcards.dataset)),
     params:
-        spec=latency_spec,
+        spec=spec(specs.latency),
     shell:
         "OMP_NUM_THREADS={resources.used_threads} stage clock --spec {params.spec:q}"
-        " --dataset results/datasets/{wildcards.dataset} --backbone results/backbones/{wildcards.backbone}"
+        " --dataset {input.dataset:q} --backbone {input.backbone:q}"
         " --mask {input.mask:q} --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"

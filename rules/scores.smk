@@ -3,7 +3,8 @@
 
 rule score:
     input:
-        unpack(score_inputs),
+        backbone=BACKBONE,
+        statistics=needs(wiring.statistics),
     output:
         "results/scores/{dataset}/{backbone}/{criterion}.parquet",
     log:
@@ -11,7 +12,7 @@ rule score:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=score_spec,
+        spec=spec(specs.score),
     shell:
-        "stage score --spec {params.spec:q} --backbone results/backbones/{wildcards.backbone}"
+        "stage score --spec {params.spec:q} --backbone {input.backbone:q}"
         " --statistics {input.statistics:q} --output {output:q} > {log:q} 2>&1"

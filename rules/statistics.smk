@@ -4,9 +4,8 @@
 
 rule measure:
     input:
-        images="results/datasets/{dataset}/images.npy",
-        dataset="results/datasets/{dataset}/manifest.json",
-        backbone="results/backbones/{backbone}/manifest.json",
+        dataset=STORE,
+        backbone=BACKBONE,
     output:
         "results/statistics/{dataset}/{backbone}/activations.parquet",
     log:
@@ -17,17 +16,16 @@ rule measure:
     resources:
         gpu=1,
     params:
-        spec=lambda wildcards: spec("measure.py", dataset=wildcards.dataset, backbone=wildcards.backbone),
+        spec=spec(specs.measure),
     shell:
-        "stage measure --spec {params.spec:q} --dataset results/datasets/{wildcards.dataset}"
-        " --backbone results/backbones/{wildcards.backbone} --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        "stage measure --spec {params.spec:q} --dataset {input.dataset:q} --backbone {input.backbone:q}"
+        " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
 rule differentiate:
     input:
-        images="results/datasets/{dataset}/images.npy",
-        dataset="results/datasets/{dataset}/manifest.json",
-        backbone="results/backbones/{backbone}/manifest.json",
+        dataset=STORE,
+        backbone=BACKBONE,
     output:
         "results/statistics/{dataset}/{backbone}/gradients.parquet",
     log:
@@ -38,7 +36,7 @@ rule differentiate:
     resources:
         gpu=1,
     params:
-        spec=lambda wildcards: spec("differentiate.py", dataset=wildcards.dataset, backbone=wildcards.backbone),
+        spec=spec(specs.differentiate),
     shell:
-        "stage differentiate --spec {params.spec:q} --dataset results/datasets/{wildcards.dataset}"
-        " --backbone results/backbones/{wildcards.backbone} --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        "stage differentiate --spec {params.spec:q} --dataset {input.dataset:q} --backbone {input.backbone:q}"
+        " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"

@@ -5,9 +5,9 @@
 
 rule summarize:
     input:
-        lambda wildcards: [f"results/cells/{cell.path}/metrics.json" for cell in experiment_cells(wildcards.experiment)],
-        lambda wildcards: experiment_latencies(wildcards.experiment),
-        screening=lambda wildcards: screenings(wildcards.experiment),
+        cells=of_cells("results/cells/{cell}/metrics.json"),
+        latencies=lambda wildcards: experiment_latencies(wildcards.experiment),
+        screening=screened,
     output:
         parquet="results/experiments/{experiment}/summary.parquet",
         csv=report(
@@ -27,23 +27,19 @@ rule summarize:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=lambda wildcards: spec(
-            "summarize.py",
-            experiment=wildcards.experiment,
-            grid=grid_of(wildcards.experiment),
-        ),
+        spec=spec(specs.summarize),
     shell:
-        "stage summarize --spec {params.spec:q} --results results --screening {input.screening:q}"
-        " --output results/experiments/{wildcards.experiment} > {log:q} 2>&1"
+        "stage summarize --spec {params.spec:q} --results {input.cells[0]:q} --screening {input.screening:q}"
+        " --output {output:q} > {log:q} 2>&1"
 
 
 rule recommend:
     input:
         summary="results/experiments/{experiment}/summary.parquet",
-        predictions=lambda wildcards: [
-            f"results/cells/{cell.path}/predictions.parquet" for cell in experiment_cells(wildcards.experiment)
-        ],
-        screening=lambda wildcards: screenings(wildcards.experiment),
+        cells=of_cells("results/cells/{cell}/metrics.json"),
+        # Their digests are in the metrics.
+        predictions=ancient(of_cells("results/cells/{cell}/predictions.parquet")),
+        screening=screened,
     output:
         parquet="results/experiments/{experiment}/recommendation.parquet",
         json="results/experiments/{experiment}/recommendation.json",
@@ -53,22 +49,21 @@ rule recommend:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=lambda wildcards: spec(
-            "recommend.py",
-            experiment=wildcards.experiment,
-            grid=grid_of(wildcards.experiment),
-            tolerance=CONFIG.tolerance,
-        ),
+        spec=spec(specs.recommend),
     shell:
-        "stage recommend --spec {params.spec:q} --summary {input.summary:q} --results results"
-        " --screening {input.screening:q} --output results/experiments/{wildcards.experiment} > {log:q} 2>&1"
+        "stage recommend --spec {params.spec:q} --summary {input.summary:q} --results {input.cells[0]:q}"
+        " --screening {input.screening:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule plot:
     input:
-        unpack(plot_inputs),
         summary="results/experiments/{experiment}/summary.parquet",
-        screening=lambda wildcards: screenings(wildcards.experiment),
+        cells=of_cells("results/cells/{cell}/metrics.json"),
+        masks=from_cells(wiring.masks),
+        scores=from_cells(wiring.scores_of),
+        activations=activations,
+        datasets=from_cells(wiring.manifests),
+        screening=screened,
     output:
         report(
             directory("results/experiments/{experiment}/figures"),
@@ -82,12 +77,7 @@ rule plot:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=lambda wildcards: spec(
-            "plot.py",
-            experiment=wildcards.experiment,
-            grid=grid_of(wildcards.experiment),
-            activations=looks_at_activations(wildcards.experiment),
-        ),
+        spec=spec(specs.plot),
     shell:
-        "stage plot --spec {params.spec:q} --summary {input.summary:q} --results results"
+        "stage plot --spec {params.spec:q} --summary {input.summary:q} --results {input.cells[0]:q}"
         " --screening {input.screening:q} --output {output:q} > {log:q} 2>&1"

@@ -41,8 +41,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__, leases=True)
-    result.add_argument("--dataset", type=Path, required=True, metavar="DIR")
-    result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
+    result.add_argument("--dataset", action=cli.Folder, required=True)
+    result.add_argument("--backbone", action=cli.Folder, required=True)
     result.add_argument("--output", type=Path, required=True, metavar="FILE")
     return result
 

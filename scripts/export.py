@@ -32,8 +32,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
-    result.add_argument("--cell", type=Path, required=True, metavar="DIR", help="a finished cell with its model")
-    result.add_argument("--dataset", type=Path, required=True, metavar="DIR", help="the store that it was judged on")
+    result.add_argument("--cell", action=cli.Folder, required=True, help="a finished cell with its model")
+    result.add_argument("--dataset", action=cli.Folder, required=True, help="the store that it was judged on")
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to make")
     return result
 

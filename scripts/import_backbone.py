@@ -69,6 +69,7 @@ def main(arguments: argparse.Namespace) -> None:
         "std": backbone["std"],
         "source": source,
         "weights_sha256": file_digest(weights),
+        "channels_sha256": file_digest(output / "channels.parquet"),
         "layers": [dataclasses.asdict(layer) for layer in found.layers],
         "left_out": [dataclasses.asdict(layer) for layer in found.left_out],
         "spec": spec,
@@ -184,7 +185,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--weights", type=Path, nargs="?", metavar="FILE", help="a state dict, where the spec names none"
     )
-    result.add_argument("--output", type=Path, required=True, metavar="DIR")
+    result.add_argument("--output", action=cli.Folder, required=True)
     return result
 
 

@@ -161,9 +161,7 @@ def gains_from_weights(metrics: dict[Cell, dict]) -> pd.DataFrame:
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--summary", type=Path, required=True, metavar="FILE", help="the experiment's summary.parquet")
-    result.add_argument(
-        "--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/, masks/"
-    )
+    cli.add_results(result)
     screening.add_argument(result)
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the figures go")
     return result

@@ -89,9 +89,9 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--summary", type=Path, required=True, metavar="FILE", help="the experiment's summary.parquet")
-    result.add_argument("--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/")
+    cli.add_results(result)
     screening.add_argument(result)
-    result.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the three files go")
+    result.add_argument("--output", action=cli.Folder, required=True, help="where the three files go")
     return result
 
 

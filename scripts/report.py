@@ -25,8 +25,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
-    result.add_argument("--experiment", type=Path, required=True, metavar="DIR", help="the experiment's folder")
-    result.add_argument("--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/")
+    result.add_argument("--experiment", action=cli.Folder, required=True, help="the experiment's files, or its folder")
+    cli.add_results(result)
     screening.add_argument(result)
     result.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page to make")
     return result

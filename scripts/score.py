@@ -52,7 +52,7 @@ def tensors(backbone: Path, names: list[str]) -> list[np.ndarray]:
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
-    result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
+    result.add_argument("--backbone", action=cli.Folder, required=True)
     result.add_argument("--statistics", type=Path, nargs="?", metavar="FILE")
     result.add_argument("--output", type=Path, required=True, metavar="FILE")
     return result

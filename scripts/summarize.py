@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from winnow.runtime import workers
 
@@ -58,10 +57,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
-    result.add_argument(
-        "--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/ and latency/"
-    )
-    result.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the three files go")
+    cli.add_results(result)
+    result.add_argument("--output", action=cli.Folder, required=True, help="where the three files go")
     screening.add_argument(result)
     result.add_argument(
         "--partial", action="store_true", help="summarise what is there: a cell without metrics counts as failed"

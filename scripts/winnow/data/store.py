@@ -172,6 +172,7 @@ def write_store(
     columns |= {"height": [entries[row].height for row in kept], "split": [splits[row] for row in kept]}
     columns |= {"image": np.arange(len(kept)), "crc32": [checksums[row] for row in kept]}
     write_table(directory / "index.parquet", columns, "index", {"spec": manifest["spec"]})
+    manifest["index_sha256"] = file_digest(directory / "index.parquet")
     manifest["counts"] = {split: columns["split"].count(split) for split in SPLITS}
     write_json(directory / "manifest.json", manifest)
     return manifest

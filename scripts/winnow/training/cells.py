@@ -254,8 +254,8 @@ def _description(bench: Bench, outcome: Outcome, accuracy: float) -> dict[str, A
 def parser(description: str) -> argparse.ArgumentParser:
     """The options that all programs have that make a cell."""
     result = cli.parser(description, leases=True)
-    result.add_argument("--dataset", type=Path, required=True, metavar="DIR")
-    result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
+    result.add_argument("--dataset", action=cli.Folder, required=True)
+    result.add_argument("--backbone", action=cli.Folder, required=True)
     result.add_argument("--output", type=Path, required=True, metavar="DIR")
     result.add_argument(
         "--checkpoint-seconds",
