@@ -41,11 +41,8 @@ rule export_chosen:
     params:
         spec=spec(specs.export_chosen),
     shell:
-        "for file in {input.cells:q}; do"
-        ' IFS=/ read -r _ _ dataset backbone _ <<< "$file";'
-        ' stage export --spec {params.spec:q} --cell "$(dirname "$file")" --dataset "results/datasets/$dataset"'
-        ' --output {output:q}/"$dataset-$backbone";'
-        " done > {log:q} 2>&1"
+        "stage export --spec {params.spec:q} --chosen {input.chosen:q} --results {input.cells[0]:q} --output {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule export_cell:

@@ -13,27 +13,60 @@ if __name__ == "__main__":
 
 from winnow import cli
 from winnow.exports import bundle
+from winnow.files import InputError, read_json
 from winnow.runtime import devices
 
 
 def main(arguments: argparse.Namespace) -> None:
     devices.lease(0)
-    try:
-        model = bundle.export(arguments.cell, arguments.dataset, arguments.output, arguments.spec, devices.threads())
-    except bundle.Disagreement as disagreement:
-        raise SystemExit(f"error: {arguments.cell}: {disagreement}") from None
-    check = model["onnx"]["check"]
-    print(
-        f"{arguments.output}: {len(model['classes'])} classes, {model['params']} parameters of "
-        f"{model['unpruned']['params']}; ONNX as PyTorch on {check['images']} test images, logits to within "
-        f"{check['largest_difference']:.1g}"
-    )
+    for cell, dataset, output in places(arguments):
+        try:
+            model = bundle.export(cell, dataset, output, arguments.spec, devices.threads())
+        except bundle.Disagreement as disagreement:
+            raise SystemExit(f"error: {cell}: {disagreement}") from None
+        check = model["onnx"]["check"]
+        print(
+            f"{output}: {len(model['classes'])} classes, {model['params']} parameters of "
+            f"{model['unpruned']['params']}; ONNX as PyTorch on {check['images']} test images, logits to within "
+            f"{check['largest_difference']:.1g}"
+        )
+
+
+def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
+    """Cell, store and new folder of each network to export: one, or those that an experiment chose.
+
+    Raises
+    ------
+    InputError
+        If neither is given, or only half of it.
+    """
+    if arguments.chosen and arguments.results:
+        results, output = arguments.results, arguments.output
+        return [
+            (
+                network_of(results, each["cell"]),
+                results / "datasets" / each["dataset"],
+                output / f"{each['dataset']}-{each['backbone']}",
+            )
+            for each in read_json(arguments.chosen)["chosen"]
+        ]
+    if arguments.cell and arguments.dataset:
+        return [(arguments.cell, arguments.dataset, arguments.output)]
+    raise InputError("which network? Give --cell and --dataset, or --chosen and --results")
+
+
+def network_of(results: Path, cell: str) -> Path:
+    """The folder where a cell's network lies: beside the grid's cells if it was trained once more."""
+    again = results / "models" / cell
+    return again if again.exists() else results / "cells" / cell
 
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
-    result.add_argument("--cell", action=cli.Folder, required=True, help="a finished cell with its model")
-    result.add_argument("--dataset", action=cli.Folder, required=True, help="the store that it was judged on")
+    result.add_argument("--cell", action=cli.Folder, help="a finished cell with its model")
+    result.add_argument("--dataset", action=cli.Folder, help="the store that it was judged on")
+    result.add_argument("--chosen", type=Path, metavar="FILE", help="instead of them, an experiment's chosen.json")
+    cli.add_results(result, required=False)
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to make")
     return result
 

@@ -59,6 +59,8 @@ def main(arguments: argparse.Namespace) -> None:
         record = screening.read(arguments.screening)
         answer["lines"].append(screening.sentence(record))
         answer["notes"].append(screening.NOTE)
+    if remark := summary.mixed_versions(map(metrics, cells)):
+        answer["notes"].append(remark)
     chosen = []
     for row in answer["chosen"]:
         done = [cell for cell in judge.seeds_of(row) if metrics(cell)["status"] == "finished"]

@@ -50,7 +50,8 @@ def main(arguments: argparse.Namespace) -> None:
     with atomic_path(arguments.output / "summary.csv") as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")
     with atomic_path(arguments.output / "summary.md") as temporary:
-        temporary.write_text(summary.markdown(frame, spec["experiment"], len(missing)), encoding="utf-8")
+        remark = summary.mixed_versions(found for _, found in rows)
+        temporary.write_text(summary.markdown(frame, spec["experiment"], len(missing), remark), encoding="utf-8")
     failed = len(rows) - int(frame["seeds"].sum())
     print(f"{spec['experiment']}: {len(rows)} cells, {failed} failed, {len(frame)} rows", file=sys.stderr)
 

@@ -71,16 +71,21 @@ def results(text: str) -> Path:
     if not path.is_file():
         return path
     parts = path.parts
-    ends = [place for place, pair in enumerate(itertools.pairwise(parts), 1) if pair == ("results", "cells")]
+    below = {("results", "cells"), ("results", "models")}
+    ends = [place for place, pair in enumerate(itertools.pairwise(parts), 1) if pair in below]
     if not ends:
-        raise argparse.ArgumentTypeError(f"{text} is no folder, and no file below results/cells/")
+        raise argparse.ArgumentTypeError(f"{text} is no folder, and no file of a cell below results/")
     return Path(*parts[: ends[-1]])
 
 
-def add_results(parser: argparse.ArgumentParser) -> None:
+def add_results(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """The option by which programs that read many cells are given the folder of results."""
     parser.add_argument(
-        "--results", type=results, required=True, metavar="PATH", help="the folder of results, or a cell's file in it"
+        "--results",
+        type=results,
+        required=required,
+        metavar="PATH",
+        help="the folder of results, or a cell's file below it",
     )
 
 

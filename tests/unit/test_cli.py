@@ -51,4 +51,4 @@ def test_a_file_that_is_no_cells_is_refused(parser, tmp_path, capsys):
     (tmp_path / "metrics.json").touch()
     with pytest.raises(SystemExit):
         parsed(parser, "--dataset", ".", "--results", tmp_path / "metrics.json")
-    assert "no file below results/cells/" in capsys.readouterr().err
+    assert "no file of a cell below results/" in capsys.readouterr().err

@@ -7,11 +7,7 @@ import json
 
 import pytest
 
-from winnow.answers import report as pages
-from winnow.workflow import config
-
 from .checkout import SMALL_GRID, Checkout
-from .test_report import edges
 from .test_rerun_contract import configured, report
 
 PROTOCOLS = ("one_shot", "fine_tune_first", "iterative_2", "distilled")
@@ -82,21 +78,3 @@ def test_code_that_only_a_protocol_uses_trains_its_cells_alone(finished, tmp_pat
         source.write("\nUNUSED = 1\n")
     own = {cell("inherited~fine_tune_first"), cell("inherited~iterative_2")}
     assert checkout.run() == own | report()
-
-
-@pytest.mark.parametrize(
-    "axes",
-    [
-        {},
-        {"models": "keep"},
-        {"protocols": ["fine_tune_first"], "inits": ["inherited"]},
-        {"protocols": ["iterative_2"], "inits": ["inherited"]},
-        {"protocols": ["iterative_2"], "inits": ["inherited"], "scopes": ["layer"], "latency": True},
-    ],
-    ids=["all", "kept", "first", "iterative", "timed"],
-)
-def test_the_report_draws_the_rules_that_run(tmp_path, axes):
-    raw = grid_of(**axes)
-    output = Checkout(tmp_path / "checkout", raw).snakemake("small", "--rulegraph")
-    rules = pages.used_rules(config.load(raw).part("small"))
-    assert edges(output) == {(need, name) for name, rule in rules.items() for need in rule.needs}

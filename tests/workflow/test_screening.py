@@ -8,12 +8,9 @@ import re
 
 import pytest
 
-from winnow.answers import report as pages
 from winnow.tables import read_table
-from winnow.workflow import config
 
 from .checkout import SMALL_GRID, Checkout, jobs
-from .test_report import edges
 
 AXES = {
     "datasets": ["digits"],
@@ -80,12 +77,6 @@ def test_only_what_short_trainings_leave_is_trained_in_full(ran):
 
 def test_again_there_is_nothing_to_do(ran):
     assert ran[0].run() == set()
-
-
-def test_its_report_draws_the_rules_that_it_ran(ran):
-    rules = pages.used_rules(config.load(screened_grid()).part("small"))
-    found = {edge for edge in edges(ran[0].snakemake("small", "--rulegraph")) if "small" not in edge}
-    assert found - {("screen", "screen")} == {(need, name) for name, rule in rules.items() for need in rule.needs}
 
 
 def test_the_whole_grid_reuses_its_cells_and_the_screening_keeps_its_own(ran, tmp_path):

@@ -312,7 +312,10 @@ class Config(_Model):
         return self.recipe(dataset, backbone).model_dump(exclude=unused)
 
     def part(self, experiment: str) -> dict[str, dict[str, Any]]:
-        """What of the file an experiment depends on: section → name → entry, without what is not set."""
+        """What of the file an experiment depends on: section → name → entry, without what is not set.
+
+        Whether it keeps its networks is left out: that is a target, and changes none of them.
+        """
         axes = self.experiments[experiment]
         pretrainings = [self.backbones[name].pretrain for name in axes.backbones if self.backbones[name].pretrain]
         used = {name: self.datasets[name].recipe for name in axes.datasets}
@@ -326,7 +329,10 @@ class Config(_Model):
             "backbones": set(axes.backbones),
             "recipes": recipes | {pretraining.recipe for pretraining in pretrainings},
         }
-        unused = {"recipes": None if protocols.DISTILLED in axes.protocols else {"distillation"}}
+        unused = {
+            "experiments": {"models"},
+            "recipes": None if protocols.DISTILLED in axes.protocols else {"distillation"},
+        }
         return {
             section: {
                 name: getattr(self, section)[name].model_dump(
