@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import nn
 from torch.nn import functional
@@ -20,6 +21,7 @@ from torch.nn import functional
 from winnow.data.augmentation import boxes, crop, normalise, upload
 from winnow.data.images import Images
 from winnow.data.preprocessing import evaluation_view
+from winnow.tables import SCHEMAS
 from winnow.training.checkpoints import TERMINATED, Checkpoint, Interruption, Run, random_state, seeded_state, state_of
 from winnow.training.choice import Chooser
 from winnow.training.distillation import Teacher
@@ -182,6 +184,11 @@ def train(
 
     choice = run.choice
     return Training(choice.state, choice.epoch, choice.val_accuracy, run.history, choice.seconds, run.resumed)
+
+
+def table(history: list[dict[str, Any]]) -> pa.Table:
+    """A history as the table of that name."""
+    return pa.Table.from_pylist(history, SCHEMAS["history"])
 
 
 def trained_images(network: nn.Module, count: int, batch_size: int) -> int:
