@@ -2,7 +2,8 @@
 #
 #   results/downloads/{dataset}/                          archives as their sources serve them
 #   results/datasets/{dataset}/                           images.npy (uint8, memory-mapped), index.parquet, manifest.json
-#   results/backbones/{backbone}/                         weights.safetensors, channels.parquet, manifest.json
+#   results/backbones/{backbone}/                         weights.safetensors, channels.parquet, manifest.json;
+#                                                         pretrained.safetensors, pretrained.json
 #   results/statistics/{dataset}/{backbone}/              activations.parquet, gradients.parquet
 #   results/scores/{dataset}/{backbone}/                  {criterion}.parquet
 #   results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet
@@ -15,7 +16,7 @@
 #                                                         trunk.safetensors, history.parquet, mask.parquet, trunk.json
 #   results/latency/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.json
 #   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/,
-#                                                         report.html
+#                                                         figures.json (their digests), report.html
 #   results/experiments/{experiment}/screening/{rung}.json
 #                                                         which networks are trained on; see scripts/winnow/answers/screening.py
 #   results/experiments/{experiment}/models/{dataset}-{backbone}/

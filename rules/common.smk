@@ -5,13 +5,12 @@ from functools import cache
 from pathlib import Path
 from shlex import quote
 
-SCRIPTS = Path(workflow.basedir) / "scripts"
+SCRIPTS = Path(workflow.current_basedir).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
 
 from winnow.answers import screening
-from winnow.data import archives
 from winnow.files import InputError, read_json
 from winnow.runtime import run
 from winnow.training import protocols
@@ -220,39 +219,18 @@ def exported(cell):
 
 def forecast():
     """How much disk the jobs of this run will fill."""
-    names = ("decode", "finetune", "finetune_kept", "retrain")
-    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in names]
-    if not jobs:
-        return ""
-    cells = [(cell_of(job.wildcards), job.rule.name) for job in jobs if job.rule.name != "decode"]
+    trained = ("finetune", "finetune_kept", "retrain")
+    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in ("decode", *trained)]
+    cells = [(cell_of(job.wildcards), job.rule.name != "finetune") for job in jobs if job.rule.name in trained]
     stores = {job.wildcards.dataset for job in jobs if job.rule.name == "decode"}
-    size = sum(disk.store_bytes(*store_of(name)) for name in stores)
-    kept = 0
-    for cell, name in cells:
-        keep = name != "finetune"
-        backbone = CONFIG.backbones[cell.backbone]
-        size += disk.cell_bytes(backbone.architecture or backbone.factory, backbone.head, cell.ratio, keep)
-        kept += keep
-    return (
-        f"Disk: about {disk.readable(size)} for {len(cells)} cells ({kept} keep their model) and {len(stores)} stores."
-    )
-
-
-def store_of(name):
-    dataset = CONFIG.datasets[name]
-    images = archives.listing_count(dataset.path) if dataset.source == "folder" else None
-    return dataset.source, dataset.store_size, images
+    return disk.forecast(CONFIG, cells, stores)
 
 
 def unrecorded():
     """Results of another configuration or code that Snakemake takes for finished, since its record of them is gone."""
-    return [
-        output
-        for job in workflow.dag.jobs
-        if not workflow.dag.needrun(job) and job.output and not workflow.persistence.has_metadata(job)
-        for output in [str(job.output[-1])]
-        if provenance.spec_of(output) not in (None, job.params.spec)
-    ]
+    known = workflow.persistence.has_metadata
+    jobs = [job for job in workflow.dag.jobs if job.output and not workflow.dag.needrun(job) and not known(job)]
+    return provenance.others((str(job.output[-1]), job.params.spec) for job in jobs)
 
 
 def announce():

@@ -6,7 +6,9 @@ rule write_report:
         cells=of_cells("results/cells/{cell}/metrics.json"),
         summary="results/experiments/{experiment}/summary.parquet",
         recommendation="results/experiments/{experiment}/recommendation.json",
-        figures="results/experiments/{experiment}/figures",
+        figures=ancient("results/experiments/{experiment}/figures"),
+        # A folder has no digest that Snakemake could compare.
+        digests="results/experiments/{experiment}/figures.json",
         screening=screened,
     output:
         report(

@@ -65,7 +65,8 @@ rule plot:
         datasets=from_cells(wiring.manifests),
         screening=screened,
     output:
-        report(
+        digests="results/experiments/{experiment}/figures.json",
+        figures=report(
             directory("results/experiments/{experiment}/figures"),
             patterns=["{figure}.svg"],
             caption="captions/figures.rst",
@@ -80,4 +81,5 @@ rule plot:
         spec=spec(specs.plot),
     shell:
         "stage plot --spec {params.spec:q} --summary {input.summary:q} --results {input.cells[0]:q}"
-        " --screening {input.screening:q} --output {output:q} > {log:q} 2>&1"
+        " --screening {input.screening:q} --output {output.figures:q}"
+        " --digests {output.digests:q} > {log:q} 2>&1"

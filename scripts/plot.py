@@ -23,7 +23,7 @@ import pandas as pd
 from winnow import cli, tables
 from winnow.answers import analysis, screening, summary
 from winnow.answers.figures import accuracy, activations, classes, filters, look, weights
-from winnow.files import InputError, read_json, write_json
+from winnow.files import InputError, file_digest, read_json, write_json
 from winnow.training.protocols import EQUAL_FLOPS, ONE_SHOT
 from winnow.workflow import grid
 from winnow.workflow.grid import UNPRUNED, Cell
@@ -52,6 +52,8 @@ def main(arguments: argparse.Namespace) -> None:
         look.write(figure, arguments.output)
     index = [{key: getattr(figure, key) for key in ("name", "group", "title", "caption")} for figure in listed]
     write_json(arguments.output / "index.json", index)
+    if arguments.digests:
+        write_json(arguments.digests, {path.name: file_digest(path) for path in sorted(arguments.output.iterdir())})
     print(f"{spec['experiment']}: {len(listed)} figures", file=sys.stderr)
 
 
@@ -164,6 +166,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_results(result)
     screening.add_argument(result)
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the figures go")
+    result.add_argument("--digests", type=Path, metavar="FILE", help="gets the SHA-256 of each file in there")
     return result
 
 

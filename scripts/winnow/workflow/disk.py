@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+
+from winnow.data import archives
+from winnow.workflow.config import Config
+from winnow.workflow.grid import Cell
 
 # Parameters of the convolutions by VGG depth, as torchvision's networks have them; batch norm adds under 0.1 %.
 _VGG_CONVOLUTIONS = {11: 9_220_480, 13: 9_404_992, 16: 14_714_688, 19: 20_024_384}
@@ -47,6 +52,30 @@ def cell_bytes(architecture: str, head: str, ratio: float, keep_model: bool) -> 
 def store_bytes(source: str, store_size: int, images: int | None = None) -> int:
     """Bytes of a data set's store; ``images`` is needed for a folder."""
     return (_IMAGES[source] if images is None else images) * store_size**2 * 3
+
+
+def forecast(config: Config, cells: Iterable[tuple[Cell, bool]], datasets: Iterable[str]) -> str:
+    """What a run will fill, as a sentence; empty where it makes nothing that is worth one.
+
+    Parameters
+    ----------
+    cells
+        Those that it trains, each with whether its network is kept.
+    datasets
+        Those whose stores it makes.
+    """
+    cells, stores = list(cells), [config.datasets[name] for name in datasets]
+    if not cells and not stores:
+        return ""
+    size = 0
+    for store in stores:
+        images = archives.listing_count(store.path) if store.source == "folder" else None
+        size += store_bytes(store.source, store.store_size, images)
+    for cell, keep in cells:
+        backbone = config.backbones[cell.backbone]
+        size += cell_bytes(backbone.architecture or backbone.factory, backbone.head, cell.ratio, keep)
+    kept = sum(keep for _, keep in cells)
+    return f"Disk: about {readable(size)} for {len(cells)} cells ({kept} keep their model) and {len(stores)} stores."
 
 
 def readable(size: float) -> str:
