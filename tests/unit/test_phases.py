@@ -302,6 +302,44 @@ def test_out_of_memory_in_a_later_phase_runs_that_phase_once_more(made, tmp_path
     assert [row["epoch"] for row in history(tmp_path)] == list(range(1, 8))
 
 
+def test_a_killed_trunk_goes_on_and_its_cell_says_so(made, tmp_path, monkeypatch):
+    cell = cell_of("iterative_2")
+    expected = load_file(trunk_of(made, cell) / "trunk.safetensors")
+    spec, *arguments = trunk_job(made, tmp_path / "trunk", cell)
+    write = mortal(monkeypatch, 2)
+    with pytest.raises(Killed):
+        programs.run("trunk", spec, *arguments, "--checkpoint-seconds", 0)
+    assert [path.name for path in (tmp_path / "trunk").iterdir()] == ["checkpoint.pt"]
+    monkeypatch.setattr(checkpoints.Checkpoint, "write", write)
+    programs.run("trunk", spec, *arguments)
+    found = load_file(tmp_path / "trunk" / "trunk.safetensors")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert {path.name for path in (tmp_path / "trunk").iterdir()} == set(trunks.FILES)
+
+    spec, *arguments = job(made, tmp_path / "cell", "iterative_2")
+    programs.run("finetune", spec, *arguments[:-1], tmp_path / "trunk")
+    assert read_json(tmp_path / "cell" / "metrics.json")["resumed"] == 1
+
+
+def test_a_cell_makes_do_with_the_memory_that_its_trunk_had(made, tmp_path, monkeypatch):
+    spec, *arguments = trunk_job(made, tmp_path / "trunk", cell_of("fine_tune_first"))
+    real, sizes = loop.train, []
+
+    def train(*given, **options):
+        sizes.append(given[7])
+        if len(sizes) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "train", train)
+        programs.run("trunk", spec, *arguments)
+    assert sizes == [8, 4]
+    spec, *arguments = job(made, tmp_path / "cell", "fine_tune_first")
+    programs.run("finetune", spec, *arguments[:-1], tmp_path / "trunk")
+    assert read_json(tmp_path / "cell" / "metrics.json")["micro_batch"] == 4
+
+
 def test_what_a_job_begins_with_is_asked_for(made, tmp_path):
     spec, *arguments = job(made, tmp_path, "iterative_2")
     with pytest.raises(InputError, match=r"iterative_2 prunes what it has trained: give .* a trunk, with --trunk"):
