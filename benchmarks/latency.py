@@ -17,7 +17,7 @@ from paired import backbone, machine
 
 from winnow.importance import masks
 from winnow.networks import backbones, latency, surgery
-from winnow.training.loop import precision_for
+from winnow.training.precision import precision_for
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 from winnow.data import datasets
+from winnow.data.images import Images, load_images
+from winnow.data.store import Store, write_store
 from winnow.importance import masks
 from winnow.networks import backbones, surgery
-from winnow.training import loop
-from winnow.data.images import load_images
-from winnow.data.store import Store, write_store
-from winnow.training.loop import Images
+from winnow.training import judging, loop
+from winnow.training.precision import precision_for
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 AUGMENTATION = {"scale": [0.35, 1.0], "ratio": [0.75, 4 / 3], "flip": True}
@@ -65,7 +65,7 @@ def bare(arguments: argparse.Namespace) -> None:
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (batch * steps, stored, stored, 3), np.uint8))
     images = Images(pixels, torch.arange(batch * steps) % 102, size, MEAN, STD)
     network = cell(arguments.architecture, 102)
-    precision = loop.precision_for("auto", "cpu", surgery.cost(network, size)[1])
+    precision = precision_for("auto", "cpu", surgery.cost(network, size)[1])
     print(f"batch {batch}, {size} pixels, {precision}")
 
     def ours():
@@ -118,11 +118,11 @@ def conventional(arguments: argparse.Namespace) -> None:
             store = Store.open(Path(folder))
             images = load_images(store, MEAN, STD, "cpu")
             network = cell(arguments.architecture, len(store.classes))
-            precision = loop.precision_for("auto", "cpu", surgery.cost(network, size)[1])
+            precision = precision_for("auto", "cpu", surgery.cost(network, size)[1])
             rows = [store.rows(split) for split in ("train", "val", "test")]
             trained = loop.train(network, images, rows[0], rows[1], settings, 0, precision, report=lambda line: None)
             network.load_state_dict(trained.state)
-            loop.evaluate(network, images, rows[2], precision)
+            judging.evaluate(network, images, rows[2], precision)
 
     def theirs():
         normal = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]

@@ -59,11 +59,17 @@ wildcard_constraints:
     ratio=r"0\.\d{3}(~\d+)?",
     init=protocols.COMPONENT,
     seed=r"\d+",
+    share=r"0|\d+_\d+(~\d+)?",
+    epochs=r"\d+",
     rung="|".join(screening.RUNGS),
 
 
-CELL = wiring.CELL
+CELL, TRUNK = wiring.CELL, wiring.TRUNK
 MASK = CELL.removesuffix("/{init}/{seed}")
+
+CELL_FILES = ["metrics.json", "history.parquet", "predictions.parquet", "mask.parquet"]
+MODEL_FILES = ["model.safetensors", "model.json"]
+TRUNK_FILES = ["trunk.safetensors", "history.parquet", "mask.parquet", "trunk.json"]
 
 # A stage's folder, file by file. What is bulky is ancient: its SHA-256 stands in the manifest, which is small enough for
 # Snakemake to look at its content where its time is new.
@@ -139,8 +145,11 @@ def experiment_files(name):
 
 
 def cell_files(name):
-    cells = [f"results/cells/{cell.path}" for cell in experiment_cells(name)]
-    return expand("{cell}/{file}", cell=cells, file=CELL_FILES)
+    cells = [cell.path for cell in experiment_cells(name)]
+    models = MODEL_FILES if CONFIG.experiments[name].models == "keep" else []
+    return expand("results/cells/{cell}/{file}", cell=cells, file=CELL_FILES) + expand(
+        "results/models/{cell}/{file}", cell=cells, file=models
+    )
 
 
 def survivors(name, rung):
@@ -168,40 +177,53 @@ def chosen_cells(wildcards):
         return [grid.parse_path(each["cell"]) for each in checked(read_json, file)["chosen"]]
 
 
-CELL_FILES = ["metrics.json", "history.parquet", "predictions.parquet"]
+def of_cell(files, kept):
+    """The same as `needs` for a cell whose network is kept or, where `kept` is false, is not: others are refused."""
+
+    def found(wildcards):
+        if CELLS.get(cell_of(wildcards), False) is kept:
+            return files(CONFIG, **wildcards)
+        # Nobody makes this: Snakemake looks for another rule. An exception would do as well, but is printed.
+        return ["results/refused/not_kept" if kept else "results/refused/kept"]
+
+    return found
 
 
-def kept_cell(cell):
-    """A file that stands for a cell with its network: the grid's, or, where no experiment keeps it, one trained again."""
-    return (
-        f"results/cells/{cell.path}/metrics.json"
-        if CELLS.get(cell)
-        else f"results/models/{cell.path}/model.safetensors"
-    )
+def trunk_files(wildcards):
+    """What a cell begins with that prunes what it has trained."""
+    return [
+        ancient(f"{folder}/{name}") if name == "trunk.safetensors" else f"{folder}/{name}"
+        for folder in wiring.trunks(CONFIG, **wildcards)
+        for name in TRUNK_FILES
+    ]
 
 
-def cell_spec(wildcards, models=None):
-    cell = specs.cell(CONFIG, **wildcards)
-    cell.contents["models"] = models or ("keep" if CELLS.get(cell_of(wildcards)) else "drop")
-    return cell.text(SCRIPTS)
+def teacher_files(wildcards):
+    """The network that a distilled cell learns from."""
+    return [file for cell in wiring.teachers(CONFIG, **wildcards) for file in network_files(cell)]
+
+
+def network_files(cell):
+    """A cell's network: the grid's, or, where no experiment keeps it, one trained again."""
+    return [ancient(f"results/models/{cell.path}/model.safetensors"), f"results/models/{cell.path}/model.json"]
 
 
 def cell_of(wildcards):
     return wiring.cell_of(**wildcards)
 
 
-def network(cell):
-    """A finished cell's files, its network among them."""
-    folder = f"results/cells/{cell.path}" if CELLS.get(cell) else f"results/models/{cell.path}"
-    return [f"{folder}/{name}" for name in ("metrics.json", "predictions.parquet", "model.safetensors", "model.json")]
+def exported(cell):
+    """A finished cell's files that its export reads, its network among them."""
+    return [f"results/cells/{cell.path}/predictions.parquet", *network_files(cell)]
 
 
 def forecast():
     """How much disk the jobs of this run will fill."""
-    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in ("decode", "finetune", "retrain")]
-    cells = [(cell_of(job.wildcards), job.rule.name) for job in jobs if job.rule.name != "decode"]
+    trained = ("finetune", "finetune_kept", "retrain")
+    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in ("decode", *trained)]
+    cells = [(cell_of(job.wildcards), job.rule.name != "finetune") for job in jobs if job.rule.name in trained]
     stores = {job.wildcards.dataset for job in jobs if job.rule.name == "decode"}
-    return disk.forecast(CONFIG, [(cell, name == "retrain" or CELLS.get(cell, False)) for cell, name in cells], stores)
+    return disk.forecast(CONFIG, cells, stores)
 
 
 def unrecorded():

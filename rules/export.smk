@@ -27,7 +27,7 @@ checkpoint choose:
 rule export_chosen:
     input:
         chosen="results/experiments/{experiment}/chosen.json",
-        cells=lambda wildcards: [file for cell in chosen_cells(wildcards) for file in network(cell)],
+        cells=lambda wildcards: [file for cell in chosen_cells(wildcards) for file in exported(cell)],
         datasets=lambda wildcards: [
             file for cell in chosen_cells(wildcards) for file in filled(STORE, dataset=cell.dataset)
         ],
@@ -48,7 +48,8 @@ rule export_chosen:
 rule export_cell:
     input:
         dataset=STORE,
-        cell=lambda wildcards: network(cell_of(wildcards)),
+        cell=f"results/cells/{CELL}/predictions.parquet",
+        network=lambda wildcards: network_files(cell_of(wildcards)),
     output:
         directory(f"results/exports/{CELL}"),
     log:
@@ -59,22 +60,5 @@ rule export_cell:
     params:
         spec=spec(specs.export_cell),
     shell:
-        "stage export --spec {params.spec:q} --cell {input.cell:q} --dataset {input.dataset:q} --output {output:q}"
-        " > {log:q} 2>&1"
-
-
-use rule finetune as retrain with:
-    output:
-        multiext(
-            f"results/models/{CELL}/",
-            metrics="metrics.json",
-            history="history.parquet",
-            predictions="predictions.parquet",
-            weights="model.safetensors",
-            description="model.json",
-        ),
-    log:
-        f"results/logs/retrain/{CELL}.log",
-    cache: False
-    params:
-        spec=lambda wildcards: cell_spec(wildcards, models="keep"),
+        "stage export --spec {params.spec:q} --cell {input.cell:q} --network {input.network:q}"
+        " --dataset {input.dataset:q} --output {output:q} > {log:q} 2>&1"

@@ -21,7 +21,7 @@ from winnow.files import read_json, write_json
 from winnow.networks import backbones, latency, surgery
 from winnow.runtime import devices
 from winnow.runtime.memory import kept
-from winnow.training import loop
+from winnow.training.precision import precision_for
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -34,7 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
     size, classes = dataset["image_size"], len(dataset["classes"])
     networks = [backbones.pruned(backbone, mask, classes, "inherited", 0).to(lease.device) for mask in (keep, None)]
     (params, macs), (unpruned_params, unpruned_macs) = (surgery.cost(network, size) for network in networks)
-    precisions = tuple(loop.precision_for(spec["precision"], lease.device, count) for count in (macs, unpruned_macs))
+    precisions = tuple(precision_for(spec["precision"], lease.device, count) for count in (macs, unpruned_macs))
     batches = {}
     for batch in latency.BATCHES:
         found = latency.compare(*networks, precisions, batch, size, lease.device)

@@ -19,9 +19,9 @@ from winnow.runtime import devices
 
 def main(arguments: argparse.Namespace) -> None:
     devices.lease(0)
-    for cell, dataset, output in places(arguments):
+    for cell, network, dataset, output in places(arguments):
         try:
-            model = bundle.export(cell, dataset, output, arguments.spec, devices.threads())
+            model = bundle.export(cell, network, dataset, output, arguments.spec, devices.threads())
         except bundle.Disagreement as disagreement:
             raise SystemExit(f"error: {cell}: {disagreement}") from None
         check = model["onnx"]["check"]
@@ -32,8 +32,8 @@ def main(arguments: argparse.Namespace) -> None:
         )
 
 
-def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
-    """Cell, store and new folder of each network to export: one, or those that an experiment chose.
+def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path]]:
+    """Cell, kept network, store and new folder of each network to export: one, or those that an experiment chose.
 
     Raises
     ------
@@ -44,26 +44,22 @@ def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path]]:
         results, output = arguments.results, arguments.output
         return [
             (
-                network_of(results, each["cell"]),
+                results / "cells" / each["cell"],
+                results / "models" / each["cell"],
                 results / "datasets" / each["dataset"],
                 output / f"{each['dataset']}-{each['backbone']}",
             )
             for each in read_json(arguments.chosen)["chosen"]
         ]
     if arguments.cell and arguments.dataset:
-        return [(arguments.cell, arguments.dataset, arguments.output)]
+        return [(arguments.cell, arguments.network or arguments.cell, arguments.dataset, arguments.output)]
     raise InputError("which network? Give --cell and --dataset, or --chosen and --results")
-
-
-def network_of(results: Path, cell: str) -> Path:
-    """The folder where a cell's network lies: beside the grid's cells if it was trained once more."""
-    again = results / "models" / cell
-    return again if again.exists() else results / "cells" / cell
 
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
-    result.add_argument("--cell", action=cli.Folder, help="a finished cell with its model")
+    result.add_argument("--cell", action=cli.Folder, help="a finished cell")
+    result.add_argument("--network", action=cli.Folder, help="its kept network (default: beside the cell's files)")
     result.add_argument("--dataset", action=cli.Folder, help="the store that it was judged on")
     result.add_argument("--chosen", type=Path, metavar="FILE", help="instead of them, an experiment's chosen.json")
     cli.add_results(result, required=False)

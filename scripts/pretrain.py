@@ -18,7 +18,8 @@ from winnow.data.store import Store
 from winnow.files import atomic_path, canonical_json, file_digest, write_json
 from winnow.networks import backbones, surgery
 from winnow.runtime import devices
-from winnow.training import loop
+from winnow.training import judging, loop
+from winnow.training.precision import precision_for
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -31,11 +32,11 @@ def main(arguments: argparse.Namespace) -> None:
     network = network.to(lease.device)
     images = load_images(store, backbone["mean"], backbone["std"], lease.device)
     _, macs = surgery.cost(network, store.image_size)
-    precision = loop.precision_for(recipe["precision"], lease.device, macs)
+    precision = precision_for(recipe["precision"], lease.device, macs)
     trained = loop.train(network, images, store.rows("train"), store.rows("val"), recipe, seed, precision)
     network.load_state_dict(trained.state)
-    judged = loop.evaluate(network, images, store.rows("test"), precision)
-    loop.require_finite(judged.loss, "test loss", f"with the weights of epoch {trained.epoch}")
+    judged = judging.evaluate(network, images, store.rows("test"), precision)
+    judging.require_finite(judged.loss, "test loss", f"with the weights of epoch {trained.epoch}")
     print(f"test accuracy {judged.accuracy:.4f} with the weights of epoch {trained.epoch}")
     state = {name: tensor.cpu().contiguous() for name, tensor in trained.state.items()}
     weights = arguments.output / "pretrained.safetensors"

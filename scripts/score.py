@@ -18,6 +18,7 @@ from winnow import cli, tables
 from winnow.files import InputError, read_json
 from winnow.importance import scores
 from winnow.importance.criteria import CRITERIA
+from winnow.networks import units
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -32,7 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
         return tensors(arguments.backbone, names)
 
     value, score = scores.score(name, layers, channels, read, statistics, spec["seed"])
-    layer, index = scores.units(layers, channels)
+    layer, index = units.named(layers, channels)
     rows = {"layer": layer, "filter": index, "value": value, "score": score}
     tables.write_table(arguments.output, rows, "scores", {"spec": spec})
     print(f"{value.size} filters of {len(layers)} layers: {name} from {value.min():.4g} to {value.max():.4g}")

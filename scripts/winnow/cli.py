@@ -62,6 +62,24 @@ class Folder(argparse.Action):
         setattr(namespace, self.dest, folders.pop())
 
 
+class OptionalFolder(Folder):
+    """The same for what a job may do without: nothing, which stands for None, is as good as a folder."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, **options)
+        self.nargs = "*"
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if values:
+            super().__call__(parser, namespace, values, option_string)
+
+
 def results(text: str) -> Path:
     """The folder of results, given as such or by a cell's file below it: ``…/results`` of ``…/results/cells/…``.
 

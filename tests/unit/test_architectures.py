@@ -55,11 +55,10 @@ def cell(folder, criterion, ratio=0.4, scope="layer"):
     spec = {
         "cell": names | {"init": "inherited", "seed": 0, "protocol": "one_shot"},
         "recipe": recipe,
-        "models": "keep",
         "code": "0",
     }
     arguments = ["--dataset", folder / "store", "--backbone", folder / "net", "--mask", folder / "mask.parquet"]
-    programs.run("finetune", spec, *arguments, "--output", folder / "cell")
+    programs.run("finetune", spec, *arguments, "--output", *programs.cell(folder / "cell"))
     return read_json(folder / "cell" / "metrics.json")
 
 

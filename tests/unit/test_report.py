@@ -75,7 +75,7 @@ def metrics(cell: grid.Cell) -> dict:
         **{"status": "diverged" if diverged else "finished", "reason": None, "seconds": {"total": 2.5}},
         **dict.fromkeys(("accuracy", "class_accuracy", "val_accuracy"), None if diverged else accuracy),
         **{"params": int(10_000 * (1.2 - cell.ratio)), "macs": int(200_000 * (1.2 - cell.ratio)), "bytes": 40_000},
-        **{"achieved_ratio": cell.ratio, "device": f"Card {NASTY}", "precision": "bf16", "threads": 4, "model": None},
+        **{"achieved_ratio": cell.ratio, "device": f"Card {NASTY}", "precision": "bf16", "threads": 4},
         **{"versions": {"torch": "2.0", "winnow": "0.1"}, "spec": {"code": "a" * 32 if cell.seed else "b" * 32}},
     }
 

@@ -6,7 +6,7 @@ import torch
 
 from winnow.importance import gradients, scores, statistics
 from winnow.importance.criteria import CRITERIA
-from winnow.networks import backbones, surgery
+from winnow.networks import backbones, surgery, units
 
 from .test_couplings import Silenced, backbone, images_of, keep_of, removed, units_of
 
@@ -128,6 +128,6 @@ def test_every_criterion_that_looks_at_weights_has_a_value_for_what_is_left():
 
 def test_units_are_named_after_their_first_member():
     net = backbone("resnet18")
-    layer, index = scores.units(net.manifest["layers"], net.channels)
+    layer, index = units.named(net.manifest["layers"], net.channels)
     assert layer.tolist() == units_of(net).tolist()
     assert index.min() == 0

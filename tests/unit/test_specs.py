@@ -42,6 +42,8 @@ RAW = {
 }
 PLACE = {"dataset": "digits", "backbone": "net", "criterion": "apoz", "scope": "layer", "ratio": "0.500"}
 CELL = PLACE | {"init": "inherited", "seed": "0"}
+TRUNK = {"dataset": "digits", "backbone": "net", "criterion": "apoz", "scope": "layer"}
+TRUNK |= {"share": "1_4", "epochs": "1", "seed": "0"}
 JOBS = {
     "decode": (specs.decode, {"dataset": "digits"}),
     "pretrain": (specs.pretrain, {"backbone": "net"}),
@@ -51,6 +53,7 @@ JOBS = {
     "mask": (specs.mask, PLACE),
     "latency": (specs.latency, PLACE),
     "cell": (specs.cell, CELL),
+    "trunk": (specs.trunk, TRUNK),
     "screen": (specs.screen, {"experiment": "tiny", "rung": "short_4"}),
     "summarize": (specs.summarize, {"experiment": "tiny"}),
     "recommend": (specs.recommend, {"experiment": "tiny"}),
@@ -69,23 +72,26 @@ ANSWERS = {"screen", "summarize", "recommend", "plot", "report"}
 
 # An edit of the configuration → whose specs it changes.
 EDITS = {
-    "epochs of the recipe": (lambda raw: raw["recipes"]["quick"].update(epochs=4), {"cell", "report"}),
+    "warm-up of the recipe": (lambda raw: raw["recipes"]["quick"].update(warmup_epochs=1), {"cell", "trunk", "report"}),
     "precision of the recipe": (
         lambda raw: raw["recipes"]["quick"].update(precision="fp32"),
-        {"cell", "latency", "report"},
+        {"cell", "trunk", "latency", "report"},
     ),
     "distillation, where nothing is distilled": (
         lambda raw: raw["recipes"]["quick"].update(distillation={"temperature": 2.0}),
         set(),
     ),
     "recipe of the pretraining": (lambda raw: raw["recipes"]["long"].update(epochs=8), {"pretrain", "report"}),
-    "data set of another recipe": (lambda raw: raw["datasets"]["digits"].update(recipe="long"), {"cell", "report"}),
+    "data set of another recipe": (
+        lambda raw: raw["datasets"]["digits"].update(recipe="long"),
+        {"cell", "trunk", "report"},
+    ),
     "classes of a data set": (lambda raw: raw["datasets"]["digits"].update(classes=[0, 1]), {"decode", "report"}),
     "mean of the backbone": (
         lambda raw: raw["backbones"]["net"].update(mean=[0.4, 0.5, 0.5]),
         {"pretrain", "import_backbone", "report"},
     ),
-    "min_filters": (lambda raw: raw["backbones"]["net"].update(min_filters=2), {"mask", "report"}),
+    "min_filters": (lambda raw: raw["backbones"]["net"].update(min_filters=2), {"mask", "trunk", "report"}),
     "another ratio": (lambda raw: raw["experiments"]["tiny"]["ratios"].append(0.25), ANSWERS),
     "kept networks": (lambda raw: raw["experiments"]["tiny"].update(models="keep"), set()),
     "tolerance": (lambda raw: raw.update(tolerance=3.0), {"screen", "recommend"}),

@@ -30,11 +30,16 @@ def test_a_cell_needs_its_mask_or_makes_its_own():
     mask = ["results/masks/digits/net/apoz/layer/0.500.parquet"]
     assert wiring.mask(CONFIG, **CELL) == wiring.mask(CONFIG, **PLACE) == mask
     assert wiring.mask(CONFIG, **CELL | UNPRUNED) == wiring.mask(CONFIG, **PLACE | UNPRUNED) == []
-    assert wiring.scores(CONFIG, **CELL) == []
-    for protocol, scores in ("iterative_2", ["results/scores/digits/net/apoz.parquet"]), ("fine_tune_first", []):
+    assert wiring.trunks(CONFIG, **CELL) == []
+    for protocol, trunk, scores in (
+        ("iterative_2", "apoz/layer/1_4/1/0", ["results/scores/digits/net/apoz.parquet"]),
+        ("fine_tune_first", "unpruned/none/0/1/0", []),
+    ):
         place = CELL | {"init": f"inherited~{protocol}"}
         assert wiring.mask(CONFIG, **place) == []
-        assert wiring.scores(CONFIG, **place) == scores
+        assert wiring.trunks(CONFIG, **place) == [f"results/trunks/digits/net/{trunk}"]
+        names = dict(zip(("criterion", "scope", "share", "epochs", "seed"), trunk.split("/"), strict=True))
+        assert wiring.scores(CONFIG, dataset="digits", backbone="net", **names) == scores
 
 
 def test_a_distilled_cell_learns_from_the_unpruned_one():

@@ -31,7 +31,9 @@ def test_a_dry_run_of_every_target_lists_its_cells_and_the_disk_they_take(fresh,
     experiments = CONFIG["targets"] if not target else [target]
     checked = config.load(CONFIG).experiments
     cells = grid.union(checked[name].model_dump() for name in experiments)
-    assert {job for job in jobs(output) if job.startswith("finetune")} == {f"finetune {cell.path}" for cell in cells}
+    assert {job for job in jobs(output) if job.startswith("finetune")} == {
+        f"{'finetune_kept' if kept else 'finetune'} {cell.path}" for cell, kept in cells.items()
+    }
     assert re.search(rf"Disk: about [\d.]+ [kMGT]B for {len(cells)} cells", output)
     assert not (fresh.path / "results").exists()
 

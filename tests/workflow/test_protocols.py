@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from .checkout import SMALL_GRID, Checkout
+from .checkout import SMALL_GRID, Checkout, jobs
 from .test_rerun_contract import configured, report
 
 PROTOCOLS = ("one_shot", "fine_tune_first", "iterative_2", "distilled")
@@ -39,15 +39,19 @@ def cell(start: str) -> str:
     return f"finetune digits/net/apoz/global/0.500/{start}/0"
 
 
+def trunk(place: str) -> str:
+    return f"trunk digits/net/{place}/0"
+
+
 def test_every_protocol_is_a_cell_and_the_teacher_is_trained_once_more_where_none_is_kept(finished):
-    cells = {job for job in finished.ran if job.startswith(("finetune", "retrain"))}
-    assert cells == {cell(start) for start in STARTS} | {f"finetune {BASELINE}", f"retrain {BASELINE}"}
+    cells = {job for job in finished.ran if job.startswith(("trunk", "finetune", "retrain"))}
+    trunks = {trunk("unpruned/none/0/1"), trunk("apoz/global/1_4/1")}
+    assert cells == {cell(start) for start in STARTS} | {f"finetune {BASELINE}", f"retrain {BASELINE}"} | trunks
     folder = finished.path / "results" / "cells" / "digits" / "net" / "apoz" / "global" / "0.500"
     metrics = {start: json.loads((folder / start / "0" / "metrics.json").read_text()) for start in STARTS}
     assert {found["achieved_ratio"] for found in metrics.values()} == {0.5}
     assert {found["status"] for found in metrics.values()} == {"finished"}
-    own = {start for start in STARTS if (folder / start / "0" / "mask.parquet").exists()}
-    assert own == {"inherited~fine_tune_first", "inherited~iterative_2"}
+    assert all((folder / start / "0" / "mask.parquet").exists() for start in STARTS)
     distilled = {start for start in STARTS if "distillation" in metrics[start]["spec"]["recipe"]}
     assert distilled == {"inherited~distilled", "random~distilled"}
 
@@ -69,12 +73,20 @@ def test_a_temperature_trains_what_is_distilled_and_nothing_else(finished, tmp_p
 def test_a_protocol_more_trains_its_cells_and_nothing_else(finished, tmp_path):
     checkout = finished.copy(tmp_path / "checkout")
     configured(lambda raw: raw["experiments"]["small"]["protocols"].append("iterative_3"))(checkout)
-    assert checkout.run() == {cell("inherited~iterative_3")} | report()
+    assert checkout.run() == {cell("inherited~iterative_3"), trunk("apoz/global/1_6/1")} | report()
+
+
+def test_one_trunk_serves_all_criteria_scopes_and_ratios(tmp_path):
+    axes = {"criteria": ["apoz", "average_weight", "mean_activation"], "scopes": ["global", "layer"]}
+    raw = grid_of(protocols=["fine_tune_first"], inits=["inherited"], ratios=[0.25, 0.5], **axes)
+    planned = jobs(Checkout(tmp_path / "checkout", raw).snakemake("-n"))
+    assert {job for job in planned if job.startswith("trunk")} == {trunk("unpruned/none/0/1")}
+    assert sum(job.startswith("finetune") for job in planned) == 3 * 2 * 2 + 1
 
 
 def test_code_that_only_a_protocol_uses_trains_its_cells_alone(finished, tmp_path):
     checkout = finished.copy(tmp_path / "checkout")
-    with open(checkout.path / "scripts" / "winnow" / "phases.py", "a") as source:
+    with open(checkout.path / "scripts" / "winnow" / "training" / "phases.py", "a") as source:
         source.write("\nUNUSED = 1\n")
     own = {cell("inherited~fine_tune_first"), cell("inherited~iterative_2")}
     assert checkout.run() == own | report()

@@ -338,7 +338,6 @@ def facts(results: Path, cells: Mapping[grid.Cell, Mapping[str, Any] | None]) ->
         told["Cells made"] = first if first == last else f"{first} to {last}"
         seconds = sum(metrics["seconds"]["total"] for metrics in found.values())
         told["Time in them"] = str(datetime.timedelta(seconds=round(seconds)))
-        told["Networks kept"] = str(sum(metrics["model"] is not None for metrics in found.values()))
     told["Page made"] = _moment(datetime.datetime.now().timestamp())
     return told
 

@@ -66,7 +66,7 @@ class Augmentation(_Model):
 
 
 class Distillation(_Model):
-    """How the protocol ``distilled`` learns from the unpruned network: see :class:`winnow.training.loop.Teacher`."""
+    """How ``distilled`` learns from the unpruned network: see :class:`winnow.training.distillation.Teacher`."""
 
     temperature: Annotated[float, Field(gt=0)] = 4.0
     """What logits are divided by before the two are compared."""
@@ -399,7 +399,9 @@ RESERVED_TARGETS = frozenset(
         "differentiate",
         "score",
         "mask",
+        "trunk",
         "finetune",
+        "finetune_kept",
         "latency",
         "screen",
         "summarize",

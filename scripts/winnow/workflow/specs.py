@@ -15,11 +15,13 @@ from typing import Any
 from winnow.data import archives
 from winnow.files import canonical_json
 from winnow.networks import factories
+from winnow.training import protocols
 from winnow.workflow import grid, wiring
 from winnow.workflow.config import Config
 from winnow.workflow.identity import code_digest
 
 _digest = functools.cache(code_digest)
+BETWEEN_PHASES = "winnow.training.phases"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,15 +36,18 @@ class Spec:
         The rest of it, all but the digest.
     criterion : str or None
         The one criterion whose function is the job's code; None where all of them are.
+    without : str or None
+        A module that the program imports for other jobs only: it is no part of this one's code.
     """
 
     program: str
     contents: dict[str, Any]
     criterion: str | None = None
+    without: str | None = None
 
     def text(self, scripts: Path) -> str:
         """The spec as canonical JSON, with ``code``: an edit of the program's code runs the job again."""
-        return canonical_json(self.contents | {"code": _digest(scripts / self.program, self.criterion)})
+        return canonical_json(self.contents | {"code": _digest(scripts / self.program, self.criterion, self.without)})
 
 
 def download(config: Config, dataset: str, archive: str) -> Spec:
@@ -153,9 +158,22 @@ def cell(config: Config, **place: str) -> Spec:
         "recipe": config.recipe_for(found.dataset, found.backbone, found.protocol),  # trains it otherwise
     }
     if not found.alternates:
-        return Spec("finetune.py", contents)
+        # Nothing that measures filters is its code: it is given its mask.
+        return Spec("finetune.py", contents, without=BETWEEN_PHASES)
     contents["min_filters"] = config.backbones[found.backbone].min_filters  # leaves each layer so many
-    return Spec("alternate.py", contents, _function_of(found.criterion))
+    return Spec("finetune.py", contents, _function_of(found.criterion))
+
+
+def trunk(config: Config, **place: str) -> Spec:
+    found = grid.parse_trunk(wiring.TRUNK.format(**place))
+    recipe = config.recipe_for(found.dataset, found.backbone, protocols.FINE_TUNE_FIRST)
+    contents = {
+        "trunk": dataclasses.asdict(found) | {"share": str(found.share)},  # another mask, or another start
+        "recipe": protocols.stretched(recipe, found.epochs),  # trains it otherwise
+    }
+    if found.share:
+        contents["min_filters"] = config.backbones[found.backbone].min_filters  # leaves each layer so many
+    return Spec("trunk.py", contents)
 
 
 def screen(config: Config, experiment: str, rung: str) -> Spec:

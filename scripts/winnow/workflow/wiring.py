@@ -12,6 +12,7 @@ from winnow.workflow.config import Config
 from winnow.workflow.grid import Cell
 
 CELL = "{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}"
+TRUNK = "{dataset}/{backbone}/{criterion}/{scope}/{share}/{epochs}/{seed}"
 
 
 def cell_of(dataset: str, backbone: str, criterion: str, scope: str, ratio: str, init: str, seed: str) -> Cell:
@@ -56,9 +57,16 @@ def mask(config: Config, **place: str) -> list[str]:
 
 
 def scores(config: Config, **place: str) -> list[str]:
-    """The scores that a cell begins with: those that it prunes by itself, before any training."""
-    begins_pruned = protocols.steps(cell_of(**place).protocol) is not None
-    return ["results/scores/{dataset}/{backbone}/{criterion}.parquet".format(**place)] * begins_pruned
+    """The scores that a trunk's mask is made from: none for the unpruned one."""
+    pruned = place["criterion"] != grid.UNPRUNED
+    return ["results/scores/{dataset}/{backbone}/{criterion}.parquet".format(**place)] * pruned
+
+
+def trunks(config: Config, **place: str) -> list[str]:
+    """The folder of what a cell begins with that prunes what it has trained; none for a cell of one phase."""
+    cell = cell_of(**place)
+    found = grid.trunk(cell, config.recipe(cell.dataset, cell.backbone).epochs)
+    return [f"results/trunks/{found.path}"] if found else []
 
 
 def teachers(config: Config, **place: str) -> list[Cell]:
