@@ -51,6 +51,7 @@ include: "rules/latency.smk"
 include: "rules/summary.smk"
 include: "rules/report.smk"
 include: "rules/export.smk"
+include: "rules/display.smk"
 
 
 rule all:

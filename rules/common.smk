@@ -67,9 +67,6 @@ wildcard_constraints:
 CELL, TRUNK = wiring.CELL, wiring.TRUNK
 MASK = CELL.removesuffix("/{init}/{seed}")
 
-CELL_FILES = ["metrics.json", "history.parquet", "predictions.parquet", "mask.parquet"]
-MODEL_FILES = ["model.safetensors", "model.json"]
-TRUNK_FILES = ["trunk.safetensors", "history.parquet", "mask.parquet", "trunk.json"]
 
 # A stage's folder, file by file. What is bulky is ancient: its SHA-256 stands in the manifest, which is small enough for
 # Snakemake to look at its content where its time is new.
@@ -132,24 +129,15 @@ def experiment_latencies(name):
     return [f"results/latency/{path}" for path in grid.latencies(axes, experiment_cells(name))]
 
 
-def experiment_outputs(name):
-    """An experiment's summary, verdict, figures and report."""
-    files = ("summary.parquet", "recommendation.json", "figures", "report.html")
-    return [f"results/experiments/{name}/{file}" for file in files]
-
-
 def experiment_files(name):
     """All that an experiment's target asks for: its cells and latencies too, so that deleted ones are made again."""
+
+    def made(wildcards):
+        keep = CONFIG.experiments[name].models == "keep"
+        return wiring.finished(experiment_cells(name), keep) + experiment_latencies(name)
+
     # A function of its own for each experiment: one that waits for its screening does not hold up the others.
-    return [*experiment_outputs(name), lambda wildcards: cell_files(name) + experiment_latencies(name)]
-
-
-def cell_files(name):
-    cells = [cell.path for cell in experiment_cells(name)]
-    models = MODEL_FILES if CONFIG.experiments[name].models == "keep" else []
-    return expand("results/cells/{cell}/{file}", cell=cells, file=CELL_FILES) + expand(
-        "results/models/{cell}/{file}", cell=cells, file=models
-    )
+    return [*wiring.answers(name), made]
 
 
 def survivors(name, rung):
@@ -159,48 +147,10 @@ def survivors(name, rung):
         return screening.left(CONFIG.experiments[name].model_dump(), checked(screening.read, file))
 
 
-def activations(wildcards):
-    """The statistics that an experiment's figures are drawn from."""
-    looks = wiring.looks_at_activations(CONFIG, wildcards.experiment)
-    return wiring.activations(experiment_cells(wildcards.experiment)) * looks
-
-
 def screened(wildcards):
     """What the last rung left; nothing unless the experiment is screened."""
     name = wildcards.experiment
     return [f"results/experiments/{name}/screening/{screening.RUNGS[-1]}.json"] * CONFIG.experiments[name].screening
-
-
-def chosen_cells(wildcards):
-    file = checkpoints.choose.get(**wildcards).output[0]
-    with file.open():
-        return [grid.parse_path(each["cell"]) for each in checked(read_json, file)["chosen"]]
-
-
-def of_cell(files, kept):
-    """The same as `needs` for a cell whose network is kept or, where `kept` is false, is not: others are refused."""
-
-    def found(wildcards):
-        if CELLS.get(cell_of(wildcards), False) is kept:
-            return files(CONFIG, **wildcards)
-        # Nobody makes this: Snakemake looks for another rule. An exception would do as well, but is printed.
-        return ["results/refused/not_kept" if kept else "results/refused/kept"]
-
-    return found
-
-
-def trunk_files(wildcards):
-    """What a cell begins with that prunes what it has trained."""
-    return [
-        ancient(f"{folder}/{name}") if name == "trunk.safetensors" else f"{folder}/{name}"
-        for folder in wiring.trunks(CONFIG, **wildcards)
-        for name in TRUNK_FILES
-    ]
-
-
-def teacher_files(wildcards):
-    """The network that a distilled cell learns from."""
-    return [file for cell in wiring.teachers(CONFIG, **wildcards) for file in network_files(cell)]
 
 
 def network_files(cell):
@@ -210,45 +160,3 @@ def network_files(cell):
 
 def cell_of(wildcards):
     return wiring.cell_of(**wildcards)
-
-
-def exported(cell):
-    """A finished cell's files that its export reads, its network among them."""
-    return [f"results/cells/{cell.path}/predictions.parquet", *network_files(cell)]
-
-
-def forecast():
-    """How much disk the jobs of this run will fill."""
-    trained = ("finetune", "finetune_kept", "retrain")
-    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in ("decode", *trained)]
-    cells = [(cell_of(job.wildcards), job.rule.name != "finetune") for job in jobs if job.rule.name in trained]
-    stores = {job.wildcards.dataset for job in jobs if job.rule.name == "decode"}
-    return disk.forecast(CONFIG, cells, stores)
-
-
-def unrecorded():
-    """Results of another configuration or code that Snakemake takes for finished, since its record of them is gone."""
-    known = workflow.persistence.has_metadata
-    jobs = [job for job in workflow.dag.jobs if job.output and not workflow.dag.needrun(job) and not known(job)]
-    return provenance.others((str(job.output[-1]), job.params.spec) for job in jobs)
-
-
-def announce():
-    """Print the summaries of the experiments that were asked for."""
-    asked = [job.rule.name for job in workflow.dag.targetjobs]
-    for name in CONFIG.targets if "all" in asked else asked:
-        if name in CONFIG.experiments:
-            parquet, verdict, figures, _ = experiment_outputs(name)
-            shell("stage show --summary {parquet:q} --verdict {verdict:q} --figures {figures:q}")
-
-
-run.prepare(workflow, forecast, announce, unrecorded)
-
-
-onstart:
-    # The lock is held by the open file, until this process ends.
-    workflow.globals["held_lock"] = checked(run.lock)
-
-
-onsuccess:
-    announce()

@@ -66,3 +66,11 @@ def test_figures_need_each_file_once_and_none_of_the_unpruned():
 def test_weights_come_from_the_pretraining_with_its_digest():
     assert wiring.weights(CONFIG, "net") == ["results/backbones/net/pretrained.safetensors"]
     assert wiring.weights_manifest(CONFIG, "net") == ["results/backbones/net/pretrained.json"]
+
+
+def test_a_target_asks_for_networks_only_where_they_are_kept():
+    cells = grid.cells(CONFIG.experiments["tiny"].model_dump())
+    dropped, kept = (wiring.finished(cells, keep) for keep in (False, True))
+    assert len(dropped) == len(cells) * len(wiring.CELL_FILES)
+    assert set(kept) - set(dropped) == {f"results/models/{c.path}/{name}" for c in cells for name in wiring.MODEL_FILES}
+    assert "results/experiments/tiny/report.html" in wiring.answers("tiny")

@@ -14,6 +14,9 @@ from winnow.workflow.grid import Cell
 CELL = "{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}"
 TRUNK = "{dataset}/{backbone}/{criterion}/{scope}/{share}/{epochs}/{seed}"
 
+CELL_FILES = ("metrics.json", "history.parquet", "predictions.parquet", "mask.parquet")
+MODEL_FILES = ("model.safetensors", "model.json")
+
 
 def cell_of(dataset: str, backbone: str, criterion: str, scope: str, ratio: str, init: str, seed: str) -> Cell:
     """The cell that the parts of a path name."""
@@ -101,3 +104,18 @@ def looks_at_activations(config: Config, experiment: str) -> bool:
     """Whether one of an experiment's cells has a mask by a criterion that does, screened out or not."""
     cells = grid.cells(config.experiments[experiment].model_dump())
     return any(CRITERIA[grid.parse_source(cell.criterion)[0]].needs == "activations" for cell in cells if cell.mask)
+
+
+def finished(cells: Iterable[Cell], keep: bool) -> list[str]:
+    """The files of finished cells and, where they are kept, of their networks."""
+    paths = [cell.path for cell in cells]
+    kept = MODEL_FILES if keep else ()
+    return [f"results/cells/{path}/{name}" for path in paths for name in CELL_FILES] + [
+        f"results/models/{path}/{name}" for path in paths for name in kept
+    ]
+
+
+def answers(experiment: str) -> list[str]:
+    """An experiment's summary, verdict, figures and report."""
+    files = ("summary.parquet", "recommendation.json", "figures", "report.html")
+    return [f"results/experiments/{experiment}/{file}" for file in files]
