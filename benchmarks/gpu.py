@@ -61,18 +61,18 @@ class Sizes:
     batch: int = 64
     classes: int = 102
     images: tuple[int, int, int] = (10, 10, 10)
-    steps: int = 32  # of an epoch that is compared with the bare steps
+    steps: int = 24  # of an epoch that is compared with the bare steps
     measured: int = 512  # images of a statistics pass
-    repeats: int = 7
+    repeats: int = 5
     epochs: int = 6  # of a cell
-    long: int = 16  # of a cell that is interrupted
-    conventional: tuple[int, ...] = (1, 12)
+    long: int = 12  # of a cell that is interrupted
+    conventional: tuple[tuple[int, int], ...] = ((1, 3), (12, 1))  # epochs, and pairs of them
     photo: tuple[int, int] = (500, 375)
     latency: tuple[int, ...] = (1, 32)
     threads: int = os.cpu_count() or 1
 
 
-SMALL = Sizes("vgg_digits", "gap", 8, 10, 4, 3, (4, 2, 2), 2, 8, 1, 2, 40, (1,), (40, 30), (1,), 1)
+SMALL = Sizes("vgg_digits", "gap", 8, 10, 4, 3, (4, 2, 2), 2, 8, 1, 2, 40, ((1, 1),), (40, 30), (1,), 1)
 
 
 @dataclasses.dataclass
@@ -115,11 +115,11 @@ class Check:
         return self.work / "masks" / head / f"{number}.parquet"
 
     def environment(self, warm: bool, at_a_time: int = 1) -> dict[str, str]:
-        """Of a job, as the workflow gives it: this process stands for Snakemake."""
+        """Of a job, as the workflow gives it. All sections' parent stands for Snakemake: they share warm workers."""
         found = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         found |= {
             workers.SWITCH: "on" if warm else "off",
-            workers.OWNER: str(os.getpid()),
+            workers.OWNER: str(os.getppid()),
             "WINNOW_LEASES": str(self.work / "leases"),
             "OMP_NUM_THREADS": str(max(1, self.sizes.threads // at_a_time)),
             "PYTHONPATH": os.pathsep.join(filter(None, [str(SCRIPTS), os.environ.get("PYTHONPATH")])),
@@ -267,14 +267,20 @@ def bare(check: Check) -> None:
 
 
 def passes(check: Check) -> None:
-    """The statistics pass against a plain forward."""
+    """The statistics pass against a plain forward, also with other blocks than it has."""
     import statistics_pass
+    from winnow.importance import statistics as measurement
 
     sizes = check.sizes
     found = statistics_pass.comparisons(sizes.architecture, sizes.size, sizes.measured, sizes.repeats, check.device)
     check.compared(found[0], "≤ 1.10", images=sizes.measured)
     for comparison in found[1:]:
         check.compared(comparison, images=sizes.measured)
+    for exponent in (20, 22, 26):
+        measurement.BLOCK_ELEMENTS[check.device] = 2**exponent
+        work = (sizes.architecture, sizes.size, sizes.measured, 2, check.device)
+        found = statistics_pass.comparisons(*work)[0]
+        check.compared(dataclasses.replace(found, name=f"{found.name}, blocks of 2^{exponent} numbers"))
 
 
 def cells(check: Check) -> None:
@@ -306,8 +312,8 @@ def cells(check: Check) -> None:
         found = [check.metrics(output)["seconds"] for output in outputs]
         return {name: statistics.median(one[name] for one in found) for name in found[0]}
 
-    pairs = [cell(f"cold/{number}", number, False) for number in range(2)]
-    check.compared(Comparison("cold cell / its arithmetic", pairs), parts=parts(["cold/0", "cold/1"]))
+    pairs = [cell("cold/0", 0, False)]
+    check.compared(Comparison("cold cell / its arithmetic", pairs), parts=parts(["cold/0"]))
     pairs = [cell(f"warm/{number}", number, True) for number in range(8)]
     check.compared(Comparison("a warm worker's first cell / its arithmetic", pairs[:1]), parts=parts(["warm/0"]))
     outputs = [f"warm/{number}" for number in range(1, 8)]
@@ -370,8 +376,8 @@ def conventional(check: Check) -> None:
     fitting = shared // (3 * batch_bytes)
     loaders = max(1, min(threads, fitting))
     check.put("loaders' processes", loaders, shared_memory=shared)
-    for epochs in sizes.conventional:
-        work = (folder, sizes.architecture, sizes.size, sizes.batch, epochs, 2, check.device, loaders)
+    for epochs, repeats in sizes.conventional:
+        work = (folder, sizes.architecture, sizes.size, sizes.batch, epochs, repeats, check.device, loaders)
         found, decoding = training.conventional(*work)
         check.compared(found, "≥ 10", decoding=decoding)
         stored = [(theirs, ours - spent) for (theirs, ours), spent in zip(found.pairs, decoding, strict=True)]
@@ -410,15 +416,15 @@ def determinism(check: Check) -> None:
     import training
     from winnow.training import loop
 
-    sizes, steps = check.sizes, check.sizes.steps // 2
-    rows = np.arange(sizes.batch * steps)
+    sizes = check.sizes
+    rows = np.arange(sizes.batch * sizes.steps)
     side = sizes.store_size
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (rows.size, side, side, 3), np.uint8))
     labels = torch.arange(rows.size) % sizes.classes
     images = loop.Images(pixels.to(check.device), labels.to(check.device), sizes.size, MEAN, STD)
 
     def train(precision: str) -> dict[str, torch.Tensor]:
-        network = training.cell(sizes.architecture, sizes.classes, sizes.head).to(check.device)
+        network = training.cell(sizes.architecture, sizes.classes).to(check.device)
         settings = recipe(sizes.batch, 1)
         return loop.train(network, images, rows, rows[:0], settings, 0, precision, report=lambda line: None).state
 
@@ -500,20 +506,21 @@ def speed_ups(check: Check) -> None:
                 check.put(f"{what}: speed-up / MAC reduction", row["share"], row=row)
 
 
-# The most important first: a run that is cut short has them.
+# What they do, and for how many seconds at most; the most important first: a run that is cut short has them.
 SECTIONS: dict[str, tuple[Callable[[Check], None], float]] = {
     "tests": (tests, 90),
     "training": (bare, 60),
-    "statistics": (passes, 45),
-    "prepare": (prepare, 60),
-    "cells": (cells, 90),
-    "side_by_side": (side_by_side, 70),
+    "statistics": (passes, 60),
+    "prepare": (prepare, 80),
+    "cells": (cells, 100),
+    "side_by_side": (side_by_side, 80),
     "conventional": (conventional, 90),
     "resume": (resume, 70),
     "determinism": (determinism, 40),
-    "memory": (memory, 60),
+    "memory": (memory, 70),
     "latency": (speed_ups, 60),
 }
+PREPARED = {"cells", "side_by_side", "resume", "memory"}
 
 
 def section(arguments: argparse.Namespace) -> None:
@@ -609,7 +616,11 @@ def main(arguments: argparse.Namespace) -> None:
     found["sections"] = {}
     with tempfile.TemporaryDirectory(prefix="winnow-gpu-", ignore_cleanup_errors=True) as work:
         for name, (_, limit) in SECTIONS.items():
-            if arguments.only and name not in arguments.only and name != "prepare":
+            if (
+                arguments.only
+                and name not in arguments.only
+                and (name != "prepare" or not PREPARED & {*arguments.only})
+            ):
                 continue
             left = arguments.seconds - (time.perf_counter() - start)
             if left < LEAST_SECONDS:

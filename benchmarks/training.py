@@ -14,6 +14,7 @@ val/ and test/ with a folder a class in each. Ours decodes the images and fills 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import tempfile
 from pathlib import Path
@@ -52,9 +53,12 @@ def recipe(batch: int, epochs: int) -> dict:
     }
 
 
+_backbone = functools.cache(backbone)
+
+
 def cell(architecture: str, classes: int, head: str = "gap", ratio: float = 0.4) -> torch.nn.Module:
     """The by-layer network at a ratio, with drawn weights."""
-    _, whole, names, scores = backbone(architecture, head, 10)
+    _, whole, names, scores = _backbone(architecture, head, 10)
     keep = masks.mask(names, scores, "layer", ratio).keep if ratio else None
     return backbones.pruned(whole, keep, classes, "inherited", 0)
 
