@@ -30,6 +30,7 @@ rule summarize:
         ),
     log:
         "results/logs/summarize/{experiment}.log",
+    localrule: True
     conda:
         "../envs/winnow.yaml"
     params:
@@ -52,6 +53,7 @@ rule recommend:
         markdown="results/experiments/{experiment}/recommendation.md",
     log:
         "results/logs/recommend/{experiment}.log",
+    localrule: True
     conda:
         "../envs/winnow.yaml"
     params:
@@ -81,6 +83,7 @@ rule plot:
         ),
     log:
         "results/logs/plot/{experiment}.log",
+    localrule: True
     conda:
         "../envs/winnow.yaml"
     params:

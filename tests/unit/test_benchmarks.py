@@ -1,6 +1,7 @@
 """Benchmarks run: each on a network so small that its figures mean nothing."""
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -61,3 +62,30 @@ def test_training(run, tmp_path):
             (tmp_path / split / name).mkdir(parents=True)
             Image.fromarray(image).save(tmp_path / split / name / "one.png")
     assert "conventional loop / ours" in run("training", "conventional", "--images", str(tmp_path), *small)
+
+
+def test_what_breaks_in_one_section_of_the_gpu_check_is_recorded_and_the_others_run(run, tmp_path):
+    output = tmp_path / "gpu.json"
+    options = ("--device", "cpu", "--small", "--seconds", "4600", "--output", str(output))
+    text = run("gpu", *options, "--photos", str(tmp_path / "none"), "--only", "conventional", "statistics", "latency")
+    found = json.loads(output.read_text())
+    assert {name: part["status"] for name, part in found["sections"].items()} == {
+        "statistics": "done",
+        "conventional": "failed with status 1",
+        "latency": "done",
+    }
+    assert str(tmp_path / "none") in "\n".join(found["sections"]["conventional"]["log"])
+    figure = found["sections"]["statistics"]["figures"][0]
+    ratio = figure["pairs"][0][0] / figure["pairs"][0][1]
+    assert (figure["name"], figure["value"]) == ("statistics / plain forward", ratio)
+    assert figure["met"] == (ratio <= 1.1)
+    assert len(found["sections"]["latency"]["figures"]) == 12
+    assert found["machine"]["torch"] == torch.__version__
+    assert "layer, round_to 8, batch 1, fp32: speed-up / MAC reduction" in text
+
+
+def test_a_section_of_the_gpu_check_ends_with_its_time(run, tmp_path):
+    output = tmp_path / "gpu.json"
+    run("gpu", "--device", "cpu", "--small", "--seconds", "12", "--output", str(output), "--only", "latency")
+    latency = json.loads(output.read_text())["sections"]["latency"]
+    assert latency["status"] in ("out of time", "no time left")
