@@ -16,7 +16,7 @@ import types
 from paired import backbone, machine
 
 from winnow.importance import masks
-from winnow.networks import backbones, latency, surgery
+from winnow.networks import latency, surgery
 from winnow.training.loop import precision_for
 
 
@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
         for ratio in arguments.ratios:
             for round_to in (None, 8, 16, 32):
                 mask = masks.mask(names, scores, scope, ratio, round_to=round_to)
-                pruned = backbones.pruned(whole, mask.keep, 102, "inherited", 0)
+                pruned = surgery.pruned(whole, mask.keep, 102, "inherited", 0)
                 reduction = macs / surgery.cost(pruned, arguments.size)[1]
                 precisions = (precision, precision)
                 found = latency.compare(pruned, dense, precisions, arguments.batch, arguments.size, "cpu")

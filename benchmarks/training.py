@@ -25,7 +25,7 @@ import torch
 from torch.nn import functional
 from winnow.data import datasets
 from winnow.importance import masks
-from winnow.networks import backbones, surgery
+from winnow.networks import surgery
 from winnow.training import loop
 from winnow.data.images import load_images
 from winnow.data.store import Store, write_store
@@ -56,7 +56,7 @@ def cell(architecture: str, classes: int) -> torch.nn.Module:
     """The by-layer network at ratio 0.4, with drawn weights."""
     _, whole, names, scores = backbone(architecture, "gap", 10)
     keep = masks.mask(names, scores, "layer", 0.4).keep
-    return backbones.pruned(whole, keep, classes, "inherited", 0)
+    return surgery.pruned(whole, keep, classes, "inherited", 0)
 
 
 def bare(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-# Needs weights: torchvision's, a file, or a data set to pretrain on. Makes each backbone's weights in one form, its
+# Needs weights: torchvision's, which are downloaded, a file, or a data set to pretrain on. Makes each backbone's weights in one form, its
 # channel table (which slices of which tensors go with a filter) and a manifest.
 
 
@@ -23,7 +23,8 @@ rule pretrain:
 
 rule import_backbone:
     input:
-        backbone_weights,
+        weights=backbone_weights,
+        source=backbone_source,
     output:
         weights="results/backbones/{backbone}/weights.safetensors",
         channels="results/backbones/{backbone}/channels.parquet",
@@ -36,10 +37,9 @@ rule import_backbone:
         spec=lambda wildcards: spec(
             "import_backbone.py",
             name=wildcards.backbone,
-            backbone=backbone_spec(
-                wildcards.backbone, {"architecture", "head", "weights", "weights_file", "weights_url", "mean", "std"}
-            ),
+            backbone=backbone_spec(wildcards.backbone, {"architecture", "head", "weights", "mean", "std"}),
+            digest=weights_digest(wildcards.backbone),
         ),
     shell:
-        "stage import_backbone --spec {params.spec:q} --weights {input:q}"
+        "stage import_backbone --spec {params.spec:q} --weights {input.weights:q}"
         " --output results/backbones/{wildcards.backbone} > {log:q} 2>&1"

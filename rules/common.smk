@@ -32,6 +32,7 @@ def checked(function, *arguments):
 
 
 CONFIG = checked(configuration.load, config)
+DOWNLOADS = checked(CONFIG.downloads)
 CELLS = grid.union(experiment.model_dump() for experiment in CONFIG.experiments.values())
 
 # `stage NAME ...` runs scripts/NAME.py under the interpreter that runs Snakemake, or under that of the job's environment
@@ -119,14 +120,32 @@ def dataset_archives(name):
 
 
 def archive_of(wildcards):
-    return next(archive for archive in dataset_archives(wildcards.dataset) if archive.name == wildcards.archive)
+    return DOWNLOADS[f"{wildcards.dataset}/{wildcards.archive}"]
 
 
 def backbone_weights(wildcards):
+    """The file that a backbone's weights come from; none where they are drawn. All but pretrained ones have their digest
+    in the spec."""
     backbone = CONFIG.backbones[wildcards.backbone]
     if backbone.pretrain:
         return [f"results/backbones/{wildcards.backbone}/pretrained.safetensors"]
-    return [backbone.weights_file] if backbone.weights_file else []
+    if backbone.weights_file:
+        return [ancient(local(backbone.weights_file))]
+    return [ancient(f"results/downloads/{configuration.WEIGHTS}/{backbone.download.name}")] if backbone.download else []
+
+
+def backbone_source(wildcards):
+    """The file that has a backbone's factory, if it has one; its digest is in the spec."""
+    factory = CONFIG.backbones[wildcards.backbone].factory
+    return [ancient(local(factory.rpartition(":")[0]))] if factory else []
+
+
+def weights_digest(name):
+    """What the file that a backbone's weights come from is held against; None for drawn and pretrained ones."""
+    backbone = CONFIG.backbones[name]
+    if backbone.weights_file:
+        return checked(archives.content_digest, backbone.weights_file)
+    return backbone.download.digest if backbone.download else None
 
 
 def backbone_spec(name, keys):

@@ -63,7 +63,7 @@ def main(arguments: argparse.Namespace) -> None:
                     )
                 table = tables.read_table(arguments.scores, "scores")
                 before = before.pruned(mask(0, table["score"].to_numpy(), None))
-        network = backbones.pruned(backbone, before.kept, classes, cell["init"], cell["seed"]).to(device)
+        network = surgery.pruned(backbone, before.kept, classes, cell["init"], cell["seed"]).to(device)
         bench.clock.lap("load")
 
         trained, reason = None, None
@@ -72,7 +72,7 @@ def main(arguments: argparse.Namespace) -> None:
                 if phase > before.phase:
                     network.load_state_dict(trained.state)
                     found = mask(phase, measured(network, before.kept, bench), before.kept)
-                    network = backbones.cut(backbone, trained.state, found.keep, before.kept)
+                    network = surgery.cut(backbone, trained.state, found.keep, before.kept)
                     before = Before(phase, trained.history, trained.evaluation_seconds, trained.resumed).pruned(found)
                     print(f"phase {phase + 1}: {np.count_nonzero(found.keep)} of {found.keep.size} filters stay")
                     bench.clock.lap("measure")

@@ -24,10 +24,10 @@ def main(arguments: argparse.Namespace) -> None:
     bench = cells.open_bench(arguments)
     spec, device, size = arguments.spec, bench.lease.device, bench.store.image_size
     cell, classes = spec["cell"], len(bench.store.classes)
-    keep, requested, achieved = backbones.read_mask(arguments.mask, bench.backbone)
+    keep, requested, achieved = surgery.read_mask(arguments.mask, bench.backbone)
 
     def attempt(micro_batch: int) -> cells.Outcome:
-        network = backbones.pruned(bench.backbone, keep, classes, cell["init"], cell["seed"]).to(device)
+        network = surgery.pruned(bench.backbone, keep, classes, cell["init"], cell["seed"]).to(device)
         params, macs = surgery.cost(network, size)
         precision = loop.precision_for(spec["recipe"]["precision"], device, macs)
         recipe = spec["recipe"]

@@ -310,7 +310,7 @@ def test_layers_that_share_a_step_have_its_statistics_once_each():
 def test_a_pruned_network_takes_a_step_and_comes_back_from_its_file(architecture, tmp_path):
     net = backbone(architecture)
     before = {name: tensor.clone() for name, tensor in net.state.items()}
-    network = backbones.pruned(net, keep_of(net, "layer", 0.5), 3, "inherited", 0).train()
+    network = surgery.pruned(net, keep_of(net, "layer", 0.5), 3, "inherited", 0).train()
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
             if name.startswith(backbones.last_layer(network)) and tensor.dim() > 1:
@@ -336,7 +336,7 @@ def test_a_pruned_network_takes_a_step_and_comes_back_from_its_file(architecture
 @pytest.mark.parametrize("architecture", ["resnet18", "squeezenet1_1"])
 def test_all_weights_can_be_drawn_anew(architecture):
     net = backbone(architecture)
-    drawn = [backbones.pruned(net, keep_of(net, "layer", 0.5), 3, "random", seed) for seed in (0, 0, 1)]
+    drawn = [surgery.pruned(net, keep_of(net, "layer", 0.5), 3, "random", seed) for seed in (0, 0, 1)]
     first, again, other = (dict(network.named_parameters()) for network in drawn)
     assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
     assert not torch.equal(next(iter(first.values())), next(iter(other.values())))

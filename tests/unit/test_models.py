@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from winnow.files import InputError
-from winnow.networks import backbones, channels, models
+from winnow.networks import backbones, channels, models, surgery
 from winnow.networks.backbones import Backbone
 
 DESCRIPTION = {"architecture": "vgg_digits", "head": "gap", "classes": ["x", "y", "z"], "accuracy": 0.5}
@@ -21,7 +21,7 @@ def network():
     layers = [vars(layer) for layer in channels.layers_of(dense)]
     manifest = {"architecture": "vgg_digits", "head": "gap", "classes": 5, "layers": layers}
     backbone = Backbone(manifest, dense.state_dict(), channels.derive(dense))
-    return backbones.pruned(backbone, np.arange(backbone.units) % 3 > 0, 3, "inherited", 0)
+    return surgery.pruned(backbone, np.arange(backbone.units) % 3 > 0, 3, "inherited", 0)
 
 
 def test_a_rebuilt_network_answers_the_same(network, tmp_path):

@@ -154,7 +154,7 @@ def test_vgg16_by_layer_at_0_4_has_the_size_that_follows_from_its_widths():
     manifest = {"architecture": "vgg16", "head": "classifier", "classes": 1000, "layers": layers}
     state = {name: torch.empty(tensor.shape) for name, tensor in network.state_dict().items()}
     backbone = Backbone(manifest, state, channels.derive(network))
-    pruned = backbones.pruned(backbone, keep_of(backbone, "layer", 0.4), 102, "inherited", 0)
+    pruned = surgery.pruned(backbone, keep_of(backbone, "layer", 0.4), 102, "inherited", 0)
     assert surgery.cost(pruned, 224) == (params, macs)
     assert round(params / 1e6, 1) == 84.1
     assert round(macs / 1e9, 2) == 5.62
