@@ -18,7 +18,7 @@ from winnow.networks import backbones, channels
 def main(arguments: argparse.Namespace) -> None:
     machine(arguments.threads)
     network = backbones.initialised(arguments.architecture, "gap", 10, 0).eval()
-    layers = [vars(layer) for layer in channels.layers_of(network)]
+    layers = [vars(layer) for layer in channels.of(network).layers]
     images = torch.randn(arguments.images, 3, arguments.size, arguments.size).to(memory_format=torch.channels_last)
     labels = torch.arange(arguments.images) % 10
     # All passes have the batches that a data set is measured in.

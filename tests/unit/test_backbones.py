@@ -26,9 +26,10 @@ def imported(output, file=None, digest=None, **changes):
 
 def in_memory(architecture, head):
     network = backbones.initialised(architecture, head, 5, 0)
-    layers = [vars(layer) for layer in channels.layers_of(network)]
+    found = channels.of(network)
+    layers = [vars(layer) for layer in found.layers]
     manifest = {"architecture": architecture, "head": head, "classes": 5, "layers": layers}
-    return backbones.Backbone(manifest, network.state_dict(), channels.derive(network))
+    return backbones.Backbone(manifest, network.state_dict(), found.table)
 
 
 @pytest.fixture(scope="module")

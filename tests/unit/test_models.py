@@ -18,9 +18,10 @@ DESCRIPTION = {"architecture": "vgg_digits", "head": "gap", "classes": ["x", "y"
 @pytest.fixture
 def network():
     dense = backbones.initialised("vgg_digits", "gap", 5, 0)
-    layers = [vars(layer) for layer in channels.layers_of(dense)]
+    found = channels.of(dense)
+    layers = [vars(layer) for layer in found.layers]
     manifest = {"architecture": "vgg_digits", "head": "gap", "classes": 5, "layers": layers}
-    backbone = Backbone(manifest, dense.state_dict(), channels.derive(dense))
+    backbone = Backbone(manifest, dense.state_dict(), found.table)
     return surgery.pruned(backbone, np.arange(backbone.units) % 3 > 0, 3, "inherited", 0)
 
 
