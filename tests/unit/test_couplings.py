@@ -147,7 +147,7 @@ def test_the_table_cuts_what_torch_pruning_cuts(architecture):
 
 
 def by_layers(network):
-    """A VGG's table as its layers say, one after another, and these layers. Units are numbered by layer, then filter."""
+    """A VGG's table as its layers say, one by one, and these layers. Units are numbered by layer, then filter."""
     features = dict(network.features.named_children())
     names = [f"features.{name}" for name, part in features.items() if isinstance(part, nn.Conv2d)]
     rows, layers, unit = [], [], 0

@@ -219,7 +219,6 @@ def test_bn_scale_of_coupled_filters_is_the_mean_over_their_batch_norms(tmp_path
         state[scale] = generator.normal(size=state[scale].shape).astype(np.float32)
     save_file(state, tmp_path / "weights.safetensors")
     found = channels.of(network)
-    found = channels.of(network)
     tables.write_table(tmp_path / "channels.parquet", found.table, "channels", {})
     write_json(tmp_path / "manifest.json", {"layers": [vars(layer) for layer in found.layers]})
     programs.run("score", {"criterion": "bn_scale", "seed": None}, "--backbone", tmp_path, "--output", tmp_path / "s")

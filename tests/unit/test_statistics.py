@@ -162,7 +162,8 @@ def test_the_classifier_does_not_run_and_no_hook_stays(small):
 
 
 def test_filters_that_never_fire_change_no_logit_when_removed(small):
-    from winnow.networks.backbones import Backbone, pruned
+    from winnow.networks.backbones import Backbone
+    from winnow.networks.surgery import pruned
 
     network, layers, images, labels = small
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}

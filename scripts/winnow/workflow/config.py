@@ -186,7 +186,7 @@ class Backbone(_Model):
     weights_file: str | None = None
     """A state dict: a .pt or .pth file that loads with ``weights_only=True``, or a .safetensors file."""
     weights_url: str | None = None
-    """Where to download the enum's file from, instead of the official address."""
+    """Where to download the enum's file from, instead of the official address: one for all backbones that have it."""
     pretrain: Pretraining | None = None
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
