@@ -1,6 +1,6 @@
 # Winnow: one DAG from images to a summary table.
 #
-#   results/downloads/{dataset}/                          archives as their sources serve them
+#   results/downloads/{dataset}/                          archives as their sources serve them; weights/: torchvision's
 #   results/datasets/{dataset}/                           images.npy (uint8, memory-mapped), index.parquet, manifest.json
 #   results/backbones/{backbone}/                         weights.safetensors, channels.parquet, manifest.json;
 #                                                         pretrained.safetensors, pretrained.json

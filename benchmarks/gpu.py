@@ -291,8 +291,8 @@ def cells(check: Check) -> None:
 
     sizes = check.sizes
     backbone = backbones.load(check.backbone(sizes.head))
-    keep = backbones.read_mask(check.mask(sizes.head, 0), backbone)[0]
-    network = backbones.pruned(backbone, keep, sizes.classes, "inherited", 0)
+    keep = surgery.read_mask(check.mask(sizes.head, 0), backbone)[0]
+    network = surgery.pruned(backbone, keep, sizes.classes, "inherited", 0)
     precision = loop.precision_for("auto", check.device, surgery.cost(network, sizes.size)[1])
     bare = training.Arithmetic(network, sizes.size, sizes.batch, precision, check.device)
     train, val, test = (sizes.classes * images for images in sizes.images)

@@ -95,12 +95,13 @@ def backbone(architecture: str, head: str, classes: int) -> tuple[nn.Module, Bac
     from winnow.networks import backbones, channels
 
     dense = backbones.initialised(architecture, head, classes, 0)
-    layers = [vars(layer) for layer in channels.layers_of(dense)]
+    found = channels.of(dense)
+    layers = [vars(layer) for layer in found.layers]
     manifest = {"architecture": architecture, "head": head, "classes": classes, "layers": layers}
     state = {name: tensor.clone() for name, tensor in dense.state_dict().items()}
     names = np.repeat([layer["layer"] for layer in layers], [layer["filters"] for layer in layers])
     scores = np.random.default_rng(0).random(names.size)
-    return dense, backbones.Backbone(manifest, state, channels.derive(dense)), names, scores
+    return dense, backbones.Backbone(manifest, state, found.table), names, scores
 
 
 def machine(threads: int) -> dict[str, str | int]:

@@ -28,7 +28,7 @@ from winnow.data import datasets
 from winnow.data.images import Images, load_images
 from winnow.data.store import Store, write_store
 from winnow.importance import masks
-from winnow.networks import backbones, surgery
+from winnow.networks import surgery
 from winnow.training import judging, loop
 from winnow.training.precision import precision_for
 
@@ -60,7 +60,7 @@ def cell(architecture: str, classes: int, head: str = "gap", ratio: float = 0.4)
     """The by-layer network at a ratio, with drawn weights."""
     _, whole, names, scores = _backbone(architecture, head, 10)
     keep = masks.mask(names, scores, "layer", ratio).keep if ratio else None
-    return backbones.pruned(whole, keep, classes, "inherited", 0)
+    return surgery.pruned(whole, keep, classes, "inherited", 0)
 
 
 def stored_size(size: int) -> int:

@@ -1,5 +1,10 @@
-# Needs weights: torchvision's, a file, or a data set to pretrain on. Makes each backbone's weights in one form, its
-# channel table (which slices of which tensors go with a filter) and a manifest.
+# Needs weights: torchvision's, which are downloaded, a file, or a data set to pretrain on. Makes each backbone's weights
+# in one form, its channel table (which slices of which tensors go with a filter) and a manifest.
+
+
+def users_own(files):
+    """A user's own files, which lie where they are whatever storage or prefix results have; digests are in the spec."""
+    return lambda wildcards: [ancient(local(file)) for file in files(CONFIG, **wildcards)]
 
 
 rule pretrain:
@@ -24,7 +29,10 @@ rule pretrain:
 
 rule import_backbone:
     input:
+        # Their digests are in the spec, or in the manifest.
         weights=ancient(needs(wiring.weights)),
+        own=users_own(wiring.own_weights),
+        source=users_own(wiring.factory_source),
         manifest=needs(wiring.weights_manifest),
     output:
         weights="results/backbones/{backbone}/weights.safetensors",
@@ -38,4 +46,5 @@ rule import_backbone:
     params:
         spec=spec(specs.import_backbone),
     shell:
-        "stage import_backbone --spec {params.spec:q} --weights {input.weights:q} --output {output:q} > {log:q} 2>&1"
+        "stage import_backbone --spec {params.spec:q} --weights {input.weights:q} {input.own:q} --output {output:q}"
+        " > {log:q} 2>&1"

@@ -27,6 +27,8 @@ def checked(function, *arguments, **names):
 
 
 CONFIG = checked(configuration.load, config)
+# Two mirrors of one file are an error before any job starts.
+checked(CONFIG.downloads)
 CELLS = grid.union(experiment.model_dump() for experiment in CONFIG.experiments.values())
 
 # `stage NAME ...` runs scripts/NAME.py under the interpreter that runs Snakemake, or under that of the job's environment

@@ -1,4 +1,5 @@
-# Needs nothing but the network, or a folder of images. Makes each data set's store: the images decoded once into a
+# Needs nothing but the network, or a folder of images. Makes every file that is downloaded, archives as well as
+# torchvision's weights (their dataset is called weights), and each data set's store: the images decoded once into a
 # memory-mapped array, their index with the split, and a manifest. Every later stage reads the store.
 
 

@@ -30,9 +30,9 @@ def main(arguments: argparse.Namespace) -> None:
     threads = devices.threads()
     dataset = read_json(arguments.dataset / "manifest.json")
     backbone = kept("backbone", arguments.backbone, lambda: backbones.load(arguments.backbone))
-    keep, requested, achieved = backbones.read_mask(arguments.mask, backbone)
+    keep, requested, achieved = surgery.read_mask(arguments.mask, backbone)
     size, classes = dataset["image_size"], len(dataset["classes"])
-    networks = [backbones.pruned(backbone, mask, classes, "inherited", 0).to(lease.device) for mask in (keep, None)]
+    networks = [surgery.pruned(backbone, mask, classes, "inherited", 0).to(lease.device) for mask in (keep, None)]
     (params, macs), (unpruned_params, unpruned_macs) = (surgery.cost(network, size) for network in networks)
     precisions = tuple(precision_for(spec["precision"], lease.device, count) for count in (macs, unpruned_macs))
     batches = {}

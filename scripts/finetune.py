@@ -22,7 +22,7 @@ import torch
 
 from winnow import cli, tables
 from winnow.files import InputError
-from winnow.networks import backbones, models, surgery
+from winnow.networks import models, surgery
 from winnow.training import cells, distillation, judging, loop, protocols, trunks
 from winnow.training.precision import precision_for
 
@@ -108,7 +108,7 @@ def beginning(bench: cells.Bench, trunk: trunks.Trunk | None) -> tuple[cells.Bef
     cell, mask = bench.arguments.spec["cell"], bench.arguments.mask
     if trunk is not None:
         return cells.Before().pruned(trunk.keep, trunk.rank), cell["ratio"]
-    keep, requested, _ = backbones.read_mask(mask, bench.backbone)
+    keep, requested, _ = surgery.read_mask(mask, bench.backbone)
     rank = None if keep is None else tables.read_table(mask, "mask")["rank"].to_numpy().astype(np.int64)
     return cells.Before().pruned(keep, rank), requested
 

@@ -15,7 +15,7 @@ from winnow import tables
 from winnow.data.store import Entry, write_store
 from winnow.files import InputError, read_json
 from winnow.importance import criteria
-from winnow.networks import architectures, backbones, factories, models
+from winnow.networks import architectures, backbones, factories, models, weights
 
 from . import programs
 from .test_backbones import IMAGENET, imported
@@ -140,7 +140,7 @@ def test_weights_as_torchvision_publishes_them_fit(tmp_path):
 def test_old_names_of_a_densenets_tensors_are_understood():
     names = ["features.denseblock1.denselayer2.norm.1.weight", "features.denseblock1.denselayer2.conv.2.weight"]
     names += ["features.transition1.norm.weight", "classifier.weight"]
-    found = backbones.published("densenet121", dict.fromkeys(names))
+    found = weights.renamed("densenet121", dict.fromkeys(names))
     assert list(found) == [re.sub(r"(norm|conv)\.([12])", r"\1\2", name) for name in names]
     assert set(found) <= set(backbones.build("densenet121", "classifier", 2).state_dict())
 

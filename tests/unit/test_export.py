@@ -22,7 +22,7 @@ from winnow import tables
 from winnow.data import preprocessing
 from winnow.exports import bundle, cards, prediction
 from winnow.files import InputError, read_json, write_json
-from winnow.networks import architectures, backbones, descriptions, models
+from winnow.networks import architectures, backbones, descriptions, models, surgery
 
 from . import programs
 from .test_backbones import imported, in_memory
@@ -562,7 +562,7 @@ def awake(network):
 def pruned(architecture, head, every):
     """A network of four classes with drawn weights that keeps one filter of ``every``."""
     backbone = in_memory(architecture, head)
-    network = backbones.pruned(backbone, np.arange(backbone.units) % every == 0, 4, "inherited", 0)
+    network = surgery.pruned(backbone, np.arange(backbone.units) % every == 0, 4, "inherited", 0)
     with torch.no_grad():
         awake(network)
     return network.eval()

@@ -166,10 +166,10 @@ def test_the_ratio_is_exact_and_the_kept_network_is_the_masks(made, tmp_path, pr
         assert np.count_nonzero(~keep[group]) == removals(ratio, np.count_nonzero(group))
     assert metrics["achieved_ratio"] == np.count_nonzero(~keep) / keep.size
     assert metrics["requested_ratio"] == ratio
-    assert backbones.read_mask(tmp_path / "mask.parquet", backbone)[1:] == (ratio, metrics["achieved_ratio"])
+    assert surgery.read_mask(tmp_path / "mask.parquet", backbone)[1:] == (ratio, metrics["achieved_ratio"])
 
     network, _ = models.load(tmp_path)
-    expected = backbones.pruned(backbone, keep, 3, "inherited", 0)
+    expected = surgery.pruned(backbone, keep, 3, "inherited", 0)
     shapes = {name: tensor.shape for name, tensor in expected.state_dict().items()}
     assert {name: tensor.shape for name, tensor in network.state_dict().items()} == shapes
     assert (metrics["params"], metrics["macs"]) == surgery.cost(expected, 8)
@@ -191,7 +191,7 @@ def test_a_phase_goes_on_with_the_network_of_the_phase_before(made, tmp_path):
     images = Images(torch.from_numpy(np.array(store.images)), torch.from_numpy(store.labels), 8, *[[0.5] * 3] * 2)
     rows = store.rows("train"), store.rows("val")
     first = LONG | {"epochs": 3, "warmup_epochs": 3 / 7}
-    network = backbones.pruned(backbone, None, 3, "inherited", 3)
+    network = surgery.pruned(backbone, None, 3, "inherited", 3)
     state = loop.train(network, images, *rows, first, 3, "fp32").state
 
     network.load_state_dict(state)
@@ -207,7 +207,7 @@ def test_a_phase_goes_on_with_the_network_of_the_phase_before(made, tmp_path):
     assert kept(tmp_path / "mask.parquet").tolist() == keep.tolist()
 
     second = LONG | {"epochs": 4, "warmup_epochs": 4 / 7}
-    network = backbones.pruned(backbone, keep, 3, "inherited", 3)
+    network = surgery.pruned(backbone, keep, 3, "inherited", 3)
     network.load_state_dict(surgery.slice_state(state, backbone.channels, keep))
     state = loop.train(network, images, *rows, second, 3, "fp32", epochs_before=3).state
     found = models.load(tmp_path)[0].state_dict()

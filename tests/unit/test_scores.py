@@ -6,7 +6,7 @@ import torch
 
 from winnow.importance import gradients, scores, statistics
 from winnow.importance.criteria import CRITERIA
-from winnow.networks import backbones, surgery, units
+from winnow.networks import surgery, units
 
 from .test_couplings import Silenced, backbone, images_of, keep_of, removed, units_of
 
@@ -31,7 +31,7 @@ def test_two_cuts_are_one(architecture):
     found = surgery.slice_state(before, net.channels, keep, kept)
     expected = surgery.slice_state(net.state, net.channels, keep)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
-    network = backbones.cut(net, before, keep, kept)
+    network = surgery.cut(net, before, keep, kept)
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert network.eval()(images_of(64)).shape == (2, 5)
 

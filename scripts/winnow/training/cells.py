@@ -92,7 +92,7 @@ class Bench:
 
     def network(self, keep: np.ndarray | None, init: str, seed: int) -> nn.Module:
         """The backbone less its removed units, with a new last layer, on the device as it is trained."""
-        network = backbones.pruned(self.backbone, keep, len(self.store.classes), init, seed)
+        network = surgery.pruned(self.backbone, keep, len(self.store.classes), init, seed)
         return network.to(self.lease.device, memory_format=torch.channels_last)
 
     def checkpoint(self, precision: str, *files: Path | None) -> checkpoints.Checkpoint:

@@ -14,7 +14,7 @@ import torch
 
 from winnow.importance import gradients, masks, passes, scores, statistics
 from winnow.importance.criteria import CRITERIA
-from winnow.networks import backbones, units
+from winnow.networks import surgery, units
 from winnow.training import cells, loop
 
 
@@ -56,7 +56,7 @@ def cut(
         gone=None if before.kept is None else ~before.kept,
         last=last,
     )
-    return backbones.cut(backbone, trained.state, found.keep, before.kept), found
+    return surgery.cut(backbone, trained.state, found.keep, before.kept), found
 
 
 def measured(network: torch.nn.Module, keep: np.ndarray | None, bench: cells.Bench) -> np.ndarray:

@@ -51,7 +51,7 @@ class Spec:
 
 
 def download(config: Config, dataset: str, archive: str) -> Spec:
-    found = next(each for each in archives.archives(config.datasets[dataset].model_dump()) if each.name == archive)
+    found = config.downloads()[f"{dataset}/{archive}"]
     return Spec(
         "download.py",
         {
@@ -90,12 +90,17 @@ def pretrain(config: Config, backbone: str) -> Spec:
 
 
 def import_backbone(config: Config, backbone: str) -> Spec:
-    keys = ("architecture", "head", "weights", "weights_file", "weights_url", "mean", "std")
+    keys = ("architecture", "head", "weights", "mean", "std")
+    found = config.backbones[backbone]
+    digest = found.download.digest if found.download else None
+    if found.weights_file:
+        digest = archives.content_digest(found.weights_file)
     return Spec(
         "import_backbone.py",
         {
             "name": backbone,  # stands in the manifest
             "backbone": _backbone(config, backbone, *keys),  # another network, its weights, or its input
+            "digest": digest,  # is other content; a pretraining's is in a file of its own
         },
     )
 

@@ -8,7 +8,7 @@ from winnow.data import archives
 from winnow.importance.criteria import CRITERIA
 from winnow.training import protocols
 from winnow.workflow import grid
-from winnow.workflow.config import Config
+from winnow.workflow.config import WEIGHTS, Config
 from winnow.workflow.grid import Cell
 
 CELL = "{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}"
@@ -30,11 +30,23 @@ def downloads(config: Config, dataset: str) -> list[str]:
 
 
 def weights(config: Config, backbone: str) -> list[str]:
-    """The file that a backbone's weights come from: its pretraining's or the user's; none for drawn ones."""
+    """The file that a backbone's weights come from: its pretraining's or a download; none for drawn or own ones."""
     found = config.backbones[backbone]
     if found.pretrain:
         return [f"results/backbones/{backbone}/pretrained.safetensors"]
+    return [f"results/downloads/{WEIGHTS}/{found.download.name}"] if found.download else []
+
+
+def own_weights(config: Config, backbone: str) -> list[str]:
+    """The user's own file of a backbone's weights, wherever it lies."""
+    found = config.backbones[backbone]
     return [found.weights_file] if found.weights_file else []
+
+
+def factory_source(config: Config, backbone: str) -> list[str]:
+    """The user's own file that has the factory of a backbone's network, if that is where the network comes from."""
+    factory = config.backbones[backbone].factory
+    return [factory.rpartition(":")[0]] if factory else []
 
 
 def weights_manifest(config: Config, backbone: str) -> list[str]:
