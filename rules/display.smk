@@ -21,7 +21,8 @@ def announce():
     """Print the summaries of the experiments that were asked for."""
     asked = [job.rule.name for job in workflow.dag.targetjobs]
     for name in CONFIG.targets if "all" in asked else asked:
-        if name in CONFIG.experiments:
+        # What lies in a storage only is not printed.
+        if name in CONFIG.experiments and Path(wiring.answers(name)[0]).exists():
             parquet, verdict, figures, _ = wiring.answers(name)
             shell("stage show --summary {parquet:q} --verdict {verdict:q} --figures {figures:q}")
 
