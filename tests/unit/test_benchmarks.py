@@ -61,3 +61,8 @@ def test_training(run, tmp_path):
             (tmp_path / split / name).mkdir(parents=True)
             Image.fromarray(image).save(tmp_path / split / name / "one.png")
     assert "conventional loop / ours" in run("training", "conventional", "--images", str(tmp_path), *small)
+
+
+def test_sums(run, tmp_path):
+    text = run("sums", "--classes", "3", "--filters", "600", "--repeats", "1", "--folder", str(tmp_path))
+    assert "apoz, 3 classes x 600 filters, " in text

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import nn
 
 from winnow.files import InputError
 from winnow.importance.passes import Batch, Tally, full_float32
+from winnow.importance.sums import Sums
 from winnow.networks.backbones import last_layer
 from winnow.networks.tracing import Watch
 
@@ -114,7 +114,7 @@ def measure(
     batches: Batches,
     classes: int,
     progress: Callable[[int], None] = lambda images: None,
-) -> pa.Table:
+) -> Sums:
     """Run the network forwards and backwards over all images and add up, a class, what filters contribute to the loss.
 
     With a the output of a filter after the ReLU and L the image's cross-entropy, an image adds |Σ a · ∂L/∂a|, the sum
@@ -130,14 +130,14 @@ def measure(
     batches
         As for :func:`fit_head`. Results do not depend on sizes, beyond last bits.
     classes
-        Number of classes. One that has no image gets rows with zero images.
+        Number of classes. Of one that has no image all sums are 0.
     progress
         Called with the number of images after each batch.
 
     Returns
     -------
-    pyarrow.Table
-        Of the schema "gradients": layer by layer, filter by filter, class by class.
+    Sums
+        Of the kind "gradients".
 
     Raises
     ------
@@ -169,9 +169,9 @@ def measure(
             nn.functional.cross_entropy(logits, labels.long(), reduction="sum").backward()
             progress(images.shape[0])
 
-    def columns(layer: Mapping[str, Any], sums: np.ndarray, *_: Any) -> dict[str, np.ndarray]:
+    def of_layer(layer: Mapping[str, Any], sums: np.ndarray, *_: Any) -> dict[str, np.ndarray]:
         if not np.isfinite(sums).all():
             raise InputError(f"gradients at {layer['activation']}, after {layer['layer']}, are not finite numbers")
         return {"sum": sums[0]}
 
-    return tally.table("gradients", columns)
+    return tally.result("gradients", of_layer)
