@@ -33,7 +33,7 @@ WIDTH = 512
 def main(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        # In a process of its own, and what this one runs on is said at the end: a child's peak begins with its parent's.
+        # In a process of its own, and the machine is named at the end: a child's peak begins with its parent's.
         maker = multiprocessing.get_context("fork").Process(
             target=fabricate, args=(folder, arguments.classes, arguments.filters)
         )

@@ -66,3 +66,8 @@ def test_training(run, tmp_path):
 def test_sums(run, tmp_path):
     text = run("sums", "--classes", "3", "--filters", "600", "--repeats", "1", "--folder", str(tmp_path))
     assert "apoz, 3 classes x 600 filters, " in text
+
+
+def test_regression(run):
+    text = run("regression", "--images", "30", "--features", "12", "--classes", "3", "--repeats", "1")
+    assert "scikit-learn / ours, 30 images x 12 features x 3 classes: " in text
