@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from winnow.data import store as store_module
-from winnow.data import verification
 from winnow.data.images import load_images
 from winnow.data.store import Entry, Store, write_store
 from winnow.files import InputError
+from winnow.runtime import verification
 
 from . import programs
 

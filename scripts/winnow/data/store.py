@@ -1,12 +1,13 @@
 """A data set's store: its images decoded once, as a memory-mapped array, with their index and a manifest.
 
 Images are held against their checksums where they are written and, on each node, once more when their file is not as
-it was: see :mod:`winnow.data.verification`.
+it was: see :mod:`winnow.runtime.verification`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import zlib
 from collections.abc import Callable, Iterable
@@ -15,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from winnow.data import verification
 from winnow.files import InputError, atomic_path, read_json, write_json
+from winnow.runtime import verification
 from winnow.tables import read_table, write_table
 
 SPLITS = ("train", "val", "test")
@@ -105,7 +106,11 @@ class Store:
         InputError
             If an image is not the one that was written.
         """
-        verification.once(self.path, _against(self.manifest, self.checksums), self._check)
+        verification.once(self.path, self._against, self._check)
+
+    @functools.cached_property
+    def _against(self) -> str:
+        return _against(self.manifest, self.checksums)
 
     def _check(self) -> None:
         # The file that is there now, which is the one that is vouched for, and not the one that was opened.
