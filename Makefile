@@ -20,45 +20,46 @@ BIN = .venv/bin
 # Imports of torch take twice as long without compiled files, so let jobs use and write them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo run report study test lint format clean
+.PHONY: demo run report study test lint format install clean
 
-demo: .venv/installed
+demo: install
 	$(BIN)/snakemake demo --cores $(CORES)
 
 # The configuration, own/NAME.yaml, is written once and is yours to edit.
-run: .venv/installed
+run: install
 	@test -n "$(DATA)" || { echo 'make run DATA=folder [BACKBONE=vgg16] [NAME=...] [SIZE=224] [QUICK=1] [CORES=...]' >&2; exit 2; }
 	@name=$$($(BIN)/python scripts/configure.py "$(DATA)" $(BACKBONE:%=--backbone %) $(NAME:%=--name %) $(SIZE:%=--size %) \
 	$(if $(QUICK),--quick)) \
 	&& $(BIN)/snakemake $$name results/experiments/$$name/models --configfile own/$$name.yaml --cores $(CORES)
 
 # Tests run side by side, but for those on a cluster: there is one a machine. A part may have nothing to run (status 5).
-test: .venv/installed
+test: install
 	@nothing=5; for part in "tests/unit tests/workflow -n $(CORES) --dist worksteal" tests/cluster; do \
 	$(BIN)/python -m pytest $$part $(PYTEST); status=$$?; \
 	case $$status in 0) nothing=0 ;; 5) ;; *) exit $$status ;; esac; done; exit $$nothing
 
-report: .venv/installed
+report: install
 	$(BIN)/snakemake $(REPORT) --cores $(CORES)
 	@echo $(CURDIR)/$(REPORT)
 
-study: .venv/installed
+study: install
 	$(BIN)/snakemake all $$($(BIN)/python benchmarks/study.py --needs) --configfile docs/study/config.yaml --cores $(CORES)
 	$(BIN)/python benchmarks/study.py
 
-lint: .venv/installed
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
-format: .venv/installed
+format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
 
-.venv/installed: envs/requirements.txt envs/install.sh
-	PYTHON="$(PYTHON)" sh envs/install.sh
+# Does nothing where .venv has the pinned packages.
+install:
+	@PYTHON="$(PYTHON)" sh envs/install.sh
 
 clean:
 	rm -rf results .snakemake

@@ -3,6 +3,7 @@ and the network with drawn weights that most of them time."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import platform
 import statistics
@@ -28,6 +29,39 @@ def seconds(function: Callable[[], object], clock: Callable[[], float] = time.pe
     return clock() - start
 
 
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two things timed in turn.
+
+    Attributes
+    ----------
+    name : str
+        "first / second".
+    pairs : list of (float, float)
+        Seconds of the first and of the second.
+    """
+
+    name: str
+    pairs: list[tuple[float, float]]
+
+    @property
+    def ratios(self) -> list[float]:
+        """first / second of each pair, the smallest first."""
+        return sorted(one / two for one, two in self.pairs)
+
+    @property
+    def ratio(self) -> float:
+        """Their median."""
+        return statistics.median(self.ratios)
+
+    def __str__(self) -> str:
+        one, two = (statistics.median(times) for times in zip(*self.pairs, strict=True))
+        return (
+            f"{self.name}: {one:.4g} s / {two:.4g} s, ratio {self.ratio:.3f} "
+            f"({self.ratios[0]:.3f} to {self.ratios[-1]:.3f}, {len(self.pairs)} pairs)"
+        )
+
+
 def compare(
     name: str,
     first: Callable[[], object],
@@ -35,21 +69,24 @@ def compare(
     repeats: int,
     warm_up: bool = True,
     clock: Callable[[], float] = time.perf_counter,
-) -> float:
-    """Time ``first`` and ``second`` in turn, print both and the ratio first / second; return its median.
+) -> Comparison:
+    """Time ``first`` and ``second`` in turn, print both and the ratio first / second, and return them.
 
     One round before the counted ones warms both up, unless they are too long for that to matter.
     """
     if warm_up:
         seconds(first), seconds(second)
-    pairs = [(seconds(first, clock), seconds(second, clock)) for _ in range(repeats)]
-    ratios = sorted(a / b for a, b in pairs)
-    one, two = (statistics.median(times) for times in zip(*pairs, strict=True))
-    middle = statistics.median(ratios)
-    print(
-        f"{name}: {one:.4g} s / {two:.4g} s, ratio {middle:.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f}, {repeats} pairs)"
-    )
-    return middle
+    comparison = Comparison(name, [(seconds(first, clock), seconds(second, clock)) for _ in range(repeats)])
+    print(comparison)
+    return comparison
+
+
+def finish(device: str) -> None:
+    """Wait until a device has done what it was given: a GPU's clock stops here, not where its work was asked for."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
 
 
 def backbone(architecture: str, head: str, classes: int) -> tuple[nn.Module, Backbone, np.ndarray, np.ndarray]:
@@ -66,16 +103,26 @@ def backbone(architecture: str, head: str, classes: int) -> tuple[nn.Module, Bac
     return dense, backbones.Backbone(manifest, state, channels.derive(dense)), names, scores
 
 
-def machine(threads: int) -> None:
-    """Print what the numbers below were measured on, and give torch its threads."""
+def machine(threads: int) -> dict[str, str | int]:
+    """What the numbers below were measured on, printed and returned; torch gets its threads."""
     import torch
     import torchvision
 
     torch.set_num_threads(threads)
     from winnow.runtime.devices import Lease
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else Lease(None).name
+    processor = Lease(None).name
+    found = {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else processor,
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+    }
     print(
-        f"{device}, {os.cpu_count()} cores, {threads} threads; Python {platform.python_version()}, "
+        f"{found['device']}, {found['cores']} cores, {threads} threads; Python {found['python']}, "
         f"torch {torch.__version__}, torchvision {torchvision.__version__}"
     )
+    return found

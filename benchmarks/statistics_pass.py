@@ -1,6 +1,9 @@
 """The statistics pass against a plain forward pass of the same features, and against conventional hooks.
 
-python benchmarks/statistics_pass.py [--architecture vgg16] [--size 224] [--images 64] [--repeats 5] [--threads N]
+    python benchmarks/statistics_pass.py [--architecture vgg16] [--size 224] [--images 64] [--repeats 5] [--threads N]
+                                         [--device cuda]
+
+All are in float32 without TF32, as the pass is. On a GPU, whose default is TF32, the plain forward has a ratio to that.
 """
 
 from __future__ import annotations
@@ -8,30 +11,36 @@ from __future__ import annotations
 import argparse
 import os
 
-from paired import compare, machine
+from paired import Comparison, compare, finish, machine
 
 import torch
 from winnow.importance import passes, statistics
 from winnow.networks import backbones, channels
 
 
-def main(arguments: argparse.Namespace) -> None:
-    machine(arguments.threads)
-    network = backbones.initialised(arguments.architecture, "gap", 10, 0).eval()
+def comparisons(architecture: str, size: int, images: int, repeats: int, device: str) -> list[Comparison]:
+    """The pass, and conventional hooks, over a plain forward pass; the first is the pass."""
+    network = backbones.initialised(architecture, "gap", 10, 0).eval().to(device)
     layers = [vars(layer) for layer in channels.layers_of(network)]
-    images = torch.randn(arguments.images, 3, arguments.size, arguments.size).to(memory_format=torch.channels_last)
-    labels = torch.arange(arguments.images) % 10
+    pixels = torch.randn(images, 3, size, size, device=device).to(memory_format=torch.channels_last)
+    labels = torch.arange(images, device=device) % 10
     # All passes have the batches that a data set is measured in.
-    size = passes.batch_size(arguments.size, statistics.BATCH_BYTES["cpu"])
-    batches = list(zip(images.split(size), labels.split(size), strict=True))
+    batch = passes.batch_size(size, statistics.BATCH_BYTES[device])
+    batches = list(zip(pixels.split(batch), labels.split(batch), strict=True))
 
-    def plain():
+    def forward():
         with torch.inference_mode():
             for part, _ in batches:
                 network.features(part)
+        finish(device)
+
+    def plain():
+        with passes.full_float32():
+            forward()
 
     def measured():
         statistics.measure(network, layers, batches, 10)
+        finish(device)
 
     def conventional():
         found = []
@@ -45,8 +54,18 @@ def main(arguments: argparse.Namespace) -> None:
         for hook in hooks:
             hook.remove()
 
-    compare("statistics / plain forward", measured, plain, arguments.repeats)
-    compare("hooks with (x == 0).float().mean() / plain forward", conventional, plain, arguments.repeats)
+    found = [
+        compare("statistics / plain forward", measured, plain, repeats),
+        compare("hooks with (x == 0).float().mean() / plain forward", conventional, plain, repeats),
+    ]
+    if device == "cuda":
+        found.append(compare("plain forward / the same with TF32", plain, forward, repeats))
+    return found
+
+
+def main(arguments: argparse.Namespace) -> None:
+    machine(arguments.threads)
+    comparisons(arguments.architecture, arguments.size, arguments.images, arguments.repeats, arguments.device)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--images", type=int, default=64)
     result.add_argument("--repeats", type=int, default=5)
     result.add_argument("--threads", type=int, default=os.cpu_count())
+    result.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     return result
 
 

@@ -1,7 +1,7 @@
 """Fine-tuning against the bare arithmetic, and against the conventional training loop.
 
-    python benchmarks/training.py bare [--architecture vgg16] [--size 224] [--batch 16] [--repeats 5]
-    python benchmarks/training.py conventional --images DIR [--size 128] [--epochs 1] [--repeats 1]
+    python benchmarks/training.py bare [--architecture vgg16] [--size 224] [--batch 16] [--repeats 5] [--device cuda]
+    python benchmarks/training.py conventional --images DIR [--size 128] [--epochs 1] [--repeats 1] [--device cuda]
 
 ``bare``: our epoch, augmentation and reading included, against the same optimizer steps of the same network on one
 resident random batch, in the same precision and memory layout; as throughput, bare / ours.
@@ -18,7 +18,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from paired import backbone, compare, machine
+from paired import Comparison, backbone, compare, finish, machine, seconds
 
 import numpy as np
 import torch
@@ -35,10 +35,10 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 AUGMENTATION = {"scale": [0.35, 1.0], "ratio": [0.75, 4 / 3], "flip": True}
 
 
-def recipe(arguments: argparse.Namespace, epochs: int) -> dict:
+def recipe(batch: int, epochs: int) -> dict:
     return {
         "epochs": epochs,
-        "batch_size": arguments.batch,
+        "batch_size": batch,
         "optimizer": "sgd",
         "learning_rate": 0.001,
         "momentum": 0.9,
@@ -52,21 +52,77 @@ def recipe(arguments: argparse.Namespace, epochs: int) -> dict:
     }
 
 
-def cell(architecture: str, classes: int) -> torch.nn.Module:
-    """The by-layer network at ratio 0.4, with drawn weights."""
-    _, whole, names, scores = backbone(architecture, "gap", 10)
-    keep = masks.mask(names, scores, "layer", 0.4).keep
+def cell(architecture: str, classes: int, head: str = "gap", ratio: float = 0.4) -> torch.nn.Module:
+    """The by-layer network at a ratio, with drawn weights."""
+    _, whole, names, scores = backbone(architecture, head, 10)
+    keep = masks.mask(names, scores, "layer", ratio).keep if ratio else None
     return backbones.pruned(whole, keep, classes, "inherited", 0)
 
 
-def bare(arguments: argparse.Namespace) -> None:
-    size, batch, steps = arguments.size, arguments.batch, 4
-    stored = round(size * 8 / 7)
+def stored_size(size: int) -> int:
+    return round(size * 8 / 7)
+
+
+class Arithmetic:
+    """What a training cannot do without: its optimizer steps and its forward passes, on one resident random batch.
+
+    Parameters
+    ----------
+    network
+        On any device; it is put on ``device``, channels last, and trained.
+    """
+
+    def __init__(self, network: torch.nn.Module, size: int, batch: int, precision: str, device: str):
+        self.network = network.to(device, memory_format=torch.channels_last).train()
+        self.optimizer = loop.optimizer_for(self.network, recipe(batch, 1))
+        self.device, self.precision, self.size = device, precision, size
+        self.images = self._noise(batch)
+        self.labels = torch.arange(batch, device=device) % 2
+
+    def _noise(self, count: int) -> torch.Tensor:
+        noise = torch.randn(count, 3, self.size, self.size, device=self.device)
+        return noise.contiguous(memory_format=torch.channels_last)
+
+    def steps(self, count: int) -> None:
+        """So many optimizer steps."""
+        self.network.train()
+        for _ in range(count):
+            self.optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
+                logits = self.network(self.images)
+            functional.cross_entropy(logits.float(), self.labels).backward()
+            self.optimizer.step()
+        finish(self.device)
+
+    def judge(self, images: int) -> None:
+        """Forward passes of at least so many images, in evaluation's batches."""
+        self.network.eval()
+        batch = max(1, loop.EVALUATION_PIXELS // self.size**2)
+        noise = self._noise(min(batch, images))
+        with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
+            for _ in range(0, images, batch):
+                self.network(noise)
+        finish(self.device)
+
+
+def bare(
+    architecture: str,
+    size: int,
+    batch: int,
+    repeats: int,
+    device: str,
+    steps: int = 4,
+    head: str = "gap",
+    ratio: float = 0.4,
+) -> Comparison:
+    """One epoch of so many steps against the bare steps."""
+    stored = stored_size(size)
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (batch * steps, stored, stored, 3), np.uint8))
-    images = Images(pixels, torch.arange(batch * steps) % 102, size, MEAN, STD)
-    network = cell(arguments.architecture, 102)
-    precision = loop.precision_for("auto", "cpu", surgery.cost(network, size)[1])
-    print(f"batch {batch}, {size} pixels, {precision}")
+    images = Images(pixels.to(device), torch.arange(batch * steps, device=device) % 102, size, MEAN, STD)
+    network = cell(architecture, 102, head, ratio)
+    precision = loop.precision_for("auto", device, surgery.cost(network, size)[1])
+    network.to(device)
+    print(f"{architecture} at {ratio}, batch {batch}, {size} pixels, {precision}")
 
     def ours():
         loop.train(
@@ -74,52 +130,50 @@ def bare(arguments: argparse.Namespace) -> None:
             images,
             np.arange(batch * steps),
             np.arange(0),
-            recipe(arguments, 1),
+            recipe(batch, 1),
             0,
             precision,
             report=lambda line: None,
         )
+        finish(device)
 
-    resident = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
-    labels = torch.arange(batch) % 102
-    plain = cell(arguments.architecture, 102).to(memory_format=torch.channels_last).train()
-    optimizer = loop.optimizer_for(plain, recipe(arguments, 1))
-
-    def steps_alone():
-        for _ in range(steps):
-            optimizer.zero_grad(set_to_none=True)
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                logits = plain(resident)
-            functional.cross_entropy(logits.float(), labels).backward()
-            optimizer.step()
-
-    compare("bare step / training (share of the bare step's throughput)", steps_alone, ours, arguments.repeats)
+    arithmetic = Arithmetic(cell(architecture, 102, head, ratio), size, batch, precision, device)
+    name = "bare step / training (share of the bare step's throughput)"
+    return compare(name, lambda: arithmetic.steps(steps), ours, repeats)
 
 
-def conventional(arguments: argparse.Namespace) -> None:
+def conventional(
+    folder: Path, architecture: str, size: int, batch: int, epochs: int, repeats: int, device: str, threads: int
+) -> tuple[Comparison, list[float]]:
+    """A cell end to end, both ways, and what of ours, in seconds, went into decoding and storing the images."""
     from torch.utils.data import DataLoader
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
 
-    size, stored = arguments.size, round(arguments.size * 8 / 7)
-    settings = recipe(arguments, arguments.epochs)
+    stored = stored_size(size)
+    settings = recipe(batch, epochs)
+    decoding: list[float] = []
+
+    def store(directory: Path) -> None:
+        dataset = {"source": "folder", "path": str(folder)}
+        source = datasets.SOURCES["folder"](dataset, [])
+        manifest = {"classes": source.classes, "store_size": stored, "image_size": size, "spec": {}}
+        write_store(
+            directory,
+            datasets.decoded(source.candidates, stored, threads, []),
+            lambda entries: datasets.assign(dataset, source.classes, entries),
+            manifest,
+        )
 
     def ours():
-        with tempfile.TemporaryDirectory() as folder:
-            dataset = {"source": "folder", "path": str(arguments.images)}
-            source = datasets.SOURCES["folder"](dataset, [])
-            manifest = {"classes": source.classes, "store_size": stored, "image_size": size, "spec": {}}
-            write_store(
-                Path(folder),
-                datasets.decoded(source.candidates, stored, arguments.threads, []),
-                lambda entries: datasets.assign(dataset, source.classes, entries),
-                manifest,
-            )
-            store = Store.open(Path(folder))
-            images = load_images(store, MEAN, STD, "cpu")
-            network = cell(arguments.architecture, len(store.classes))
-            precision = loop.precision_for("auto", "cpu", surgery.cost(network, size)[1])
-            rows = [store.rows(split) for split in ("train", "val", "test")]
+        with tempfile.TemporaryDirectory() as directory:
+            decoding.append(seconds(lambda: store(Path(directory))))
+            opened = Store.open(Path(directory))
+            images = load_images(opened, MEAN, STD, device)
+            network = cell(architecture, len(opened.classes))
+            precision = loop.precision_for("auto", device, surgery.cost(network, size)[1])
+            network.to(device)
+            rows = [opened.rows(split) for split in ("train", "val", "test")]
             trained = loop.train(network, images, rows[0], rows[1], settings, 0, precision, report=lambda line: None)
             network.load_state_dict(trained.state)
             loop.evaluate(network, images, rows[2], precision)
@@ -134,39 +188,52 @@ def conventional(arguments: argparse.Namespace) -> None:
         views["test"] = views["val"]
         loaders = {
             split: DataLoader(
-                ImageFolder(arguments.images / split, view),
-                arguments.batch,
+                ImageFolder(folder / split, view),
+                batch,
                 shuffle=split == "train",
-                num_workers=arguments.threads,
+                num_workers=threads,
+                pin_memory=device == "cuda",
             )
             for split, view in views.items()
         }
-        network = cell(arguments.architecture, len(loaders["train"].dataset.classes))
+        network = cell(architecture, len(loaders["train"].dataset.classes)).to(device)
         optimizer = torch.optim.SGD(network.parameters(), 0.001, momentum=0.9, weight_decay=5e-4, nesterov=True)
 
         def judge(loader):
             network.eval()
             with torch.inference_mode():
-                return sum((network(x).argmax(1) == y).sum().item() for x, y in loader)
+                return sum((network(x.to(device)).argmax(1) == y.to(device)).sum().item() for x, y in loader)
 
-        for _ in range(arguments.epochs):
+        for _ in range(epochs):
             network.train()
             for x, y in loaders["train"]:
                 optimizer.zero_grad()
-                loss = functional.cross_entropy(network(x), y)
+                loss = functional.cross_entropy(network(x.to(device)), y.to(device))
                 loss.backward()
                 optimizer.step()
                 loss.item()
             judge(loaders["val"])
         judge(loaders["test"])
 
-    print(f"batch {arguments.batch}, {size} pixels, {arguments.epochs} epochs")
-    compare("conventional loop / ours, one cell end to end", theirs, ours, arguments.repeats, warm_up=False)
+    print(f"batch {batch}, {size} pixels, {epochs} epochs")
+    if device == "cuda":
+        # A process's first kernels are loaded here: neither of the two is to pay for both.
+        for precision in ("bf16", "fp32"):
+            Arithmetic(cell(architecture, 102), size, batch, precision, device).steps(1)
+    name = f"conventional loop / ours, one cell end to end, {epochs} epochs"
+    comparison = compare(name, theirs, ours, repeats, warm_up=False)
+    print(f"of ours, decoding and storing: {', '.join(f'{spent:.3g} s' for spent in decoding)}")
+    return comparison, decoding
 
 
 def main(arguments: argparse.Namespace) -> None:
     machine(arguments.threads)
-    {"bare": bare, "conventional": conventional}[arguments.what](arguments)
+    what = (arguments.architecture, arguments.size, arguments.batch)
+    if arguments.what == "bare":
+        bare(*what, arguments.repeats, arguments.device)
+    else:
+        how = (arguments.epochs, arguments.repeats, arguments.device, arguments.threads)
+        conventional(arguments.images, *what, *how)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -179,6 +246,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--epochs", type=int, default=1)
     result.add_argument("--repeats", type=int, default=5)
     result.add_argument("--threads", type=int, default=os.cpu_count())
+    result.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     return result
 
 

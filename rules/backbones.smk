@@ -30,6 +30,7 @@ rule import_backbone:
         manifest="results/backbones/{backbone}/manifest.json",
     log:
         "results/logs/import_backbone/{backbone}.log",
+    localrule: True
     conda:
         "../envs/winnow.yaml"
     params:

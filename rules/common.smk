@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from shlex import quote
 
-SCRIPTS = Path(workflow.basedir) / "scripts"
+SCRIPTS = Path(workflow.current_basedir).parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
@@ -34,25 +34,9 @@ def checked(function, *arguments):
 CONFIG = checked(configuration.load, config)
 CELLS = grid.union(experiment.model_dump() for experiment in CONFIG.experiments.values())
 
-# `stage NAME ...` runs scripts/NAME.py under the interpreter that runs Snakemake, or under that of the job's environment
-# where one is deployed.
-PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.executable
-shell.prefix(f'set -euo pipefail; stage() {{{{ {quote(PYTHON)} {quote(str(SCRIPTS))}/"$1".py "${{{{@:2}}}}"; }}}}; ')
-
-
-# On a cluster these run where Snakemake runs: they take seconds, less than a submitted job's start, and two of them need
-# the network, which compute nodes often lack.
-localrules:
-    download,
-    import_backbone,
-    score,
-    mask,
-    screen,
-    summarize,
-    recommend,
-    plot,
-    write_report,
-    choose,
+# `stage NAME ...` runs scripts/NAME.py.
+PYTHON = quote(run.interpreter(workflow))
+shell.prefix(f'set -euo pipefail; stage() {{{{ {PYTHON} {quote(str(SCRIPTS))}/"$1".py "${{{{@:2}}}}"; }}}}; ')
 
 
 wildcard_constraints:
@@ -307,17 +291,22 @@ def plot_inputs(wildcards):
     }
 
 
+def own(jobs):
+    """Those of this configuration's rules: where the workflow is a module, others have jobs in the DAG, too."""
+    return [job for job in jobs if job.rule.module_globals.get("CONFIG") == CONFIG]
+
+
 def forecast():
     """How much disk the jobs of this run will fill."""
-    jobs = [job for job in workflow.dag.needrun_jobs() if job.rule.name in ("decode", "finetune", "retrain")]
-    if not jobs:
+    jobs = [(run.makes(job.rule), job.wildcards) for job in own(workflow.dag.needrun_jobs())]
+    cells = [(cell_of(wildcards), made) for made, wildcards in jobs if made in ("cells", "models")]
+    stores = {wildcards.dataset for made, wildcards in jobs if made == "datasets"}
+    if not cells and not stores:
         return ""
-    cells = [(cell_of(job.wildcards), job.rule.name) for job in jobs if job.rule.name != "decode"]
-    stores = {job.wildcards.dataset for job in jobs if job.rule.name == "decode"}
     size = sum(disk.store_bytes(*store_of(name)) for name in stores)
     kept = 0
-    for cell, name in cells:
-        keep = name == "retrain" or CELLS.get(cell, False)
+    for cell, made in cells:
+        keep = made == "models" or CELLS.get(cell, False)
         backbone = CONFIG.backbones[cell.backbone]
         size += disk.cell_bytes(backbone.architecture or backbone.factory, backbone.head, cell.ratio, keep)
         kept += keep
@@ -336,7 +325,7 @@ def unrecorded():
     """Results of another configuration or code that Snakemake takes for finished, since its record of them is gone."""
     return [
         output
-        for job in workflow.dag.jobs
+        for job in own(workflow.dag.jobs)
         if not workflow.dag.needrun(job) and job.output and not workflow.persistence.has_metadata(job)
         for output in [str(job.output[-1])]
         if provenance.spec_of(output) not in (None, job.params.spec)
@@ -345,11 +334,7 @@ def unrecorded():
 
 def announce():
     """Print the summaries of the experiments that were asked for."""
-    asked = [job.rule.name for job in workflow.dag.targetjobs]
-    for name in CONFIG.targets if "all" in asked else asked:
-        if name in CONFIG.experiments:
-            parquet, verdict, figures, _ = experiment_outputs(name)
-            shell("stage show --summary {parquet:q} --verdict {verdict:q} --figures {figures:q}")
+    run.announce(workflow, SCRIPTS / "show.py")
 
 
 run.prepare(workflow, forecast, announce, unrecorded)

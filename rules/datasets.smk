@@ -7,6 +7,7 @@ rule download:
         "results/downloads/{dataset}/{archive}",
     log:
         "results/logs/download/{dataset}/{archive}.log",
+    localrule: True
     conda:
         "../envs/winnow.yaml"
     params:

@@ -16,6 +16,7 @@ checkpoint choose:
         "results/experiments/{experiment}/chosen.json",
     log:
         "results/logs/choose/{experiment}.log",
+    localrule: True
     conda:
         "../envs/winnow.yaml"
     params:

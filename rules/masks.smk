@@ -8,6 +8,7 @@ rule mask:
         "results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet",
     log:
         "results/logs/mask/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.log",
+    localrule: True
     conda:
         "../envs/winnow.yaml"
     params:

@@ -19,6 +19,7 @@ rule write_report:
         ),
     log:
         "results/logs/write_report/{experiment}.log",
+    localrule: True
     conda:
         "../envs/winnow.yaml"
     params:

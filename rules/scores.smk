@@ -8,6 +8,7 @@ rule score:
         "results/scores/{dataset}/{backbone}/{criterion}.parquet",
     log:
         "results/logs/score/{dataset}/{backbone}/{criterion}.log",
+    localrule: True
     conda:
         "../envs/winnow.yaml"
     params:

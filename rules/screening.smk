@@ -11,6 +11,7 @@ checkpoint screen:
         "results/experiments/{experiment}/screening/{rung}.json",
     log:
         "results/logs/screen/{experiment}/{rung}.log",
+    localrule: True
     conda:
         "../envs/winnow.yaml"
     params:

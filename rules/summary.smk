@@ -24,6 +24,7 @@ rule summarize:
         ),
     log:
         "results/logs/summarize/{experiment}.log",
+    localrule: True
     conda:
         "../envs/winnow.yaml"
     params:
@@ -50,6 +51,7 @@ rule recommend:
         markdown="results/experiments/{experiment}/recommendation.md",
     log:
         "results/logs/recommend/{experiment}.log",
+    localrule: True
     conda:
         "../envs/winnow.yaml"
     params:
@@ -79,6 +81,7 @@ rule plot:
         ),
     log:
         "results/logs/plot/{experiment}.log",
+    localrule: True
     conda:
         "../envs/winnow.yaml"
     params:

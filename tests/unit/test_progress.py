@@ -17,7 +17,7 @@ class Clock:
 @pytest.fixture
 def display():
     clock = Clock()
-    result = Display(io.StringIO(), clock)
+    result = Display(lambda rule: rule == "finetune", io.StringIO(), clock)
     result.planned({"decode": 1, "finetune": 4, "mask": 3, "total": 8})
     return result
 
@@ -79,6 +79,16 @@ def test_a_missing_log_is_said(display, tmp_path):
     display.started(1, "mask", "m")
     display.broke(1, [str(tmp_path / "none.log")])
     assert "no log" in said(display)
+
+
+def test_the_cells_of_all_rules_that_make_some_are_counted_together():
+    display = Display(lambda rule: rule in ("w_finetune", "own"), io.StringIO(), Clock())
+    display.planned({"w_finetune": 2, "own": 1, "w_mask": 1, "total": 4})
+    for job, rule in enumerate(["w_finetune", "own", "w_finetune"]):
+        display.started(job, rule, f"cell{job}")
+        display.clock.now += 10
+        display.finished(job)
+    assert said(display).splitlines() == ["cells 2/3, 20 s so far, about 10 s left", "cells 3/3, 30 s so far"]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5, "5 s"), (89, "89 s"), (120, "2 min"), (7200, "2.0 h")])

@@ -381,6 +381,7 @@ def test_a_run_that_began_on_a_cpu_has_a_generator_on_a_gpu(tmp_path):
     assert torch.equal(run.generator_state["cuda"], gpu)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 @pytest.mark.parametrize("resident", [True, False])
 def test_no_view_waits_for_the_gpu(images, resident):

@@ -34,7 +34,7 @@ def photos(tmp_path) -> Path:
 
 def make(checkout: Checkout, *arguments: str) -> subprocess.CompletedProcess:
     """The Makefile's command, with this interpreter for an installed .venv."""
-    command = ["make", "-o", ".venv/installed", "run", f"BIN={Path(sys.executable).parent}", "CORES=2", *arguments]
+    command = ["make", "-o", "install", "run", f"BIN={Path(sys.executable).parent}", "CORES=2", *arguments]
     return subprocess.run(
         command, cwd=checkout.path, env=checkout.environment(), capture_output=True, text=True, timeout=500
     )

@@ -19,7 +19,8 @@ from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 from tqdm import tqdm
 
-CELL_RULE = "finetune"
+from winnow.runtime import run
+
 LOG_LINES = 15
 SECONDS_BETWEEN_LINES = 15.0
 
@@ -42,17 +43,23 @@ def attach(
     """Show the progress of ``workflow``'s run on the terminal, in the place of Snakemake's account of every job.
 
     After a dry run, what ``forecast`` says is its last line; ``announce`` is called where there is nothing to do. Of
-    the results that ``unrecorded`` names, the user is warned.
+    the results that ``unrecorded`` names, the user is warned. Where the Snakefile is loaded several times, as a module
+    is with each ``use rule``, there is one display for all; what several loads say is said once.
     """
     settings = workflow.output_settings
     quiet = set(settings.quiet or ()) - {Quietness.HOST}
     if quiet or settings.verbose or settings.printshellcmds or settings.log_handler_settings:
         return  # The user asked for another display.
     logger = logging.getLogger("snakemake.logging")
+    for handler in logger.handlers:
+        if isinstance(handler, _Handler) and handler.workflow is workflow:
+            handler.forecasts.append(forecast)
+            handler.unrecorded.append(unrecorded)
+            return
     streams = [handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"]
     if not streams:
         return
-    display = Display(streams[0].stream)
+    display = Display(lambda rule: run.makes(workflow.get_rule(rule)) == "cells", streams[0].stream)
     logger.addHandler(_Handler(display, workflow, forecast, announce, unrecorded))
 
     def visible(record: logging.LogRecord) -> bool:
@@ -73,13 +80,20 @@ def _is_chatter(record: logging.LogRecord) -> bool:
 
 
 class Display:
-    """Counts of cells and the time left, as a bar on a terminal and as a line now and then elsewhere."""
+    """Counts of cells and the time left, as a bar on a terminal and as a line now and then elsewhere.
 
-    def __init__(self, stream: Any = None, clock: Callable[[], float] = time.monotonic):
+    ``makes_cells`` tells of a rule, by its name in the run, whether its jobs are cells.
+    """
+
+    def __init__(
+        self, makes_cells: Callable[[str], bool], stream: Any = None, clock: Callable[[], float] = time.monotonic
+    ):
+        self.makes_cells = makes_cells
         self.stream = stream or sys.stderr
         self.clock = clock
         self.totals: collections.Counter[str] = collections.Counter()
-        self.done: collections.Counter[str] = collections.Counter()
+        self.cells = 0
+        self.done = 0
         self.failed: set[str] = set()
         self.jobs: dict[int, tuple[str, str]] = {}
         self.bar: tqdm | None = None
@@ -93,10 +107,11 @@ class Display:
     def planned(self, stats: dict[str, int]) -> None:
         if not self.totals:
             self.totals.update({rule: int(count) for rule, count in stats.items() if rule != "total"})
+            self.cells = sum(count for rule, count in self.totals.items() if self.makes_cells(rule))
 
     def started(self, jobid: int, rule: str, name: str) -> None:
         self.jobs[jobid] = (rule, name)
-        if rule == CELL_RULE:
+        if self.makes_cells(rule):
             if name in self.failed:  # It is tried again.
                 self.failed.remove(name)
                 if self.bar is not None:
@@ -104,21 +119,19 @@ class Display:
             if self.start is None:
                 self.start = self.said = self.clock()
                 if self.stream.isatty():
-                    self.bar = tqdm(
-                        total=self.totals[CELL_RULE], desc="cells", unit="cell", file=self.stream, leave=True
-                    )
+                    self.bar = tqdm(total=self.cells, desc="cells", unit="cell", file=self.stream, leave=True)
         elif self.totals[rule] <= 1:  # 0: what a checkpoint added to the plan
             self.write(f"{rule} {name}".rstrip())
 
     def finished(self, jobid: int) -> None:
         rule, _ = self.jobs.pop(jobid)
-        self.done[rule] += 1
-        if rule == CELL_RULE:
+        if self.makes_cells(rule):
+            self.done += 1
             self._advance()
 
     def broke(self, jobid: int, logs: list[str]) -> None:
         rule, name = self.jobs.pop(jobid)
-        if rule == CELL_RULE:
+        if self.makes_cells(rule):
             self.failed.add(name)
         lines = [f"FAILED {rule} {name}".rstrip()]
         for log in logs:
@@ -130,7 +143,7 @@ class Display:
                 continue
             lines += [f"  {log} ends:" if end else f"  {log} is empty", *(f"    {line}" for line in end)]
         self.write("\n".join(lines))
-        if rule == CELL_RULE:
+        if self.makes_cells(rule):
             self._advance()
 
     def write(self, text: str) -> None:
@@ -140,8 +153,8 @@ class Display:
             print(text, file=self.stream, flush=True)
 
     def _advance(self) -> None:
-        cells, failed = self.totals[CELL_RULE], len(self.failed)
-        ended = self.done[CELL_RULE] + failed
+        cells, failed = self.cells, len(self.failed)
+        ended = self.done + failed
         if self.bar is not None:
             self.bar.set_postfix_str(f"{failed} failed" if failed else "", refresh=False)
             self.bar.update()
@@ -153,7 +166,7 @@ class Display:
         if ended == cells or now - self.said >= SECONDS_BETWEEN_LINES:
             self.said = now
             elapsed = now - (self.start or now)
-            text = f"cells {self.done[CELL_RULE]}/{cells}"
+            text = f"cells {self.done}/{cells}"
             if failed:
                 text += f", {failed} failed"
             text += f", {duration(elapsed)} so far"
@@ -185,9 +198,9 @@ class _Handler(logging.Handler):
         super().__init__()
         self.display = display
         self.workflow = workflow
-        self.forecast = forecast
+        self.forecasts = [forecast]
         self.announce = announce
-        self.unrecorded = unrecorded
+        self.unrecorded = [unrecorded]
         self.begun = False
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -197,8 +210,10 @@ class _Handler(logging.Handler):
             self.begun = True
             self._warn()
             # A long list of jobs follows a dry run's counts: the forecast comes after it.
-            if self.workflow.dryrun and (forecast := self.forecast()):
-                atexit.register(print, forecast, file=self.display.stream)
+            if self.workflow.dryrun:
+                for text in dict.fromkeys(forecast() for forecast in self.forecasts):
+                    if text:
+                        atexit.register(print, text, file=self.display.stream)
         if self.workflow.dryrun:
             return
         if idle:
@@ -214,7 +229,7 @@ class _Handler(logging.Handler):
             self.display.broke(record.jobid, list(record.log))
 
     def _warn(self) -> None:
-        found = self.unrecorded()
+        found = list(dict.fromkeys(result for unrecorded in self.unrecorded for result in unrecorded()))
         if found:
             more = f" and {len(found) - 3} more" if len(found) > 3 else ""
             self.display.write(

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
+
+from snakemake.settings.types import DeploymentMethod
 
 from winnow.files import InputError
 from winnow.runtime import workers
@@ -33,6 +38,41 @@ def prepare(
         from winnow.runtime import progress
 
         progress.attach(workflow, forecast, announce, unrecorded)
+
+
+def interpreter(workflow: Any) -> str:
+    """The Python that the jobs' programs run under.
+
+    It is the one that runs Snakemake (a ``.venv`` need not be activated), or ``python`` where conda makes the jobs an
+    environment. Environment modules and containers make none: the rules name conda's alone.
+    """
+    conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+    return "python" if conda else sys.executable
+
+
+def makes(rule: Any) -> str:
+    """What a rule makes, as its first output's path says below ``results/``: ``cells``, ``datasets``, ...
+
+    It holds whatever the rule is called: whoever loads the workflow as a module renames its rules, and may put a prefix
+    before its paths. Empty where nothing below ``results/`` is made.
+    """
+    found = re.match(r"(?:.*/)?results/(\w+)/", str(rule.output[0])) if rule.output else None
+    return found[1] if found else ""
+
+
+def announce(workflow: Any, program: Path) -> None:
+    """Print the summaries of the experiments that the run's targets ask for, by ``program``, under this interpreter.
+
+    Targets are rules without outputs; an experiment that one asks for has its summary among the inputs. One that lies
+    in a storage only is not printed.
+    """
+    files = [str(file) for job in workflow.dag.targetjobs if not job.output for file in job.input]
+    for file in dict.fromkeys(files):
+        path = Path(file)
+        if re.search(r"(^|/)results/experiments/[^/]+/summary\.parquet$", file) and path.exists():
+            verdict, figures = path.with_name("recommendation.json"), path.with_name("figures")
+            command = [sys.executable, program, "--summary", path, "--verdict", verdict, "--figures", figures]
+            subprocess.run(command, check=True)
 
 
 def lock(path: Path = LOCK) -> IO[str]:

@@ -1,0 +1,207 @@
+"""What only a GPU can show: that it is used, that its results are the CPU's, and that they come out the same again.
+
+Other tests' helpers stay where they are: a machine that is lent for an hour need not have what all of those import.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from winnow import tables
+from winnow.data.images import load_images
+from winnow.data.store import Store
+from winnow.files import read_json
+from winnow.importance import masks
+from winnow.networks import latency, models
+from winnow.training import loop
+
+from . import programs
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use"),
+]
+MEAN, STD = [0.4, 0.5, 0.6], [0.3, 0.25, 0.2]
+BACKBONE = {"architecture": "vgg_digits", "head": "gap", "weights": "random", "mean": MEAN, "std": STD}
+RECIPE = {
+    "epochs": 2,
+    "batch_size": 8,
+    "optimizer": "sgd",
+    "learning_rate": 0.05,
+    "momentum": 0.9,
+    "weight_decay": 1e-3,
+    "schedule": "cosine",
+    "warmup_epochs": 0,
+    "label_smoothing": 0.1,
+    "augmentation": {"scale": [0.5, 1.0], "ratio": [0.8, 1.25], "flip": True},
+    "precision": "auto",
+    "evaluate_every": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory):
+    """A folder with a store of 3 classes, a backbone and a by-layer mask at ratio 0.5."""
+    root = tmp_path_factory.mktemp("inputs")
+    for label, colour in enumerate([(200, 40, 40), (40, 200, 40), (40, 40, 200)]):
+        folder = root / "images" / f"c{label}"
+        folder.mkdir(parents=True)
+        for number in range(18):
+            noise = np.random.default_rng((label, number)).normal(colour, 30, (16, 16, 3))
+            Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+    dataset = {"source": "folder", "path": str(root / "images"), "split": {"val": 0.2, "test": 0.3}}
+    dataset |= {"store_size": 16, "image_size": 12}
+    programs.run("decode", {"name": "d", "dataset": dataset}, "--output", root / "store")
+    programs.run("import_backbone", {"name": "b", "backbone": BACKBONE, "code": "0"}, "--output", root / "net")
+    layers = read_json(root / "net" / "manifest.json")["layers"]
+    names = np.repeat([layer["layer"] for layer in layers], [layer["filters"] for layer in layers])
+    index = np.concatenate([np.arange(layer["filters"]) for layer in layers])
+    mask = masks.mask(names, np.random.default_rng(1).random(names.size), "layer", 0.5)
+    rows = {"layer": names, "filter": index, "keep": mask.keep, "rank": mask.rank}
+    tables.write_table(root / "mask.parquet", pa.table(rows), "mask", {"requested": 0.5, "achieved": mask.achieved})
+    return root
+
+
+@pytest.fixture(autouse=True)
+def leases(monkeypatch, tmp_path):
+    monkeypatch.setenv("WINNOW_LEASES", str(tmp_path / "leases"))
+
+
+def finetuned(inputs, output, checkpoint_seconds=120, **recipe):
+    cell = {"dataset": "d", "backbone": "b", "criterion": "apoz", "scope": "layer", "ratio": 0.5, "round_to": None}
+    cell |= {"init": "inherited", "seed": 0, "protocol": "one_shot"}
+    spec = {"cell": cell, "recipe": RECIPE | recipe, "models": "keep", "code": "0"}
+    arguments = ["--gpu", 1, "--dataset", inputs / "store", "--backbone", inputs / "net", "--output", output]
+    arguments += ["--mask", inputs / "mask.parquet", "--checkpoint-seconds", checkpoint_seconds]
+    programs.run("finetune", spec, *arguments)
+    return read_json(output / "metrics.json")
+
+
+def comparable(metrics):
+    times = ("seconds", "images_per_second", "resumed")
+    return {name: value for name, value in metrics.items() if name not in times}
+
+
+def test_a_job_leases_the_device_and_sees_no_other(tmp_path):
+    code = (
+        "import json, os; from winnow.runtime import devices; lease = devices.lease(1);"
+        "print(json.dumps([lease.id, os.environ['CUDA_VISIBLE_DEVICES'], lease.device, lease.name,"
+        " __import__('torch').cuda.device_count(), devices.holders(lease.id)]))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    environment |= {"PYTHONPATH": str(programs.SCRIPTS)}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(said.stdout) == ["0", "0", "cuda", torch.cuda.get_device_name(0), 1, 1]
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+def test_a_killed_cell_goes_on_and_ends_with_the_same_files(inputs, tmp_path, monkeypatch, precision):
+    reference = finetuned(inputs, tmp_path / "a", precision=precision)
+    assert reference["device"] == torch.cuda.get_device_name()
+    assert reference["precision"] == ("bf16" if precision == "auto" else "fp32")
+    write = loop.Checkpoint.write
+
+    class Killed(BaseException):
+        pass
+
+    def mortal(self, *arguments):
+        write(self, *arguments)
+        raise Killed
+
+    monkeypatch.setattr(loop.Checkpoint, "write", mortal)
+    with pytest.raises(Killed):
+        finetuned(inputs, tmp_path / "b", checkpoint_seconds=0, precision=precision)
+    monkeypatch.setattr(loop.Checkpoint, "write", write)
+    resumed = finetuned(inputs, tmp_path / "b", precision=precision)
+    assert resumed["resumed"] == 1
+    assert comparable(resumed) == comparable(reference)
+    for name in ("predictions.parquet", "model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_images_that_do_not_fit_on_the_device_train_the_same_network(inputs, tmp_path, monkeypatch):
+    resident = finetuned(inputs, tmp_path / "a")
+    monkeypatch.setattr("winnow.data.images.RESIDENT_SHARE", 0.0)
+    assert not load_images(Store.open(inputs / "store"), MEAN, STD, "cuda").pixels.is_cuda
+    monkeypatch.setattr("winnow.training.cells.kept", lambda kind, directory, make, *details: make())
+    assert comparable(finetuned(inputs, tmp_path / "b")) == comparable(resident)
+
+
+@pytest.mark.parametrize(
+    ("program", "schema", "columns"),
+    [("measure", "activations", ["sum", "sum_sq", "max"]), ("differentiate", "gradients", ["sum"])],
+)
+def test_statistics_are_the_cpus_and_the_same_again(inputs, tmp_path, program, schema, columns):
+    found = []
+    for number, gpu in enumerate((1, 1, 0)):
+        arguments = ["--gpu", gpu, "--dataset", inputs / "store", "--backbone", inputs / "net"]
+        programs.run(program, {"code": "0"}, *arguments, "--output", tmp_path / f"{number}.parquet")
+        found.append(tables.read_table(tmp_path / f"{number}.parquet", schema))
+    first, again, cpu = found
+    assert first.equals(again)
+    for name in columns:
+        largest = np.abs(cpu[name].to_numpy()).max()
+        np.testing.assert_allclose(first[name].to_numpy(), cpu[name].to_numpy(), rtol=1e-3, atol=1e-4 * largest)
+    if "zeros" in first.column_names:
+        # Only where an output is nearly 0 may one device round it to 0 and the other not.
+        assert np.abs(first["zeros"].to_numpy() - cpu["zeros"].to_numpy()).max() <= 2
+
+
+def test_what_fills_the_memory_is_gone_when_the_cell_runs_once_more(inputs, tmp_path, monkeypatch):
+    whole = finetuned(inputs, tmp_path / "whole", precision="fp32")
+    real, passes, before = loop.train, [], []
+
+    def train(network, images, train_rows, val_rows, recipe, seed, precision, micro_batch, *rest, **options):
+        passes.append(micro_batch)
+        if len(passes) == 1:
+            before.append(torch.cuda.memory_allocated())
+            ballast = torch.empty(2**28, dtype=torch.uint8, device="cuda")
+            torch.empty(2**50 + ballast.numel(), dtype=torch.uint8, device="cuda")
+        before.append(torch.cuda.memory_allocated())
+        return real(network, images, train_rows, val_rows, recipe, seed, precision, micro_batch, *rest, **options)
+
+    monkeypatch.setattr(loop, "train", train)
+    metrics = finetuned(inputs, tmp_path / "half", precision="fp32")
+    assert passes == [8, 4]
+    assert before[1] < before[0] + 2**28
+    assert metrics["micro_batch"] == 4
+    assert metrics["test_loss"] == pytest.approx(whole["test_loss"], rel=1e-2)
+
+
+def test_latency_is_the_devices_time_and_not_the_hosts():
+    class Slow(torch.nn.Module):
+        """Keeps the device busy for so many of its cycles; the host is done at once."""
+
+        def __init__(self, cycles):
+            super().__init__()
+            self.cycles = cycles
+
+        def forward(self, images):
+            torch.cuda._sleep(self.cycles)
+            return images
+
+    found = latency.compare(Slow(10_000_000), Slow(40_000_000), ("fp32", "fp32"), 1, 8, "cuda")
+    assert found["speedup"]["median"] == pytest.approx(4.0, rel=0.2)
+
+
+def test_a_network_trained_on_the_gpu_answers_the_same_on_the_cpu_and_exported(inputs, tmp_path):
+    pytest.importorskip("onnxscript")
+    finetuned(inputs, tmp_path / "cell")
+    network, description = models.load(tmp_path / "cell")
+    assert all(parameter.device.type == "cpu" for parameter in network.parameters())
+    predictions = tables.read_table(tmp_path / "cell" / "predictions.parquet", "predictions")
+    store = Store.open(inputs / "store")
+    images = load_images(store, description["mean"], description["std"], "cpu")
+    judged = loop.evaluate(network, images, predictions["image"].to_numpy(), "fp32")
+    np.testing.assert_allclose(judged.probability, predictions["probability"].to_numpy(), atol=0.02)
+    # The program itself holds the ONNX file against the network on the test images.
+    arguments = ["--cell", tmp_path / "cell", "--dataset", inputs / "store", "--output", tmp_path / "export"]
+    programs.run("export", {"code": "0"}, *arguments)
+    assert read_json(tmp_path / "export" / "model.json")["onnx"]["check"]["images"] > 0
