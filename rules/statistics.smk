@@ -7,7 +7,8 @@ rule measure:
         dataset=STORE,
         backbone=BACKBONE,
     output:
-        "results/statistics/{dataset}/{backbone}/activations.parquet",
+        arrays="results/statistics/{dataset}/{backbone}/activations.npz",
+        manifest="results/statistics/{dataset}/{backbone}/activations.json",
     log:
         "results/logs/measure/{dataset}/{backbone}.log",
     conda:
@@ -19,7 +20,7 @@ rule measure:
         spec=spec(specs.measure),
     shell:
         "stage measure --spec {params.spec:q} --dataset {input.dataset:q} --backbone {input.backbone:q}"
-        " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        " --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
 rule differentiate:
@@ -27,7 +28,8 @@ rule differentiate:
         dataset=STORE,
         backbone=BACKBONE,
     output:
-        "results/statistics/{dataset}/{backbone}/gradients.parquet",
+        arrays="results/statistics/{dataset}/{backbone}/gradients.npz",
+        manifest="results/statistics/{dataset}/{backbone}/gradients.json",
     log:
         "results/logs/differentiate/{dataset}/{backbone}.log",
     conda:
@@ -39,4 +41,4 @@ rule differentiate:
         spec=spec(specs.differentiate),
     shell:
         "stage differentiate --spec {params.spec:q} --dataset {input.dataset:q} --backbone {input.backbone:q}"
-        " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        " --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"

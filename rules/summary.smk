@@ -70,6 +70,7 @@ rule plot:
         masks=from_cells(wiring.masks),
         scores=from_cells(wiring.scores_of),
         activations=activations,
+        arrays=ancient(lambda wildcards: wiring.arrays(activations(wildcards))),
         datasets=from_cells(wiring.manifests),
         screening=screened,
     output:

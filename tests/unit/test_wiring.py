@@ -15,15 +15,17 @@ UNPRUNED = {"criterion": "unpruned", "scope": "none", "ratio": "0.000"}
 @pytest.mark.parametrize(
     ("criterion", "expected"),
     [
-        ("apoz", ["results/statistics/digits/net/activations.parquet"]),
-        ("reversed_taylor", ["results/statistics/digits/net/gradients.parquet"]),
-        ("apoz@other", ["results/statistics/other/net/activations.parquet"]),
+        ("apoz", ["results/statistics/digits/net/activations.json"]),
+        ("reversed_taylor", ["results/statistics/digits/net/gradients.json"]),
+        ("apoz@other", ["results/statistics/other/net/activations.json"]),
         ("average_weight", []),
         ("random~3", []),
     ],
 )
 def test_a_score_needs_the_statistics_of_the_images_that_it_looks_at(criterion, expected):
-    assert wiring.statistics(CONFIG, "digits", "net", criterion) == expected
+    found = wiring.statistics(CONFIG, "digits", "net", criterion)
+    assert found == expected
+    assert wiring.arrays(found) == [file.replace(".json", ".npz") for file in expected]
 
 
 def test_a_cell_needs_its_mask_or_makes_its_own():
@@ -57,7 +59,7 @@ def test_figures_need_each_file_once_and_none_of_the_unpruned():
     assert wiring.scores_of(cells) == [
         f"results/scores/digits/net/{criterion}.parquet" for criterion in ("apoz", "random~0", "random~1")
     ]
-    assert wiring.activations(cells) == ["results/statistics/digits/net/activations.parquet"]
+    assert wiring.activations(cells) == ["results/statistics/digits/net/activations.json"]
     assert wiring.manifests(cells) == ["results/datasets/digits/manifest.json"]
     assert wiring.masks(cell for cell in cells if cell.criterion == grid.UNPRUNED) == []
     assert wiring.looks_at_activations(CONFIG, "tiny")

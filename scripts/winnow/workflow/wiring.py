@@ -55,11 +55,16 @@ def weights_manifest(config: Config, backbone: str) -> list[str]:
 
 
 def statistics(config: Config, dataset: str, backbone: str, criterion: str) -> list[str]:
-    """What a score is a query over: nothing for a criterion that looks at no images."""
+    """The manifest of what a score is a query over: none for a criterion that looks at no images."""
     name, source = grid.parse_source(grid.parse_criterion(criterion)[0])
     needs = CRITERIA[name].needs
     looks = needs in ("activations", "gradients")
-    return [f"results/statistics/{source or dataset}/{backbone}/{needs}.parquet"] if looks else []
+    return [f"results/statistics/{source or dataset}/{backbone}/{needs}.json"] if looks else []
+
+
+def arrays(manifests: Iterable[str]) -> list[str]:
+    """The sums themselves that lie beside manifests of statistics, which have their digests."""
+    return [f"{manifest.removesuffix('.json')}.npz" for manifest in manifests]
 
 
 def mask(config: Config, **place: str) -> list[str]:
@@ -102,9 +107,9 @@ def scores_of(cells: Iterable[Cell]) -> list[str]:
 
 
 def activations(cells: Iterable[Cell]) -> list[str]:
-    """The activation statistics of each data set and backbone that has a cell with a mask."""
+    """The manifests of activation statistics of each data set and backbone that has a cell with a mask."""
     places = dict.fromkeys((cell.dataset, cell.backbone) for cell in cells if cell.mask)
-    return [f"results/statistics/{dataset}/{backbone}/activations.parquet" for dataset, backbone in places]
+    return [f"results/statistics/{dataset}/{backbone}/activations.json" for dataset, backbone in places]
 
 
 def manifests(cells: Iterable[Cell]) -> list[str]:
