@@ -11,9 +11,10 @@ rule pretrain:
         "results/logs/pretrain/{backbone}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: threads_for(CONFIG.backbones[wildcards.backbone].pretrain.dataset)
+    threads: pretraining_threads
     resources:
         gpu=1,
+        mem_mb=pretraining_mb,
     params:
         spec=lambda wildcards: spec("pretrain.py", **pretraining(wildcards.backbone)),
     shell:

@@ -18,9 +18,10 @@ rule finetune:
     cache: "omit-software"
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: threads_for(wildcards.dataset)
+    threads: cell_threads
     resources:
         gpu=1,
+        mem_mb=cell_mb,
     params:
         spec=cell_spec,
     shell:

@@ -1,0 +1,156 @@
+"""What jobs ask of a machine: threads, GPUs and memory, estimated before anything runs and without torch.
+
+Threads are a share of the run's cores. On a GPU the share is the same for all: what is left of the cores for each GPU
+job, up to what keeps a GPU busy. On a CPU it follows from the work of a step: a small network cannot share its steps
+among many threads, so that many cells run side by side; a large one gets all cores.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from winnow.workflow import costs, disk
+
+# One thread puts a network's kernels on the GPU's queue, one those of the backward pass; two gather the images of the
+# next batch where these do not fit on the device. The rest (crops, normalisation) is done there.
+GPU_THREADS = 4
+# A step of less work than this in its forward pass, in multiply-accumulates, is done sooner by two cells of one thread
+# each than by one of two threads after the other. SqueezeNet on two cores: 1.4 to 1.7 times the rate with 0.5·10⁹,
+# 1.15 times with 1.8·10⁹; ResNet-18 1.1 times. See benchmarks/side_by_side.py.
+MACS_A_THREAD = 4e9
+# Below it, a pass over a thousand images is a second's work of one thread.
+SMALL_MACS = 1e7
+
+# Megabytes of a process that has torch and its libraries loaded; with CUDA's the more.
+BASE_MB = 700
+GPU_BASE_MB = 3000
+# Copies of the weights: the backbone's, the network's, their gradients, the best epoch's; the optimizer's come on top.
+COPIES = 4
+OPTIMIZER_COPIES = {"sgd": 1, "adamw": 2}
+# What a step takes over what it keeps for the backward pass: gradients of activations, the libraries' own workspace.
+WORKSPACE = 1.5
+# An evaluation's batch, in pixels, as winnow.training.loop has it; it keeps a layer's activations, not all of them.
+EVALUATION_PIXELS = 2**21
+EVALUATION_SHARE = 0.4
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """What a training is estimated by.
+
+    Attributes
+    ----------
+    architecture
+        Its name; a factory's counts as unknown.
+    head
+        ``classifier`` or ``gap``.
+    image_size
+        Side of what the network sees, in pixels.
+    batch_size
+        Images a step.
+    optimizer
+        ``sgd`` or ``adamw``.
+    """
+
+    architecture: str
+    head: str
+    image_size: int
+    batch_size: int
+    optimizer: str
+
+    @property
+    def step_macs(self) -> float:
+        """Multiply-accumulates of a step's forward pass, of the unpruned network: arms of a comparison run alike."""
+        return self.batch_size * costs.macs(self.architecture, self.image_size)
+
+    def memory_mb(self, gpu: bool) -> int:
+        """Megabytes of the host's memory that a training takes at most, the mapped images left out."""
+        weights = disk.model_bytes(self.architecture, self.head, 0.0) / 1e6
+        if gpu:
+            return round(GPU_BASE_MB + 2 * weights)
+        evaluated = EVALUATION_SHARE * EVALUATION_PIXELS / self.image_size**2
+        numbers = costs.activations(self.architecture, self.image_size)
+        activations = 4e-6 * numbers * max(WORKSPACE * self.batch_size, evaluated)
+        return round(BASE_MB + (COPIES + OPTIMIZER_COPIES[self.optimizer]) * weights + activations)
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What a run's jobs share.
+
+    Attributes
+    ----------
+    cores
+        Of the run; of each job where it has a machine of its own.
+    gpus
+        How many GPU jobs run at a time; 0: none, all run on CPUs.
+    memory_mb
+        Of the machine; None where each job has a machine of its own.
+    """
+
+    cores: int
+    gpus: int
+    memory_mb: int | None
+
+    def cell_threads(self, load: Load) -> int:
+        """Threads of a cell.
+
+        On a CPU one for each ``MACS_A_THREAD`` of a step's forward pass; more where the memory holds fewer cells than
+        would fill the cores; and what is left when no further cell fits is shared among those that do.
+        """
+        if self.gpus:
+            return self._gpu_threads()
+        wanted = 1 + int(load.step_macs / MACS_A_THREAD)
+        side_by_side = max(1, self.cores // wanted)
+        if self.memory_mb is not None:
+            side_by_side = max(1, min(side_by_side, self.memory_mb // load.memory_mb(gpu=False)))
+        return self.cores // side_by_side
+
+    def pass_threads(self, architecture: str, image_size: int) -> int:
+        """Threads of a job that a grid waits for, such as the statistics: all cores, unless it is over at once."""
+        if self.gpus:
+            return self._gpu_threads()
+        return 1 if costs.macs(architecture, image_size) < SMALL_MACS else self.cores
+
+    def memory_of(self, load: Load) -> int:
+        """Megabytes of a cell."""
+        return load.memory_mb(gpu=self.gpus > 0)
+
+    def _gpu_threads(self) -> int:
+        return max(1, min(GPU_THREADS, self.cores // self.gpus))
+
+
+def gpus(granted: int | None, seen: Callable[[], list[str]], submits: bool) -> int:
+    """How many GPU jobs run at a time.
+
+    Parameters
+    ----------
+    granted
+        What the user gave with ``--resources gpu=N``; None if nothing.
+    seen
+        Lists the devices that the run may use; is asked only where that matters.
+    submits
+        Whether each job has a machine of its own, with one GPU unless none is granted.
+    """
+    if granted == 0:
+        return 0
+    if submits:
+        return 1
+    devices = len(seen())
+    return min(devices, 1) * (granted or devices)
+
+
+def memory_mb() -> int:
+    """Megabytes that this machine has for the run: the least of what kernel, container and SLURM allocation say."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int(Path(path).read_text()) / 1e6)
+        except (OSError, ValueError):
+            continue  # no such container, or one without a limit: "max"
+    if allocated := os.environ.get("SLURM_MEM_PER_NODE"):
+        limits.append(int(allocated) * 2**20 / 1e6)
+    return int(min(limits))
