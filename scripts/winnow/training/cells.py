@@ -22,7 +22,7 @@ from winnow.data.store import Store
 from winnow.files import canonical_json, file_digest, read_json, write_json
 from winnow.networks import backbones, models
 from winnow.runtime import devices
-from winnow.runtime.memory import kept
+from winnow.runtime.memory import begin_peak, kept, peak_mb
 from winnow.training import loop
 
 # Everything that these say of a mask, a backbone or a data set is in their digests: a checkpoint is of all of them.
@@ -108,6 +108,7 @@ class Outcome:
 def open_bench(arguments: argparse.Namespace) -> Bench:
     """Lease a device and load what the cell needs, or find it where the last cell left it."""
     clock = Clock()
+    begin_peak()
     lease = devices.lease(arguments.gpu)
     threads = devices.threads()
     store = kept("store", arguments.dataset, lambda: Store.open(arguments.dataset))
@@ -220,6 +221,7 @@ def finish(bench: Bench, attempt: Callable[[int], Outcome]) -> None:
         "lease": bench.lease.id,
         "precision": outcome.precision,
         "threads": bench.threads,
+        "peak_mb": peak_mb(),
         "versions": {
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
