@@ -1,10 +1,17 @@
-"""GPUs that are none: on PYTHONPATH, it lets programs lease what CUDA_VISIBLE_DEVICES names and compute on the CPU."""
+"""GPUs that are none: on PYTHONPATH, it lets programs lease what CUDA_VISIBLE_DEVICES names and compute on the CPU.
+
+With FAKE_GPUS_TOGETHER=N whoever leases one waits until the next of every N have: a run that lets fewer jobs compute at a
+time does not come through.
+"""
 
 import importlib.abc
 import importlib.util
+import os
 import sys
+import time
 
 MODULE = "winnow.runtime.devices"
+PATIENCE = 120
 
 
 class Faker(importlib.abc.MetaPathFinder):
@@ -17,11 +24,35 @@ class Faker(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             load(module)
-            module.require_driver = module._compute = lambda: None
-            module.Lease.device = "cpu"
+            fake(module)
 
         spec.loader.exec_module = exec_module
         return spec
+
+
+def fake(devices):
+    def lease(gpu):
+        leased = place(gpu)
+        if leased.id is not None:
+            wait(devices)
+        return leased
+
+    place, devices.lease = devices.lease, lease
+    devices.require_driver = devices._compute = lambda: None
+    devices.Lease.device = "cpu"
+
+
+def wait(devices):
+    together, deadline = int(os.environ.get("FAKE_GPUS_TOGETHER", "1")), time.monotonic() + PATIENCE
+    begun = devices.folder() / "begun"
+    with open(begun, "a") as file:
+        file.write(".")
+        file.flush()
+        place = file.tell()
+    while begun.stat().st_size < -(-place // together) * together:
+        if time.monotonic() > deadline:
+            raise devices.InputError(f"waited in vain for {together} jobs side by side")
+        time.sleep(0.02)
 
 
 sys.meta_path.insert(0, Faker())
