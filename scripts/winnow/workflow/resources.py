@@ -25,7 +25,7 @@ MACS_A_THREAD = 4e9
 SMALL_MACS = 1e7
 
 # Megabytes of a process that has torch and its libraries loaded; with CUDA's the more.
-BASE_MB = 700
+BASE_MB = 850
 GPU_BASE_MB = 3000
 # Copies of the weights: the backbone's, the network's, their gradients, the best epoch's; the optimizer's come on top.
 COPIES = 4
