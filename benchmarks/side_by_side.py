@@ -3,9 +3,9 @@
     python benchmarks/side_by_side.py [--architecture squeezenet1_1] [--size 96] [--batch 8] [--cells 6] [--cores 2]
         [--epochs 4] [--images 400] [--repeats 3]
 
-Whole runs of the workflow in turn, A B A B …: A with `--set-threads finetune=CORES`, B as the rules have it. Each makes
-the same unpruned cells, one a seed, of noise; the store and the backbone are there before. The start of Snakemake and of
-the warm workers counts. One run of each warms up the disk's cache and Python's.
+Whole runs of the workflow in turn, A B A B …: A as the rules have it, B with `--set-threads finetune=CORES`. Each makes
+the same unpruned cells, one a seed, of noise; the store and the backbone are there before. The start of Snakemake and
+of the warm workers counts. One run more, before them, warms up the caches of the disk and of Python.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def main(arguments: argparse.Namespace) -> None:
 
         print("of each cell, threads:", sorted({cell["threads"] for cell in cells()}))
         name = f"{arguments.cells} {arguments.architecture} at {arguments.size} pixels, batch {arguments.batch}"
-        compare(f"{name}: side by side / one at a time", cells, alone, arguments.repeats)
+        compare(f"{name}: side by side / one at a time", cells, alone, arguments.repeats, warm_up=False)
 
 
 def parser() -> argparse.ArgumentParser:

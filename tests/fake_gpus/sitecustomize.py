@@ -1,7 +1,7 @@
 """GPUs that are none: on PYTHONPATH, it lets programs lease what CUDA_VISIBLE_DEVICES names and compute on the CPU.
 
-With FAKE_GPUS_TOGETHER=N whoever leases one waits until the next of every N have: a run that lets fewer jobs compute at a
-time does not come through.
+With FAKE_GPUS_TOGETHER=N jobs that lease one begin to compute N at a time: a run that lets fewer run does not come
+through.
 """
 
 import importlib.abc

@@ -124,9 +124,7 @@ def test_without_an_inherited_list_the_nodes_devices_are_counted(fresh, monkeypa
 
 
 @pytest.mark.parametrize(("libraries", "expected"), [(["libcuda.so.1", "libd3d12.so"], ["0"]), (["libd3d12.so"], [])])
-def test_under_wsl_there_is_one_device_if_windows_has_nvidias_driver(
-    fresh, monkeypatch, tmp_path, libraries, expected
-):
+def test_under_wsl_there_is_one_device_if_windows_has_nvidias_driver(fresh, monkeypatch, tmp_path, libraries, expected):
     monkeypatch.delenv(devices.VISIBLE, raising=False)
     for name in ("dxg", *libraries):
         (tmp_path / name).touch()

@@ -129,5 +129,7 @@ def test_an_evaluations_batch_is_the_training_loops():
 
 def test_who_plans_loads_no_torch():
     code = "import sys; import winnow.workflow.resources; print(*{'torch', 'pandas', 'scipy'} & set(sys.modules))"
-    found = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(SCRIPTS)}, capture_output=True, text=True)
+    found = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(SCRIPTS)}, capture_output=True, text=True
+    )
     assert (found.returncode, found.stdout) == (0, "\n"), found.stderr

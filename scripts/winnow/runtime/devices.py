@@ -138,8 +138,8 @@ def _unusable(reason: str) -> InputError:
     version, built = _wheel() or ("of unknown version", "unknown")
     return InputError(
         f"a GPU was granted and cannot be used: {reason}. Driver: {driver}; torch: {version}, built for CUDA: "
-        f"{built or 'no'}. Either run without GPUs, with --resources gpu=0, or install a torch wheel that is built for a "
-        "CUDA that the driver has"
+        f"{built or 'no'}. Either run without GPUs, with --resources gpu=0, or install a torch wheel that is built for "
+        "a CUDA that the driver has"
     )
 
 
