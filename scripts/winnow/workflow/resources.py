@@ -17,9 +17,9 @@ from winnow.workflow import costs, disk
 # One thread puts a network's kernels on the GPU's queue, one those of the backward pass; two gather the images of the
 # next batch where these do not fit on the device. The rest (crops, normalisation) is done there.
 GPU_THREADS = 4
-# What of a step more threads do not shorten takes one thread as long as some 0.4·10⁹ multiply-accumulates of the forward
-# pass with their share of the backward pass: two cells of one thread train SqueezeNet 1.4 to 1.7 times as fast as one of
-# two at 0.5·10⁹ a step, 1.15 times at 1.8·10⁹ (benchmarks/side_by_side.py). With ten times that for each thread a cell of
+# What of a step more threads do not shorten takes one thread as long as some 0.4·10⁹ multiply-accumulates of a forward
+# pass, its backward pass included: two cells of one thread train SqueezeNet 1.4 to 1.7 times as fast as one of two with
+# 0.5·10⁹ a step, 1.15 times with 1.8·10⁹ (benchmarks/side_by_side.py). With ten times that for each thread, a cell of
 # many threads is at most a tenth slower than its share of cells of one.
 MACS_A_THREAD = 4e9
 # Below it, a pass over a thousand images is a second's work of one thread.
