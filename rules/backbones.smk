@@ -11,10 +11,10 @@ rule pretrain:
         "results/logs/pretrain/{backbone}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: pretraining_threads
+    threads: PLAN.pretraining_threads
     resources:
         gpu=1,
-        mem_mb=pretraining_mb,
+        mem_mb=PLAN.pretraining_mb,
     params:
         spec=lambda wildcards: spec("pretrain.py", **pretraining(wildcards.backbone)),
     shell:

@@ -86,61 +86,11 @@ def cell_of(wildcards):
 SUBMITS = workflow.nodes is not None or workflow.remote_exec
 GRANTED = {name: workflow.global_resources[name].value for name in workflow.global_resources}
 GPUS = resources.gpus(GRANTED.get("gpu"), devices.candidates, SUBMITS)
+MEMORY_MB = None if SUBMITS else GRANTED.get("mem_mb") or resources.memory_mb()
 if not SUBMITS:
     workflow.register_resource("gpu", GPUS)
-    workflow.register_resource("mem_mb", GRANTED.get("mem_mb") or resources.memory_mb())
-MACHINE = resources.Machine(workflow.cores or 1, GPUS, None if SUBMITS else workflow.global_resources["mem_mb"].value)
-
-
-def load_of(dataset, backbone, recipe):
-    """What a training of a backbone on a data set is estimated by."""
-    network, size = CONFIG.backbones[backbone], CONFIG.datasets[dataset].image_size
-    return resources.Load(architecture_of(backbone), network.head, size, recipe.batch_size, recipe.optimizer)
-
-
-def architecture_of(backbone):
-    return CONFIG.backbones[backbone].architecture or CONFIG.backbones[backbone].factory
-
-
-def cell_load(wildcards):
-    return load_of(wildcards.dataset, wildcards.backbone, CONFIG.recipe(wildcards.dataset, wildcards.backbone))
-
-
-def cell_threads(wildcards):
-    return MACHINE.cell_threads(cell_load(wildcards))
-
-
-def cell_mb(wildcards, attempt):
-    return attempt * MACHINE.memory_of(cell_load(wildcards))
-
-
-def pass_threads(wildcards):
-    """Of a job that goes over a data set's images with the backbone."""
-    return threads_of(wildcards.dataset, wildcards.backbone)
-
-
-def threads_of(dataset, backbone):
-    return MACHINE.pass_threads(architecture_of(backbone), CONFIG.datasets[dataset].image_size)
-
-
-def pretraining_threads(wildcards):
-    return threads_of(CONFIG.backbones[wildcards.backbone].pretrain.dataset, wildcards.backbone)
-
-
-def pretraining_mb(wildcards, attempt):
-    pretrain = CONFIG.backbones[wildcards.backbone].pretrain
-    recipe = CONFIG.recipes[pretrain.recipe]
-    return attempt * MACHINE.memory_of(load_of(pretrain.dataset, wildcards.backbone, recipe))
-
-
-def decoding_threads(wildcards):
-    """Files are decoded side by side; digits are there as numbers."""
-    return 1 if CONFIG.datasets[wildcards.dataset].source == "digits" else MACHINE.cores
-
-
-def export_threads(wildcards):
-    experiment = CONFIG.experiments[wildcards.experiment]
-    return max(threads_of(dataset, name) for dataset in experiment.datasets for name in experiment.backbones)
+    workflow.register_resource("mem_mb", MEMORY_MB)
+PLAN = resources.Plan(CONFIG, resources.Machine(workflow.cores or 1, GPUS, MEMORY_MB))
 
 
 def experiment_outputs(name):
@@ -372,8 +322,8 @@ def forecast():
     kept = 0
     for cell, name in cells:
         keep = name == "retrain" or CELLS.get(cell, False)
-        head = CONFIG.backbones[cell.backbone].head
-        size += disk.cell_bytes(architecture_of(cell.backbone), head, cell.ratio, keep)
+        backbone = CONFIG.backbones[cell.backbone]
+        size += disk.cell_bytes(backbone.architecture or backbone.factory, backbone.head, cell.ratio, keep)
         kept += keep
     return (
         f"Disk: about {disk.readable(size)} for {len(cells)} cells ({kept} keep their model) and {len(stores)} stores."

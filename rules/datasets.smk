@@ -34,7 +34,7 @@ rule decode:
         "results/logs/decode/{dataset}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: decoding_threads
+    threads: PLAN.decoding_threads
     params:
         spec=lambda wildcards: spec("decode.py", name=wildcards.dataset, dataset=dataset_spec(wildcards.dataset)),
     shell:

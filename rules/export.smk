@@ -36,7 +36,7 @@ rule export_chosen:
         "results/logs/export_chosen/{experiment}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: export_threads
+    threads: PLAN.export_threads
     params:
         spec=lambda wildcards: spec("export.py", experiment=wildcards.experiment),
     shell:
@@ -57,7 +57,7 @@ rule export_cell:
         f"results/logs/export_cell/{CELL}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: pass_threads
+    threads: PLAN.pass_threads
     params:
         spec=lambda wildcards: spec("export.py"),
     shell:

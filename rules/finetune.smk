@@ -18,10 +18,10 @@ rule finetune:
     cache: "omit-software"
     conda:
         "../envs/winnow.yaml"
-    threads: cell_threads
+    threads: PLAN.cell_threads
     resources:
         gpu=1,
-        mem_mb=cell_mb,
+        mem_mb=PLAN.cell_mb,
     params:
         spec=cell_spec,
     shell:

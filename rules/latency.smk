@@ -13,10 +13,10 @@ rule latency:
         "../envs/winnow.yaml"
     # Every job takes a core, so with all of them none runs beside this one, whatever number of GPUs there is. It computes
     # with as many as a cell of the data set does.
-    threads: MACHINE.cores
+    threads: PLAN.machine.cores
     resources:
         gpu=1,
-        used_threads=lambda wildcards, threads: min(threads, cell_threads(wildcards)),
+        used_threads=lambda wildcards, threads: min(threads, PLAN.cell_threads(wildcards)),
     params:
         spec=latency_spec,
     shell:

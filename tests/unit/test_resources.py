@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from winnow.networks.architectures import NAMES
 from winnow.training import loop
-from winnow.workflow import costs, resources
+from winnow.workflow import config, costs, resources
 from winnow.workflow.resources import Load, Machine
 
 from .programs import SCRIPTS
+
+ROOT = SCRIPTS.parent
 
 SQUEEZENET_96 = Load("squeezenet1_1", "classifier", 96, 8, "sgd")
 SQUEEZENET_128 = Load("squeezenet1_1", "classifier", 128, 16, "sgd")
@@ -88,8 +93,6 @@ def test_a_job_that_the_grid_waits_for_gets_all_cores_unless_it_is_over_at_once(
 
 
 def test_memory_grows_with_batch_optimizer_and_image_and_is_less_of_the_host_with_a_gpu():
-    from dataclasses import replace
-
     base = VGG16_224.memory_mb(gpu=False)
     assert 8_000 < base < 12_000
     # Another copy of 138 million weights.
@@ -99,6 +102,21 @@ def test_memory_grows_with_batch_optimizer_and_image_and_is_less_of_the_host_wit
     assert replace(VGG16_224, image_size=112).memory_mb(gpu=False) < 0.6 * base
     assert VGG16_224.memory_mb(gpu=True) < base
     assert Machine(8, 1, None).memory_of(VGG16_224) == VGG16_224.memory_mb(gpu=True)
+
+
+def test_jobs_of_a_configuration_ask_by_their_wildcards():
+    raw = yaml.safe_load((ROOT / "config.yaml").read_text())
+    plan = resources.Plan(config.load(raw), Machine(16, 0, None))
+    flowers, digits = (
+        SimpleNamespace(dataset=dataset, backbone=backbone, experiment=experiment)
+        for dataset, backbone, experiment in (("flowers102", "vgg16", "global"), ("digits", "vgg_digits", "demo"))
+    )
+    names = ("cell_threads", "pass_threads", "decoding_threads", "export_threads")
+    assert [getattr(plan, name)(flowers) for name in names] == [16] * 4
+    assert [getattr(plan, name)(digits) for name in (*names, "pretraining_threads")] == [1] * 5
+    assert plan.cell_mb(flowers, attempt=1) == VGG16_224.memory_mb(gpu=False)
+    assert plan.cell_mb(flowers, attempt=2) == 2 * VGG16_224.memory_mb(gpu=False)
+    assert plan.pretraining_mb(digits, attempt=1) > resources.BASE_MB
 
 
 def test_the_machines_memory_is_the_least_that_anybody_allows(monkeypatch):

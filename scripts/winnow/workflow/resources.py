@@ -8,11 +8,14 @@ among many threads, so that many cells run side by side; a large one gets all co
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from winnow.workflow import costs, disk
+from winnow.workflow.config import Config, Recipe
 
 # One thread puts a network's kernels on the GPU's queue, one those of the backward pass; two gather the images of the
 # next batch where these do not fit on the device. The rest (crops, normalisation) is done there.
@@ -122,6 +125,57 @@ class Machine:
 
     def _gpu_threads(self) -> int:
         return max(1, min(GPU_THREADS, self.cores // self.gpus))
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the jobs of a configuration ask for, by their rule's wildcards."""
+
+    config: Config
+    machine: Machine
+
+    def cell_threads(self, wildcards: Any) -> int:
+        return self.machine.cell_threads(self._cell(wildcards))
+
+    def cell_mb(self, wildcards: Any, attempt: int) -> int:
+        """More each time that it failed."""
+        return attempt * self.machine.memory_of(self._cell(wildcards))
+
+    def pass_threads(self, wildcards: Any) -> int:
+        """Of a job that goes over a data set's images with a backbone."""
+        return self._pass_threads(wildcards.dataset, wildcards.backbone)
+
+    def pretraining_threads(self, wildcards: Any) -> int:
+        return self._pass_threads(self.config.backbones[wildcards.backbone].pretrain.dataset, wildcards.backbone)
+
+    def pretraining_mb(self, wildcards: Any, attempt: int) -> int:
+        pretrain = self.config.backbones[wildcards.backbone].pretrain
+        load = self._load(pretrain.dataset, wildcards.backbone, self.config.recipes[pretrain.recipe])
+        return attempt * self.machine.memory_of(load)
+
+    def decoding_threads(self, wildcards: Any) -> int:
+        """Files are decoded side by side; the digits are there as numbers."""
+        return 1 if self.config.datasets[wildcards.dataset].source == "digits" else self.machine.cores
+
+    def export_threads(self, wildcards: Any) -> int:
+        """Of a job that exports the best of each data set and backbone of an experiment."""
+        experiment = self.config.experiments[wildcards.experiment]
+        return max(self._pass_threads(*pair) for pair in itertools.product(experiment.datasets, experiment.backbones))
+
+    def _cell(self, wildcards: Any) -> Load:
+        recipe = self.config.recipe(wildcards.dataset, wildcards.backbone)
+        return self._load(wildcards.dataset, wildcards.backbone, recipe)
+
+    def _load(self, dataset: str, backbone: str, recipe: Recipe) -> Load:
+        size, head = self.config.datasets[dataset].image_size, self.config.backbones[backbone].head
+        return Load(self._architecture(backbone), head, size, recipe.batch_size, recipe.optimizer)
+
+    def _pass_threads(self, dataset: str, backbone: str) -> int:
+        size = self.config.datasets[dataset].image_size
+        return self.machine.pass_threads(self._architecture(backbone), size)
+
+    def _architecture(self, backbone: str) -> str:
+        return self.config.backbones[backbone].architecture or self.config.backbones[backbone].factory
 
 
 def gpus(granted: int | None, seen: Callable[[], list[str]], submits: bool) -> int:
