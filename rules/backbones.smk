@@ -17,9 +17,10 @@ rule pretrain:
         "results/logs/pretrain/{backbone}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: threads_for(CONFIG.backbones[wildcards.backbone].pretrain.dataset)
+    threads: PLAN.pretraining_threads
     resources:
         gpu=1,
+        mem_mb=PLAN.pretraining_mb,
     params:
         spec=spec(specs.pretrain),
     shell:

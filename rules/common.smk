@@ -31,25 +31,9 @@ CONFIG = checked(configuration.load, config)
 checked(CONFIG.downloads)
 CELLS = grid.union(experiment.model_dump() for experiment in CONFIG.experiments.values())
 
-# `stage NAME ...` runs scripts/NAME.py under the interpreter that runs Snakemake, or under that of the job's environment
-# where one is deployed.
-PYTHON = "python" if workflow.deployment_settings.deployment_method else sys.executable
-shell.prefix(f'set -euo pipefail; stage() {{{{ {quote(PYTHON)} {quote(str(SCRIPTS))}/"$1".py "${{{{@:2}}}}"; }}}}; ')
-
-
-# On a cluster these run where Snakemake runs: they take seconds, less than a submitted job's start, and two of them need
-# the network, which compute nodes often lack.
-localrules:
-    download,
-    import_backbone,
-    score,
-    mask,
-    screen,
-    summarize,
-    recommend,
-    plot,
-    write_report,
-    choose,
+# `stage NAME ...` runs scripts/NAME.py.
+PYTHON = quote(run.interpreter(workflow))
+shell.prefix(f'set -euo pipefail; stage() {{{{ {PYTHON} {quote(str(SCRIPTS))}/"$1".py "${{{{@:2}}}}"; }}}}; ')
 
 
 wildcard_constraints:
@@ -107,11 +91,6 @@ def of_cells(file):
 def from_cells(files):
     """Files that an experiment's cells are made from, of a function in winnow/workflow/wiring.py."""
     return lambda wildcards: files(experiment_cells(wildcards.experiment))
-
-
-def threads_for(dataset):
-    """All cores for a network that can use them; one for a small one, so that many run side by side."""
-    return 1 if CONFIG.datasets[dataset].image_size <= 64 else workflow.cores or 1
 
 
 @cache

@@ -29,7 +29,7 @@ rule decode:
         "results/logs/decode/{dataset}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: threads_for(wildcards.dataset)
+    threads: PLAN.decoding_threads
     params:
         spec=spec(specs.decode),
     shell:

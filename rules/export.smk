@@ -49,7 +49,7 @@ rule export_chosen:
         "results/logs/export_chosen/{experiment}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: max(threads_for(name) for name in CONFIG.experiments[wildcards.experiment].datasets)
+    threads: PLAN.export_threads
     params:
         spec=spec(specs.export_chosen),
     shell:
@@ -68,7 +68,7 @@ rule export_cell:
         f"results/logs/export_cell/{CELL}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: threads_for(wildcards.dataset)
+    threads: PLAN.pass_threads
     params:
         spec=spec(specs.export_cell),
     shell:

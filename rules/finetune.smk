@@ -47,9 +47,10 @@ rule trunk:
         f"results/logs/trunk/{TRUNK}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: threads_for(wildcards.dataset)
+    threads: PLAN.cell_threads
     resources:
         gpu=1,
+        mem_mb=PLAN.cell_mb,
     params:
         spec=spec(specs.trunk),
     shell:
@@ -71,9 +72,10 @@ rule finetune:
     cache: "omit-software"
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: threads_for(wildcards.dataset)
+    threads: PLAN.cell_threads
     resources:
         gpu=1,
+        mem_mb=PLAN.cell_mb,
     params:
         spec=spec(specs.cell),
     shell:

@@ -15,10 +15,10 @@ rule latency:
         "../envs/winnow.yaml"
     # Every job takes a core, so with all of them none runs beside this one, whatever number of GPUs there is. It computes
     # with as many as a cell of the data set does.
-    threads: workflow.cores or 1
+    threads: PLAN.machine.cores
     resources:
         gpu=1,
-        used_threads=lambda wildcards, threads: min(threads, threads_for(wildcards.dataset)),
+        used_threads=lambda wildcards, threads: min(threads, PLAN.cell_threads(wildcards)),
     params:
         spec=spec(specs.latency),
     shell:

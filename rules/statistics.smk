@@ -13,7 +13,7 @@ rule measure:
         "results/logs/measure/{dataset}/{backbone}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: threads_for(wildcards.dataset)
+    threads: PLAN.pass_threads
     resources:
         gpu=1,
     params:
@@ -34,7 +34,7 @@ rule differentiate:
         "results/logs/differentiate/{dataset}/{backbone}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: threads_for(wildcards.dataset)
+    threads: PLAN.pass_threads
     resources:
         gpu=1,
     params:

@@ -22,10 +22,10 @@ from winnow.runtime import devices
 
 
 def main(arguments: argparse.Namespace) -> None:
-    store = Store.open(arguments.dataset)
-    backbone = backbones.load(arguments.backbone)
     lease = devices.lease(arguments.gpu)
     devices.threads()
+    store = Store.open(arguments.dataset)
+    backbone = backbones.load(arguments.backbone)
     network = backbone.network().to(lease.device)
     rows = store.rows("train")
     classes = len(store.classes)

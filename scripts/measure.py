@@ -21,10 +21,10 @@ from winnow.runtime import devices
 
 
 def main(arguments: argparse.Namespace) -> None:
-    store = Store.open(arguments.dataset)
-    backbone = backbones.load(arguments.backbone)
     lease = devices.lease(arguments.gpu)
     devices.threads()
+    store = Store.open(arguments.dataset)
+    backbone = backbones.load(arguments.backbone)
     network = backbone.network().to(lease.device)
     rows = store.rows("train")
     batches = passes.batches_of(store, rows, backbone.manifest, lease.device, statistics.BATCH_BYTES[lease.device])

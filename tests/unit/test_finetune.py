@@ -40,7 +40,7 @@ RECIPE = {
     "evaluate_every": 1,
 }
 # What differs from run to run; a history has its seconds, and with them its digest.
-TIMES = ("seconds", "images_per_second", "resumed", "files")
+TIMES = ("seconds", "images_per_second", "resumed", "files", "peak_mb")
 
 
 def stored(directory, splits):
@@ -107,6 +107,8 @@ def test_a_cell_has_metrics_history_predictions_and_a_model(inputs, tmp_path):
     assert metrics["requested_ratio"] == 0.5
     assert metrics["achieved_ratio"] == 0.5
     assert metrics["precision"] == "fp32"
+    assert metrics["peak_mb"]["host"] > 100  # torch alone takes more
+    assert metrics["peak_mb"]["device"] is None
     history = tables.read_table(tmp_path / "history.parquet", "history").to_pylist()
     assert [row["epoch"] for row in history] == [1, 2]
     assert metrics["val_accuracy"] == history[metrics["epoch"] - 1]["val_accuracy"]

@@ -22,7 +22,7 @@ from winnow.data.store import Store
 from winnow.files import canonical_json, file_digest, read_json, write_json
 from winnow.networks import backbones, models, surgery, units
 from winnow.runtime import devices
-from winnow.runtime.memory import kept
+from winnow.runtime.memory import begin_peak, kept, peak_mb
 from winnow.training import checkpoints, judging, loop
 
 # Everything that these say of a mask, a backbone or a data set is in their digests: a checkpoint is of all of them.
@@ -115,6 +115,7 @@ class Bench:
             "lease": self.lease.id,
             "precision": precision,
             "threads": self.threads,
+            "peak_mb": peak_mb(),
             "versions": {
                 "torch": torch.__version__,
                 "torchvision": torchvision.__version__,
@@ -198,6 +199,7 @@ class Outcome:
 def open_bench(arguments: argparse.Namespace) -> Bench:
     """Lease a device and load what the cell needs, or find it where the last cell left it."""
     clock = Clock()
+    begin_peak()
     lease = devices.lease(arguments.gpu)
     threads = devices.threads()
     store = kept("store", arguments.dataset, lambda: Store.open(arguments.dataset))
