@@ -10,9 +10,9 @@ import pytest
 from winnow.answers import report as pages
 from winnow.workflow import config
 
-from .checkout import SMALL_GRID, Checkout
+from .checkout import SMALL_GRID, Checkout, jobs
 from .test_report import edges
-from .test_rerun_contract import configured, report
+from .test_rerun_contract import appended, configured, report
 
 PROTOCOLS = ("one_shot", "fine_tune_first", "iterative_2", "distilled")
 BASELINE = "digits/net/unpruned/none/0.000/inherited/0"
@@ -33,10 +33,8 @@ def grid_of(**axes):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Checkout:
-    checkout = Checkout(tmp_path_factory.mktemp("protocols") / "checkout", grid_of())
-    checkout.ran = checkout.run()
-    return checkout
+def finished(shared) -> Checkout:
+    return shared("protocols", grid_of())
 
 
 def cell(start: str) -> str:
@@ -44,7 +42,7 @@ def cell(start: str) -> str:
 
 
 def test_every_protocol_is_a_cell_and_the_teacher_is_trained_once_more_where_none_is_kept(finished):
-    cells = {job for job in finished.ran if job.startswith(("finetune", "retrain"))}
+    cells = {job for job in jobs(finished.account()) if job.startswith(("finetune", "retrain"))}
     assert cells == {cell(start) for start in STARTS} | {f"finetune {BASELINE}", f"retrain {BASELINE}"}
     folder = finished.path / "results" / "cells" / "digits" / "net" / "apoz" / "global" / "0.500"
     metrics = {start: json.loads((folder / start / "0" / "metrics.json").read_text()) for start in STARTS}
@@ -64,24 +62,20 @@ def test_every_protocol_is_a_cell_and_the_teacher_is_trained_once_more_where_non
     assert finished.run() == set()
 
 
-def test_a_temperature_trains_what_is_distilled_and_nothing_else(finished, tmp_path):
-    checkout = finished.copy(tmp_path / "checkout")
+def test_a_temperature_trains_what_is_distilled_and_nothing_else(checkout):
     configured(lambda raw: raw["recipes"]["quick"].update(distillation={"temperature": 2.0}))(checkout)
-    assert checkout.run() == {cell("inherited~distilled"), cell("random~distilled")} | report()
+    assert checkout.planned() == {cell("inherited~distilled"), cell("random~distilled")} | report()
 
 
-def test_a_protocol_more_trains_its_cells_and_nothing_else(finished, tmp_path):
-    checkout = finished.copy(tmp_path / "checkout")
+def test_a_protocol_more_trains_its_cells_and_nothing_else(checkout):
     configured(lambda raw: raw["experiments"]["small"]["protocols"].append("iterative_3"))(checkout)
-    assert checkout.run() == {cell("inherited~iterative_3")} | report()
+    assert checkout.planned() == {cell("inherited~iterative_3")} | report()
 
 
-def test_code_that_only_a_protocol_uses_trains_its_cells_alone(finished, tmp_path):
-    checkout = finished.copy(tmp_path / "checkout")
-    with open(checkout.path / "scripts" / "winnow" / "phases.py", "a") as source:
-        source.write("\nUNUSED = 1\n")
+def test_code_that_only_a_protocol_uses_trains_its_cells_alone(checkout):
+    appended("scripts/winnow/training/phases.py", "\nUNUSED = 1\n")(checkout)
     own = {cell("inherited~fine_tune_first"), cell("inherited~iterative_2")}
-    assert checkout.run() == own | report()
+    assert checkout.planned() == own | report()
 
 
 @pytest.mark.parametrize(
