@@ -98,7 +98,7 @@ def test_a_run_killed_at_any_moment_is_resumed_to_the_same_summary(undisturbed, 
     moments = random.Random(20)
     kills = request.config.getoption("--kills")
     for number in range(kills):
-        count, seconds = total * number // kills + moments.randrange(total // kills), moments.uniform(0, 1.5)
+        count, seconds = total * number // kills + moments.randrange(max(1, total // kills)), moments.uniform(0, 1.5)
         moment = f"{seconds:.2f} s after job {count} of {total}"
         while not killed(checkout := Checkout(tmp_path / f"{number}-{count}", config), experiment, count, seconds):
             count -= 1  # The last jobs took less than that.
