@@ -48,7 +48,7 @@ def test_statistics(run):
 
 
 def test_surgery(run):
-    text = run("surgery", "--architecture", "vgg11", "--repeats", "1")
+    text = run("surgery", "--architecture", "vgg_digits", "--repeats", "1")
     assert "Torch-Pruning / mask + surgery: " in text
 
 
