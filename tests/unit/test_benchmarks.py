@@ -56,7 +56,7 @@ def test_side_by_side(run):
 
 
 def test_surgery(run):
-    text = run("surgery", "--architecture", "vgg11", "--repeats", "1")
+    text = run("surgery", "--architecture", "vgg_digits", "--repeats", "1")
     assert "Torch-Pruning / mask + surgery: " in text
 
 

@@ -79,18 +79,18 @@ def vgg16s(request):
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_removed_equals_masked_at_every_ratio(vgg16s, scope, dtype):
     backbone = vgg16s[dtype]
-    for tenth in range(1, 10):
+    # Double precision sees every slice; what single precision adds is its rounding, at few filters and at many.
+    for tenth in range(1, 10) if dtype is torch.float64 else (1, 9):
         assert difference(backbone, keep_of(backbone, scope, tenth / 10, tenth), 32) <= TOLERANCES[dtype], tenth
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES)
-def test_removed_equals_masked_for_every_layer_by_itself(vgg16s, dtype):
-    backbone, start = vgg16s[dtype], 0
+def test_removed_equals_masked_for_every_layer_by_itself(vgg16s):
+    backbone, start = vgg16s[torch.float64], 0
     for layer in backbone.manifest["layers"]:
         keep = np.ones(backbone.units, dtype=bool)
         keep[start : start + layer["filters"] : 2] = False
         start += layer["filters"]
-        assert difference(backbone, keep, 32) <= TOLERANCES[dtype], layer["layer"]
+        assert difference(backbone, keep, 32) <= TOLERANCES[torch.float64], layer["layer"]
 
 
 # Maps that are smaller than the 7 × 7 of the classifier's pooling, as large, and larger.

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from .checkout import SMALL_GRID, Checkout, jobs
-from .test_rerun_contract import configured, report
+from .test_rerun_contract import appended, configured, report
 
 PROTOCOLS = ("one_shot", "fine_tune_first", "iterative_2", "distilled")
 BASELINE = "digits/net/unpruned/none/0.000/inherited/0"
@@ -29,10 +29,8 @@ def grid_of(**axes):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Checkout:
-    checkout = Checkout(tmp_path_factory.mktemp("protocols") / "checkout", grid_of())
-    checkout.ran = checkout.run()
-    return checkout
+def finished(shared) -> Checkout:
+    return shared("protocols", grid_of())
 
 
 def cell(start: str) -> str:
@@ -44,7 +42,7 @@ def trunk(place: str) -> str:
 
 
 def test_every_protocol_is_a_cell_and_the_teacher_is_trained_once_more_where_none_is_kept(finished):
-    cells = {job for job in finished.ran if job.startswith(("trunk", "finetune", "retrain"))}
+    cells = {job for job in jobs(finished.account()) if job.startswith(("trunk", "finetune", "retrain"))}
     trunks = {trunk("unpruned/none/0/1"), trunk("apoz/global/1_4/1")}
     assert cells == {cell(start) for start in STARTS} | {f"finetune {BASELINE}", f"retrain {BASELINE}"} | trunks
     folder = finished.path / "results" / "cells" / "digits" / "net" / "apoz" / "global" / "0.500"
@@ -64,16 +62,14 @@ def test_every_protocol_is_a_cell_and_the_teacher_is_trained_once_more_where_non
     assert finished.run() == set()
 
 
-def test_a_temperature_trains_what_is_distilled_and_nothing_else(finished, tmp_path):
-    checkout = finished.copy(tmp_path / "checkout")
+def test_a_temperature_trains_what_is_distilled_and_nothing_else(checkout):
     configured(lambda raw: raw["recipes"]["quick"].update(distillation={"temperature": 2.0}))(checkout)
-    assert checkout.run() == {cell("inherited~distilled"), cell("random~distilled")} | report()
+    assert checkout.planned() == {cell("inherited~distilled"), cell("random~distilled")} | report()
 
 
-def test_a_protocol_more_trains_its_cells_and_nothing_else(finished, tmp_path):
-    checkout = finished.copy(tmp_path / "checkout")
+def test_a_protocol_more_trains_its_cells_and_nothing_else(checkout):
     configured(lambda raw: raw["experiments"]["small"]["protocols"].append("iterative_3"))(checkout)
-    assert checkout.run() == {cell("inherited~iterative_3"), trunk("apoz/global/1_6/1")} | report()
+    assert checkout.planned() == {cell("inherited~iterative_3"), trunk("apoz/global/1_6/1")} | report()
 
 
 def test_one_trunk_serves_all_criteria_scopes_and_ratios(tmp_path):
@@ -84,9 +80,7 @@ def test_one_trunk_serves_all_criteria_scopes_and_ratios(tmp_path):
     assert sum(job.startswith("finetune") for job in planned) == 3 * 2 * 2 + 1
 
 
-def test_code_that_only_a_protocol_uses_trains_its_cells_alone(finished, tmp_path):
-    checkout = finished.copy(tmp_path / "checkout")
-    with open(checkout.path / "scripts" / "winnow" / "training" / "phases.py", "a") as source:
-        source.write("\nUNUSED = 1\n")
+def test_code_that_only_a_protocol_uses_trains_its_cells_alone(checkout):
+    appended("scripts/winnow/training/phases.py", "\nUNUSED = 1\n")(checkout)
     own = {cell("inherited~fine_tune_first"), cell("inherited~iterative_2")}
-    assert checkout.run() == own | report()
+    assert checkout.planned() == own | report()
