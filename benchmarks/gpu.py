@@ -287,13 +287,14 @@ def cells(check: Check) -> None:
     """Eight cells in processes of their own and through one warm worker, against their arithmetic."""
     import training
     from winnow.networks import backbones, surgery
-    from winnow.training import loop
+    from winnow.training.precision import precision_for
 
     sizes = check.sizes
     backbone = backbones.load(check.backbone(sizes.head))
     keep = surgery.read_mask(check.mask(sizes.head, 0), backbone)[0]
     network = surgery.pruned(backbone, keep, sizes.classes, "inherited", 0)
-    precision = loop.precision_for("auto", check.device, surgery.cost(network, sizes.size)[1])
+    unpruned = surgery.pruned(backbone, None, sizes.classes, "inherited", 0)
+    precision = precision_for("auto", check.device, surgery.cost(unpruned, sizes.size)[1])
     bare = training.Arithmetic(network, sizes.size, sizes.batch, precision, check.device)
     train, val, test = (sizes.classes * images for images in sizes.images)
 

@@ -44,8 +44,7 @@ def rows(
                 mask = masks.mask(names, scores, scope, ratio, round_to=round_to)
                 pruned = surgery.pruned(whole, mask.keep, 102, "inherited", 0)
                 reduction = macs / surgery.cost(pruned, size)[1]
-                precisions = (precision, precision)
-                found = latency.compare(pruned.to(device), dense, precisions, batch, size, device)
+                found = latency.compare(pruned.to(device), dense, precision, batch, size, device)
                 q1, speedup, q3 = (found["speedup"][name] for name in ("q1", "median", "q3"))
                 print(
                     f"{scope}, ratio {ratio}, round_to {round_to}, achieved {mask.achieved:.3f}: "

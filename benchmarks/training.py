@@ -124,7 +124,7 @@ def bare(
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (batch * steps, stored, stored, 3), np.uint8))
     images = Images(pixels.to(device), torch.arange(batch * steps, device=device) % 102, size, MEAN, STD)
     network = cell(architecture, 102, head, ratio)
-    precision = precision_for("auto", device, surgery.cost(network, size)[1])
+    precision = precision_for("auto", device, surgery.cost(cell(architecture, 102, head, 0.0), size)[1])
     network.to(device)
     print(f"{architecture} at {ratio}, batch {batch}, {size} pixels, {precision}")
 

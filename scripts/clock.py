@@ -34,10 +34,10 @@ def main(arguments: argparse.Namespace) -> None:
     size, classes = dataset["image_size"], len(dataset["classes"])
     networks = [surgery.pruned(backbone, mask, classes, "inherited", 0).to(lease.device) for mask in (keep, None)]
     (params, macs), (unpruned_params, unpruned_macs) = (surgery.cost(network, size) for network in networks)
-    precisions = tuple(precision_for(spec["precision"], lease.device, count) for count in (macs, unpruned_macs))
+    precision = precision_for(spec["precision"], lease.device, unpruned_macs)
     batches = {}
     for batch in latency.BATCHES:
-        found = latency.compare(*networks, precisions, batch, size, lease.device)
+        found = latency.compare(*networks, precision, batch, size, lease.device)
         batches[str(batch)] = found
         print(
             f"{batch} images: {found['ms']['median']:.4g} ms a pass, {found['speedup']['median']:.3f} times as fast "
@@ -55,8 +55,7 @@ def main(arguments: argparse.Namespace) -> None:
             "requested_ratio": requested,
             "achieved_ratio": achieved,
             "image_size": size,
-            "precision": precisions[0],
-            "unpruned_precision": precisions[1],
+            "precision": precision,
             "device": lease.name,
             "threads": threads,
             "versions": {"torch": torch.__version__},

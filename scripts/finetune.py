@@ -29,12 +29,13 @@ from winnow.training.precision import precision_for
 
 def main(arguments: argparse.Namespace) -> None:
     bench = cells.open_bench(arguments)
-    spec, device, size = arguments.spec, bench.lease.device, bench.store.image_size
+    spec, size = arguments.spec, bench.store.image_size
     cell, recipe = spec["cell"], spec["recipe"]
     alternates = protocols.alternates(cell["protocol"])
     trunk = trunk_of(bench) if alternates else None
     begun, requested = beginning(bench, trunk)
     unpruned_macs = bench.unpruned_cost[1]
+    precision = precision_for(recipe["precision"], bench.lease.device, unpruned_macs)
     described = (arguments.trunk, trunks.MANIFEST), (arguments.teacher, models.DESCRIPTION)
     inputs = [arguments.mask, *(folder and folder / name for folder, name in described)]
 
@@ -43,8 +44,6 @@ def main(arguments: argparse.Namespace) -> None:
         params, macs = surgery.cost(network, size)
         epochs = protocols.budget(cell["protocol"], recipe["epochs"], macs, unpruned_macs)
         phases = protocols.phases(cell["protocol"], cell["ratio"], epochs)
-        # One precision for all phases: that of the network at its largest.
-        precision = precision_for(recipe["precision"], device, unpruned_macs if alternates else macs)
         checkpoint = bench.checkpoint(precision, *inputs)
         trained, reason, teacher = trunk and trunk.trained, None, None
         written = checkpoint.read() if alternates else None

@@ -29,7 +29,6 @@ def main(arguments: argparse.Namespace) -> None:
     trunk, recipe = spec["trunk"], spec["recipe"]
     mask = first_mask(bench) if Fraction(trunk["share"]) else None
     keep, rank = (None, None) if mask is None else (mask.keep, mask.rank)
-    # That of the network at its largest, as for the phases that follow.
     precision = precision_for(recipe["precision"], bench.lease.device, bench.unpruned_cost[1])
 
     def attempt(micro_batch: int) -> tuple[loop.Training | None, str | None]:

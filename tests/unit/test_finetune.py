@@ -19,7 +19,7 @@ from winnow.data.store import Entry, Store, write_store
 from winnow.files import InputError, canonical_json, file_digest, read_json
 from winnow.importance import masks
 from winnow.networks import backbones, models
-from winnow.training import cells, checkpoints, judging, loop
+from winnow.training import cells, checkpoints, judging, loop, precision
 from winnow.workflow import identity, specs
 
 from . import programs
@@ -245,6 +245,16 @@ def test_a_cell_whose_last_step_diverged_is_one_too(inputs, tmp_path):
     assert metrics["status"] == "diverged"
     assert metrics["reason"] in [f"test loss is {loss} with the weights of epoch 1" for loss in ("nan", "inf")]
     assert models.divergence(tmp_path / "out") == metrics["reason"]
+
+
+def test_the_unpruned_networks_size_decides_the_precision_of_both_arms(inputs, tmp_path, monkeypatch):
+    macs = [finetuned(inputs, tmp_path / str(mask), mask=mask)["macs"] for mask in (True, False)]
+    monkeypatch.setattr(precision, "_has_bf16_arithmetic", lambda: True)
+    # Between the two: the pruned network alone would be too small.
+    monkeypatch.setattr(precision, "BF16_MACS", macs[0] + 1)
+    assert macs[0] < macs[1]
+    for mask in (True, False):
+        assert finetuned(inputs, tmp_path / f"again-{mask}", mask=mask)["precision"] == "bf16"
 
 
 def test_what_filled_the_memory_is_gone_when_the_cell_runs_once_more(inputs, tmp_path, monkeypatch):

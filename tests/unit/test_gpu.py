@@ -20,7 +20,7 @@ from winnow.data.store import Store
 from winnow.files import read_json
 from winnow.importance import masks, sums
 from winnow.networks import latency, models
-from winnow.training import loop
+from winnow.training import judging, loop
 
 from . import programs
 
@@ -186,7 +186,7 @@ def test_latency_is_the_devices_time_and_not_the_hosts():
             torch.cuda._sleep(self.cycles)
             return images
 
-    found = latency.compare(Slow(10_000_000), Slow(40_000_000), ("fp32", "fp32"), 1, 8, "cuda")
+    found = latency.compare(Slow(10_000_000), Slow(40_000_000), "fp32", 1, 8, "cuda")
     assert found["speedup"]["median"] == pytest.approx(4.0, rel=0.2)
 
 
@@ -198,7 +198,7 @@ def test_a_network_trained_on_the_gpu_answers_the_same_on_the_cpu_and_exported(i
     predictions = tables.read_table(tmp_path / "cell" / "predictions.parquet", "predictions")
     store = Store.open(inputs / "store")
     images = load_images(store, description["mean"], description["std"], "cpu")
-    judged = loop.evaluate(network, images, predictions["image"].to_numpy(), "fp32")
+    judged = judging.evaluate(network, images, predictions["image"].to_numpy(), "fp32")
     np.testing.assert_allclose(judged.probability, predictions["probability"].to_numpy(), atol=0.02)
     # The program itself holds the ONNX file against the network on the test images.
     arguments = ["--cell", tmp_path / "cell", "--dataset", inputs / "store", "--output", tmp_path / "export"]

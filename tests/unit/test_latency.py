@@ -10,7 +10,8 @@ import torch
 from winnow import tables
 from winnow.files import InputError, read_json, write_json
 from winnow.importance import masks
-from winnow.networks import backbones, latency, surgery
+from winnow.networks import backbones, latency, logits, surgery
+from winnow.training import precision
 
 from . import programs
 from .test_backbones import imported
@@ -34,6 +35,7 @@ class Slow(torch.nn.Module):
     def __init__(self, name, seconds, clock, runs):
         super().__init__()
         self.name, self.seconds, self.clock, self.runs = name, iter(seconds), clock, runs
+        self.last = torch.nn.Linear(3, 2)
 
     def forward(self, images):
         self.clock.now += next(self.seconds)
@@ -49,9 +51,9 @@ def timed(monkeypatch):
     clock, runs = Clock(), []
     monkeypatch.setattr(latency, "time", clock)
 
-    def compare(seconds, unpruned_seconds, precisions=("fp32", "fp32")):
+    def compare(seconds, unpruned_seconds, precision="fp32"):
         networks = Slow("pruned", seconds, clock, runs), Slow("unpruned", unpruned_seconds, clock, runs)
-        return latency.compare(*networks, precisions, 2, 4, "cpu"), runs
+        return latency.compare(*networks, precision, 2, 4, "cpu"), runs
 
     return compare
 
@@ -61,13 +63,14 @@ def forever(seconds):
         yield seconds
 
 
-def test_the_two_take_turns_as_evaluation_runs_them(timed):
-    found, runs = timed(forever(1.0), forever(4.0), ("fp32", "bf16"))
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_two_take_turns_as_evaluation_runs_them(timed, precision):
+    found, runs = timed(forever(1.0), forever(4.0), precision)
     # One pair is warm-up; five are the least.
     assert found["repeats"] == 5
     unpruned, pruned = runs[:2]
-    assert unpruned == ("unpruned", (2, 3, 4, 4), True, True, True, False)
-    assert pruned == ("pruned", (2, 3, 4, 4), False, True, True, False)
+    assert unpruned == ("unpruned", (2, 3, 4, 4), precision == "bf16", True, True, False)
+    assert pruned == ("pruned", *unpruned[1:])
     assert runs == [unpruned, pruned] * 6
     assert found["ms"] == {"median": 1000.0, "q1": 1000.0, "q3": 1000.0}
     assert found["unpruned_ms"]["median"] == 4000.0
@@ -91,21 +94,28 @@ def test_repeats_end_with_the_budget_but_not_before_five(timed, seconds, pairs):
 
 
 def test_bf16_is_evaluations_arithmetic_with_weights_converted_once(monkeypatch):
-    monkeypatch.setattr(latency, "MOST_PAIRS", 20)
+    for name, value in ("MOST_PAIRS", 20), ("SECONDS", 1e9), ("WARM_UP_SECONDS", 1e9):
+        monkeypatch.setattr(latency, name, value)
     torch.manual_seed(0)
-    network, unpruned = (torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)) for _ in range(2))
+    network, unpruned = (
+        torch.nn.Sequential(
+            torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.Flatten(), torch.nn.Linear(288, 5)
+        )
+        for _ in range(2)
+    )
     images = torch.randn(2, 3, 8, 8)
     context = torch.autocast("cpu", torch.bfloat16)
-    with torch.inference_mode(), context:
+    with torch.inference_mode(), context, logits.float32_logits(network):
         expected = network.eval()(images)
+    assert expected.dtype == torch.float32
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        found = latency.compare(network, unpruned, ("bf16", "bf16"), 1, 8, "cpu")
-    with torch.inference_mode(), context:
+        found = latency.compare(network, unpruned, "bf16", 1, 8, "cpu")
+    with torch.inference_mode(), context, logits.float32_logits(network):
         assert torch.equal(network(images), expected)
     passes = 2 * (found["repeats"] + latency.WARM_UP_PAIRS)
     (copies,) = [event.count for event in profile.key_averages() if event.key == "aten::_to_copy"]
-    # The images of each pass, and a few at the start.
-    assert passes <= copies < 1.2 * passes
+    # The images of each pass and the features before its last layer, and a few at the start.
+    assert 2 * passes <= copies < 2.2 * passes
 
 
 def test_quartiles_are_those_of_the_order_statistics():
@@ -149,7 +159,7 @@ def test_the_file_says_what_was_timed_where_and_how(inputs, tmp_path, monkeypatc
         assert (found[f"{prefix}params"], found[f"{prefix}macs"]) == surgery.cost(network, 8)
     assert found["mac_reduction"] == found["unpruned_macs"] / found["macs"] > 3
     assert (found["requested_ratio"], found["achieved_ratio"]) == (0.5, achieved)
-    assert (found["image_size"], found["precision"], found["unpruned_precision"]) == (8, "fp32", "fp32")
+    assert (found["image_size"], found["precision"]) == (8, "fp32")
     assert found["threads"] == 1
     assert found["device"]
     assert found["versions"] == {"torch": torch.__version__}
@@ -159,7 +169,19 @@ def test_the_file_says_what_was_timed_where_and_how(inputs, tmp_path, monkeypatc
 def test_the_recipes_precision_is_that_of_both_networks(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr(latency, "MOST_PAIRS", 5)
     found = clocked(inputs, tmp_path / "latency.json", spec=SPEC | {"precision": "bf16"})
-    assert (found["precision"], found["unpruned_precision"]) == ("bf16", "bf16")
+    assert found["precision"] == "bf16"
+
+
+def test_the_unpruned_networks_size_decides_the_precision_of_both(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "MOST_PAIRS", 5)
+    monkeypatch.setattr(precision, "_has_bf16_arithmetic", lambda: True)
+    backbone = backbones.load(inputs / "net")
+    keep, _, _ = surgery.read_mask(inputs / "mask.parquet", backbone)
+    pruned, unpruned = (surgery.cost(surgery.pruned(backbone, mask, 3, "inherited", 0), 8)[1] for mask in (keep, None))
+    for limit, expected in ((unpruned, "bf16"), (unpruned + 1, "fp32")):
+        monkeypatch.setattr(precision, "BF16_MACS", limit)
+        assert pruned < limit
+        assert clocked(inputs, tmp_path / "latency.json")["precision"] == expected
 
 
 def test_the_unpruned_network_is_timed_next_to_itself(inputs, tmp_path, monkeypatch):

@@ -227,6 +227,28 @@ def test_bfloat16_trains_to_nearly_the_same_loss(images):
     assert all(tensor.dtype == torch.float32 for tensor in half.state.values())
 
 
+def test_in_bfloat16_logits_are_judged_in_float32_and_do_not_tie():
+    """What comes before the last layer is bfloat16's, the logits are not: 102 of those are too many for eight bits."""
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    last = nn.Linear(64, 102)
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 10, 10, 3), dtype=np.uint8)
+    noise = Images(torch.from_numpy(pixels), torch.arange(600) % 102, 8, MEAN, STD)
+    judged = evaluate(nn.Sequential(body, last), noise, np.arange(600), "bf16")
+    with torch.inference_mode():
+        views = normalise(evaluation_view(noise.pixels, 8), MEAN, STD)
+        with precision.autocast(views.device, "bf16"):
+            features = body(views)
+            rounded = last(features)
+        exact = last(features.float())
+    assert (features.dtype, rounded.dtype) == (torch.bfloat16,) * 2
+    first, second = rounded.topk(2, 1).values.unbind(1)
+    assert (first == second).sum() > 0
+    assert (rounded.argmax(1) != exact.argmax(1)).any()
+    assert judged.predicted.tolist() == exact.argmax(1).tolist()
+    np.testing.assert_allclose(judged.probability, exact.softmax(1)[torch.arange(600), noise.labels], rtol=1e-5)
+
+
 def test_evaluation_equals_one_image_at_a_time(images, monkeypatch):
     net = network().train()
     monkeypatch.setattr(judging, "EVALUATION_PIXELS", 3 * 64)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from winnow.networks.backbones import last_layer
+from winnow.networks.logits import float32_logits
 
 # Images a pass: one, as an application that waits for each answer sends them, and as many as keep a device busy.
 BATCHES = (1, 32)
@@ -24,23 +28,23 @@ WARM_UP_PAIRS = 10
 def compare(
     network: nn.Module,
     unpruned: nn.Module,
-    precisions: tuple[str, str],
+    precision: str,
     batch: int,
     image_size: int,
     device: str,
 ) -> dict[str, Any]:
     """Time forward passes of a network and of the unpruned one in turn: A B A B …, so that drift falls on both.
 
-    A pass is what evaluation does with a batch that is on the device: inference mode, channels last, autocast where the
-    precision is bf16. The images are noise.
+    A pass is what evaluation does with a batch that is on the device: inference mode, channels last and, where the
+    precision is bf16, autocast up to the last layer. The images are noise.
 
     Parameters
     ----------
     network, unpruned
-        On ``device``; put into eval mode, the channels-last layout and, their convolutions and linear layers, into the
-        precision.
-    precisions
-        Of the two, ``fp32`` or ``bf16``.
+        On ``device``; put into eval mode, the channels-last layout and, their convolutions and linear layers but for
+        the last one, into the precision.
+    precision
+        Of both, ``fp32`` or ``bf16``.
     batch
         Images a pass.
     image_size
@@ -58,8 +62,8 @@ def compare(
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(batch, 3, image_size, image_size, generator=generator)
     images = images.to(device).contiguous(memory_format=torch.channels_last)
-    first = _pass(unpruned, images, precisions[1])
-    second = _pass(network, images, precisions[0])
+    first = _pass(unpruned, images, precision)
+    second = _pass(network, images, precision)
     with torch.inference_mode():
         pairs = np.array(_pairs(first, second))
     return {
@@ -80,15 +84,17 @@ def _pass(network: nn.Module, images: torch.Tensor, precision: str) -> Callable[
     """A function that runs one pass and returns its wall-clock seconds, the device's work included."""
     kind = images.device.type
     network.to(memory_format=torch.channels_last).eval()
-    if precision == "bf16":
+    half = precision == "bf16"
+    if half:
         # In inference mode autocast would convert the weights anew in each pass (torch 2.14), for one image most of it.
+        last = network.get_submodule(last_layer(network))
         for module in network.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, nn.Conv2d | nn.Linear) and module is not last:
                 module.to(torch.bfloat16)
     finish = torch.cuda.synchronize if kind == "cuda" else lambda: None
 
     def run() -> float:
-        with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
+        with torch.autocast(kind, torch.bfloat16, enabled=half), float32_logits(network) if half else nullcontext():
             finish()
             start = time.perf_counter()
             network(images)

@@ -11,7 +11,17 @@ BF16_MACS = 50_000_000
 
 
 def precision_for(wanted: str, device: str, macs: int) -> str:
-    """``bf16`` or ``fp32``: what ``auto`` comes to on this device for a network of so many multiply-accumulates."""
+    """``bf16`` or ``fp32``: what ``auto`` comes to on this device.
+
+    Parameters
+    ----------
+    wanted
+        ``auto``, or one of the two.
+    device
+        ``cpu`` or ``cuda``.
+    macs
+        Multiply-accumulates of the *unpruned* network: what is compared with each other is computed alike.
+    """
     if wanted != "auto":
         return wanted
     if device == "cuda":
