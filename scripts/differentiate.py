@@ -5,6 +5,7 @@ that is fitted first."""
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 from winnow.runtime import workers
@@ -19,6 +20,7 @@ from winnow.data.store import Store
 from winnow.importance import gradients, passes, sums
 from winnow.networks import backbones
 from winnow.runtime import devices
+from winnow.runtime.memory import in_smaller_parts
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -30,12 +32,23 @@ def main(arguments: argparse.Namespace) -> None:
     rows = store.rows("train")
     classes = len(store.classes)
 
-    def batches():
-        return passes.batches_of(store, rows, backbone.manifest, lease.device, gradients.BATCH_BYTES)
-
+    batch = passes.batch_size(store.image_size, gradients.BATCH_BYTES)
     with tqdm(total=2 * rows.size, unit="image", mininterval=5) as bar:
-        gradients.fit_head(network, batches, classes, bar.update)
-        found = gradients.measure(network, backbone.manifest["layers"], batches, classes, bar.update)
+
+        def batches(batch: int) -> Iterator[passes.Batch]:
+            return passes.batches_of(store, rows, backbone.manifest, lease.device, batch)
+
+        def fitted(batch: int) -> None:
+            bar.reset()
+            gradients.fit_head(network, lambda: batches(batch), classes, bar.update)
+
+        def measured(batch: int) -> sums.Sums:
+            bar.n = rows.size
+            layers = backbone.manifest["layers"]
+            return gradients.measure(network, layers, lambda: batches(batch), classes, bar.update)
+
+        _, batch = in_smaller_parts(batch, fitted)
+        found, _ = in_smaller_parts(batch, measured)
     sums.write(arguments.output, found, arguments.spec)
     print(f"{backbone.units} filters over {rows.size} images of {classes} classes on {lease.name}")
 

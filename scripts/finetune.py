@@ -49,6 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
         written = checkpoint.read() if alternates else None
         if written:
             before = cells.Before(**written["before"])
+            micro_batch = loop.fewest(micro_batch, before.micro_batch)
             network = bench.network(before.kept, cell["init"], cell["seed"])
         first = before.phase if written or trunk is None else 1
         bench.clock.lap("load")
@@ -66,8 +67,8 @@ def main(arguments: argparse.Namespace) -> None:
 
                     last = phase + 1 == len(phases)
                     network, mask = between.cut(network, trained, before, ratio, last, bench)
-                    before = cells.Before(phase, trained.history, trained.evaluation_seconds, trained.resumed)
-                    before = before.pruned(mask.keep, mask.rank)
+                    behind = trained.history, trained.evaluation_seconds, trained.resumed, trained.micro_batch
+                    before = cells.Before(phase, *behind).pruned(mask.keep, mask.rank)
                     print(f"phase {phase + 1}: {np.count_nonzero(mask.keep)} of {mask.keep.size} filters stay")
                     bench.clock.lap("measure")
                 if alternates:

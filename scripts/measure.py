@@ -18,6 +18,7 @@ from winnow.data.store import Store
 from winnow.importance import passes, statistics, sums
 from winnow.networks import backbones
 from winnow.runtime import devices
+from winnow.runtime.memory import in_smaller_parts
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -27,9 +28,15 @@ def main(arguments: argparse.Namespace) -> None:
     backbone = backbones.load(arguments.backbone)
     network = backbone.network().to(lease.device)
     rows = store.rows("train")
-    batches = passes.batches_of(store, rows, backbone.manifest, lease.device, statistics.BATCH_BYTES[lease.device])
+    batch = passes.batch_size(store.image_size, statistics.BATCH_BYTES[lease.device])
     with tqdm(total=rows.size, unit="image", mininterval=5) as bar:
-        found = statistics.measure(network, backbone.manifest["layers"], batches, len(store.classes), bar.update)
+
+        def measured(batch: int) -> sums.Sums:
+            bar.reset()
+            batches = passes.batches_of(store, rows, backbone.manifest, lease.device, batch)
+            return statistics.measure(network, backbone.manifest["layers"], batches, len(store.classes), bar.update)
+
+        found, _ = in_smaller_parts(batch, measured)
     sums.write(arguments.output, found, arguments.spec)
     print(f"{backbone.units} filters over {rows.size} images of {len(store.classes)} classes on {lease.name}")
 

@@ -35,6 +35,8 @@ def main(arguments: argparse.Namespace) -> None:
         for row in rows[rows["failed_seeds"] != ""].itertuples():
             start = row.init if row.protocol == ONE_SHOT else f"{row.init} {row.protocol}"
             print(f"failed: {row.scope} {row.ratio:g} {row.criterion} {start}, seed {row.failed_seeds}")
+        if unequal := summary.unequal_remark(rows):
+            print(filled(unequal))
         for scope in summary.SCOPE_NAMES:
             if not summary.finished_rows(frame, dataset, backbone, scope).empty:
                 print(filled("; ".join(filter(None, summary.headline(frame, dataset, backbone, scope)))))

@@ -48,6 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"DIVERGED: {reason}")
     else:
         clock.move("train", "evaluate", trained.evaluation_seconds)
+        micro_batch = loop.fewest(micro_batch, trained.micro_batch)
     trunks.write(
         arguments.output,
         trunks.Trunk(keep, rank, trained, reason, micro_batch, clock.seconds()),

@@ -84,7 +84,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     # One row a cell less its seed. drop: baseline accuracy minus accuracy, paired by seed; val_drop: the same on the
     # validation images. *_low, *_high: 95 % interval over seeds. macs: multiply-accumulates of one image. latency_ms,
     # latency_32_ms: of a forward pass of 1 and of 32 images, null where not measured. failed_seeds: null-free, "" or
-    # "3, 5".
+    # "3, 5". unequal_seeds: likewise, those whose batch norms had other batches than their baseline's, for want of
+    # memory.
     "summary": pa.schema(
         [
             *_PLACE,
@@ -107,10 +108,12 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("latency_32_ms", pa.float64()),
             ("seconds", pa.float64()),
             ("failed_seeds", pa.string()),
+            ("unequal_seeds", pa.string()),
         ]
     ),
     # One row an answer. question: verdicts, ladder or claims. size, baseline_size: in the unit of the measure.
-    # drop_low, drop_high: 95 % interval over seeds and test images. verdict: holds, fails, undecided, or null.
+    # drop_low, drop_high: 95 % interval over seeds and test images. unequal_seeds: as in the summary.
+    # verdict: holds, fails, undecided, or null.
     "recommendation": pa.schema(
         [
             ("question", _NAME),
@@ -125,6 +128,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("drop", pa.float64()),
             ("drop_low", pa.float64()),
             ("drop_high", pa.float64()),
+            ("unequal_seeds", pa.string()),
             ("verdict", _NAME),
             ("sentence", pa.string()),
         ]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,19 @@ def run(name: str, spec: dict[str, Any] | None, *arguments: object) -> None:
     program = load(name)
     options = [] if spec is None else ["--spec", canonical_json(spec)]
     program.main(program.parser().parse_args([*options, *map(str, arguments)]))
+
+
+def short_of_memory(batches_of: Callable, room: int, asked: list[int]) -> Callable:
+    """``passes.batches_of`` where memory runs out amid a pass in batches of more than ``room`` images."""
+
+    def limited(store, rows, manifest, device, batch):
+        asked.append(batch)
+        for number, found in enumerate(batches_of(store, rows, manifest, device, min(batch, room + 1))):
+            if number and batch > room:
+                raise MemoryError
+            yield found
+
+    return limited
 
 
 def cell(folder: Path, keep: bool = True) -> list[Path]:

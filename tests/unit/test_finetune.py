@@ -288,14 +288,44 @@ def test_out_of_memory_runs_once_more_with_half_the_images_a_pass(inputs, tmp_pa
     monkeypatch.setattr(loop, "train", train)
     metrics = finetuned(inputs, tmp_path / "half")
     assert passes == [8, 4]
-    assert metrics["micro_batch"] == 4
+    assert (metrics["micro_batch"], metrics["batch_norm"]) == (4, False)
     assert "once more with 4 images a pass, 8 a step as before" in capsys.readouterr().out
     assert metrics["test_loss"] == pytest.approx(whole["test_loss"], rel=1e-4)
 
-    monkeypatch.setattr(loop, "train", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("again")))
+    def never(*arguments, **options):
+        passes.append(arguments[7])
+        raise torch.OutOfMemoryError("again")
+
+    passes.clear()
+    monkeypatch.setattr(loop, "train", never)
     with pytest.raises(torch.OutOfMemoryError):
         finetuned(inputs, tmp_path / "none")
     assert not (tmp_path / "none" / "metrics.json").exists()
+    assert passes == [8, 4, 2, 1]
+
+
+def test_a_cell_that_went_on_after_memory_ran_out_says_so_when_it_is_taken_up_again(inputs, tmp_path, monkeypatch):
+    write, real = checkpoints.Checkpoint.write, loop.train
+
+    class Killed(BaseException):
+        pass
+
+    def mortal(self, *arguments):
+        write(self, *arguments)
+        raise Killed
+
+    def train(*arguments, **options):
+        if arguments[7] > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Checkpoint, "write", mortal)
+        patch.setattr(loop, "train", train)
+        with pytest.raises(Killed):
+            finetuned(inputs, tmp_path, checkpoint_seconds=0)
+    metrics = finetuned(inputs, tmp_path)
+    assert (metrics["resumed"], metrics["micro_batch"]) == (1, 4)
 
 
 def test_a_killed_cell_goes_on_and_ends_with_the_same_metrics(inputs, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from torch import nn
 from winnow import tables
 from winnow.data.store import Entry, write_store
 from winnow.files import InputError
-from winnow.importance import gradients, sums
+from winnow.importance import gradients, passes, sums
 from winnow.networks import backbones, channels
 
 from . import programs
@@ -166,7 +166,7 @@ def test_images_of_one_class_and_weights_that_are_not_finite_are_errors(small):
         fitted(network, images, labels)
 
 
-def test_the_program_makes_the_same_table_twice_and_taylor_is_a_query_over_it(tmp_path):
+def test_the_program_makes_the_same_table_twice_and_taylor_is_a_query_over_it(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
     stream = ((Entry(str(n), n % 3, None, 8, 8), pixels[n]) for n in range(12))
     manifest = {"classes": ["p", "q", "r"], "store_size": 8, "image_size": 8, "spec": {}}
@@ -186,3 +186,10 @@ def test_the_program_makes_the_same_table_twice_and_taylor_is_a_query_over_it(tm
     expected = groups["sum"].sum() / (groups["images"].sum() * groups["positions"].first())
     np.testing.assert_allclose(values, expected, rtol=1e-12)
     assert values.max() > 0
+
+    # Where memory runs out it begins anew with smaller batches, and nothing is counted twice.
+    asked = []
+    monkeypatch.setattr(passes, "batches_of", programs.short_of_memory(passes.batches_of, 4, asked))
+    programs.run("differentiate", {"dataset": "d"}, *arguments, tmp_path / "c.json")
+    assert asked == [256, 128, 64, 32, 16, 8, 4, 4]
+    np.testing.assert_allclose(table_of(sums.read(tmp_path / "c.json", "gradients"))["sum"], frame["sum"], rtol=1e-3)

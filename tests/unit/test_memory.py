@@ -1,12 +1,14 @@
-"""What is kept from job to job: the same as long as its manifest is the same file, and not too much of it."""
+"""What is kept from job to job, and what is done where memory runs out."""
 
 import os
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
+import torch
 
 from winnow.runtime import memory
 
@@ -17,7 +19,7 @@ ENABLED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 @pytest.fixture(autouse=True)
 def empty(monkeypatch):
-    monkeypatch.setattr(memory, "_kept", type(memory._kept)())
+    monkeypatch.setattr(memory, "_kept", {})
 
 
 def folder(tmp_path, name="a"):
@@ -43,6 +45,98 @@ def test_the_least_recently_used_goes_first(tmp_path):
         memory.kept("store", place, lambda: "old")
     assert memory.kept("store", places[-1], lambda: "new") == "old"
     assert memory.kept("store", places[0], lambda: "new") == "new"
+
+
+def test_a_few_of_each_kind_are_kept(tmp_path):
+    kinds, places = ("store", "backbone", "images"), [folder(tmp_path, str(number)) for number in range(memory.LIMIT)]
+    made = []
+    for _ in range(3):
+        for place in places:
+            for kind in kinds:
+                memory.kept(kind, place, lambda *what: made.append(what))
+    assert len(made) == len(kinds) * len(places)
+
+
+def test_no_more_of_a_kind_is_kept_on_a_device_than_there_is_room_for(tmp_path):
+    places, most = [folder(tmp_path, name) for name in "abc"], []
+
+    def get(place, size, room=100):
+        def make():
+            # What has to go has gone before, not after.
+            most.append(memory.taken("pixels") + size)
+            return object()
+
+        return memory.kept("pixels", place, make, size=size, room=room)
+
+    first = get(places[0], 40)
+    assert get(places[1], 50) is not first
+    assert get(places[0], 40) is first
+    assert memory.taken("pixels") == 90
+    get(places[2], 60)
+    assert (memory.taken("pixels"), most) == (100, [40, 90, 100])
+    assert get(places[0], 40) is first
+    get(places[1], 50, room=50)
+    assert memory.taken("pixels") == 50
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED. This error may appear if you passed in"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),
+    ],
+)
+def test_every_librarys_way_to_say_that_memory_ran_out_counts(error):
+    assert memory.ran_out(error)
+
+
+def test_torchs_own_words_on_a_processor_count_and_other_errors_do_not():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert memory.ran_out(caught.value)
+    with pytest.raises(RuntimeError) as caught:
+        torch.zeros(2, 3) @ torch.zeros(2, 3)
+    others = [caught.value, RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), ValueError("out of memory")]
+    others += [RuntimeError("CUDA error: CUBLAS_STATUS_INVALID_VALUE"), RuntimeError("CUDA error: device-side assert")]
+    assert not any(map(memory.ran_out, others))
+
+
+def test_a_smaller_number_is_tried_until_memory_suffices(monkeypatch):
+    tried, told, held, gone = [], [], [], []
+
+    class Activations:
+        pass
+
+    def attempt(size, fits):
+        activations = Activations()
+        held.append(weakref.ref(activations))
+        tried.append(size)
+        if size > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return size
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: gone.append(held[-1]() is None))
+    assert memory.in_smaller_parts(22, lambda size: attempt(size, 5), report=told.append) == (3, 3)
+    assert (tried, told, gone) == ([22, 11, 6, 3], [11, 6, 3], [True] * 3)
+    tried.clear()
+    with pytest.raises(torch.OutOfMemoryError):
+        memory.in_smaller_parts(5, lambda size: attempt(size, 1), least=2)
+    assert tried == [5, 3, 2]
+
+    def wrong(size):
+        tried.append(size)
+        raise RuntimeError("shapes do not fit")
+
+    tried.clear()
+    with pytest.raises(RuntimeError, match="shapes"):
+        memory.in_smaller_parts(5, wrong)
+    assert tried == [5]
 
 
 def test_a_folder_without_a_manifest_is_not_kept(tmp_path):

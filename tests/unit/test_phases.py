@@ -16,6 +16,7 @@ from winnow import tables
 from winnow.data.images import Images
 from winnow.data.store import Store
 from winnow.files import InputError, canonical_json, read_json
+from winnow.importance import passes
 from winnow.importance.criteria import CRITERIA
 from winnow.importance.masks import mask, removals
 from winnow.networks import backbones, models, surgery, units
@@ -300,6 +301,18 @@ def test_out_of_memory_in_a_later_phase_runs_that_phase_once_more(made, tmp_path
     assert calls == [(3, 8), (3, 4)]
     assert metrics["micro_batch"] == 4
     assert [row["epoch"] for row in history(tmp_path)] == list(range(1, 8))
+
+
+@pytest.mark.parametrize("criterion", ["mean_activation", "taylor"])
+def test_out_of_memory_between_two_phases_measures_in_smaller_batches(made, tmp_path, monkeypatch, criterion):
+    expected = trained(made, tmp_path / "a", "fine_tune_first", criterion)
+    asked = []
+    monkeypatch.setattr(passes, "batches_of", programs.short_of_memory(passes.batches_of, 8, asked))
+    found = trained(made, tmp_path / "b", "fine_tune_first", criterion)
+    assert asked == [256, 128, 64, 32, 16, 8]
+    assert (kept(tmp_path / "a" / "mask.parquet") == kept(tmp_path / "b" / "mask.parquet")).all()
+    # A pass beside the training is no part of it.
+    assert (found["micro_batch"], found["test_loss"]) == (8, pytest.approx(expected["test_loss"], rel=1e-4))
 
 
 def test_a_killed_trunk_goes_on_and_its_cell_says_so(made, tmp_path, monkeypatch):

@@ -53,7 +53,8 @@ RECORD = {
         "baseline_size": 618000,
         "accuracy": 0.954,
     },
-    **{"baseline_accuracy": 0.94, "drop": -0.014, "drop_low": -0.022, "drop_high": -0.005, "verdict": "holds"},
+    **{"baseline_accuracy": 0.94, "drop": -0.014, "drop_low": -0.022, "drop_high": -0.005, "unequal_seeds": ""},
+    "verdict": "holds",
     "sentence": f"A claim {NASTY}",
 }
 RECOMMENDATION = {
@@ -63,7 +64,7 @@ RECOMMENDATION = {
     "notes": [f"A note {NASTY}"],
     "verdicts": [RECORD, RECORD | {"measure": "latency_ms", "size": 3.21, "baseline_size": 9.87}],
     "ladder": [RECORD | {"ratio": 0.2, "round_to": 16, "verdict": "undecided"}, RECORD | {"verdict": "fails"}],
-    "claims": [RECORD | {"measure": None, "size": None, "baseline_size": None}],
+    "claims": [RECORD | {"measure": None, "size": None, "baseline_size": None, "unequal_seeds": "1"}],
     "chosen": [{"dataset": "digits", "backbone": "net", "cell": CELLS[-1].path}],
 }
 
@@ -296,6 +297,8 @@ def test_verdicts_are_tables(page):
     claims = columns(page, "claims")
     assert list(claims) == ["claim", "verdict", "accuracy %", "drop, points", "seeds"]
     assert claims["claim"] == (f"A claim {NASTY}",)
+    # Of networks that were not trained alike.
+    assert claims["drop, points"] == ("-1.4 [-2.2, -0.5] ≠",)
     assert CELLS[-1].path in [code["text"] for code in page.find("code")]
 
 

@@ -121,6 +121,36 @@ def test_libraries_that_change_numbers_are_named_where_several_meet(tmp_path):
     assert "torch 2.1, torchvision 0.1" in (tmp_path / "summary.md").read_text()
 
 
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_networks_that_were_not_trained_alike_are_marked_and_named(tmp_path, capsys, batch_norm):
+    def found(one):
+        fewer = (one.criterion, one.scope, one.ratio, one.seed) == ("apoz", "layer", 0.4, 1)
+        return metrics(0.9, batch_norm=batch_norm, micro_batch=16 if fewer else 32)
+
+    fake_results(tmp_path, accuracy=found)
+    frame = run_summarize(tmp_path, tmp_path)
+    show.main(show.parser().parse_args(["--summary", str(tmp_path / "summary.parquet")]))
+    printed = capsys.readouterr().out
+    page = (tmp_path / "summary.md").read_text()
+    if not batch_norm:
+        # What batches are added up of changes last bits.
+        assert set(frame["unequal_seeds"]) == {""}
+        assert "≠" not in printed + page
+        return
+    row = frame.query("criterion == 'apoz' and scope == 'layer' and ratio == 0.4 and init == 'inherited'")
+    assert row["unequal_seeds"].tolist() == ["1"]
+    assert (frame["unequal_seeds"] != "").sum() == 1
+    text = summary.formatted(frame)["drop, points"]
+    assert text[text.str.endswith(" ≠")].index.tolist() == row.index.tolist()
+    remark = "Not trained alike (≠)", "digits, vgg_digits, apoz, layer, ratio 0.4, inherited: seed 1"
+    assert all(part in page for part in remark)
+    assert all(part in " ".join(printed.split()) for part in remark)
+    # Which of the two had to shrink makes no difference.
+    rows = [(cell(), metrics(0.9) | {"batch_norm": True, "micro_batch": 32})]
+    rows += [(cell().baseline, metrics(0.9) | {"batch_norm": True, "micro_batch": 8})]
+    assert pruned_row(rows)["unequal_seeds"] == "0"
+
+
 class TestNumbers:
     def test_mean_spread_and_interval_are_those_of_the_formulas(self):
         accuracies, baselines = {0: 0.91, 1: 0.93, 2: 0.89, 3: 0.94}, {0: 0.95, 1: 0.96, 2: 0.955, 3: 0.948}
@@ -262,6 +292,7 @@ class TestRows:
         numbers = [
             name for name in frame.columns if name not in cell().__slots__ and name not in ("seeds", "failed_seeds")
         ]
+        numbers.remove("unequal_seeds")
         assert row[numbers].isna().all()
         assert (row["seeds"], row["failed_seeds"]) == (0, "0, 1")
         tables.write_table(tmp_path / "t.parquet", frame, "summary", {})

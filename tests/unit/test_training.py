@@ -53,11 +53,24 @@ def network(seed=0, dropout=0.3):
         )
 
 
-def normalising_network():
+class OwnNorm(nn.BatchNorm2d):
+    """As a network of somebody's own may have one."""
+
+
+NORMS = {
+    "1d": lambda: [nn.Flatten(), nn.BatchNorm1d(8)],
+    "2d": lambda: [nn.BatchNorm2d(8)],
+    "3d": lambda: [nn.Unflatten(1, (8, 1)), nn.BatchNorm3d(8)],
+    "sync": lambda: [nn.SyncBatchNorm(8)],
+    "own": lambda: [OwnNorm(8)],
+}
+
+
+def normalising_network(norm="2d"):
     """One position is left where it normalises: a single image has no variance there."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nn.Sequential(nn.Conv2d(3, 8, 8), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4))
+        return nn.Sequential(nn.Conv2d(3, 8, 8), *NORMS[norm](), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4))
 
 
 def run(images, recipe=RECIPE, val=VAL, seed=0, **options):
@@ -179,6 +192,36 @@ def test_gradients_of_passes_add_up_to_the_batchs(images, micro_batch):
         torch.testing.assert_close(parts.state[name], tensor, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("count", "micro_batch", "least", "sizes"),
+    [
+        (64, 30, 1, [22, 21, 21]),
+        (64, 32, 1, [32, 32]),
+        (64, 64, 2, [64]),
+        (64, None, 2, [64]),
+        (40, 32, 1, [20, 20]),
+        (5, 2, 1, [2, 2, 1]),
+        (5, 2, 2, [3, 2]),
+        (3, 1, 2, [3]),
+        (1, 1, 2, [1]),
+    ],
+)
+def test_a_batchs_passes_are_of_equal_size_and_none_is_of_fewer_images_than_it_needs(count, micro_batch, least, sizes):
+    views, labels = torch.randn(count, 3, 2, 2), torch.arange(count)
+    parts = loop.in_passes(micro_batch, least, views, labels)
+    assert [len(part) for _, part in parts] == sizes
+    assert torch.equal(torch.cat([part for part, _ in parts]), views)
+    assert torch.equal(torch.cat([part for _, part in parts]), labels)
+
+
+def test_a_run_that_goes_on_has_no_more_images_a_pass_than_it_had(images, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    assert run(images, micro_batch=4, checkpoint=Checkpoint(path, "key", 0.0)).micro_batch == 4
+    again = run(images, micro_batch=8, checkpoint=Checkpoint(path, "key", 1e9))
+    assert (again.resumed, again.micro_batch) == (1, 4)
+    assert (run(images).micro_batch, run(images, micro_batch=8).micro_batch) == (None, 8)
+
+
 def test_a_loss_that_is_no_number_names_epoch_and_rate(images):
     recipe = RECIPE | {"learning_rate": 1e30, "schedule": "constant", "warmup_epochs": 0}
     with pytest.raises(Diverged, match=r"loss is (nan|inf) in epoch [12] at learning rate 1e\+30"):
@@ -199,6 +242,16 @@ def test_every_image_is_trained_on_once_an_epoch(images, monkeypatch):
     assert [len(rows) for rows in seen] == [8, 8, 1] * 3
     for epoch in range(3):
         assert sorted(torch.cat(seen[3 * epoch : 3 * epoch + 3]).tolist()) == list(range(17))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("micro_batch", [None, 3, 1])
+def test_no_pass_is_of_a_single_image_under_batch_norm_of_any_kind(images, norm, micro_batch):
+    net, sizes = normalising_network(norm), []
+    net[0].register_forward_pre_hook(lambda module, seen: sizes.append(len(seen[0])) if module.training else None)
+    trained = train(net, images, np.arange(17), VAL, RECIPE, 0, "fp32", micro_batch, report=lambda line: None)
+    assert sizes[: len(sizes) // 3] == {None: [8, 8], 3: [3, 3, 2] * 2, 1: [2] * 8}[micro_batch]
+    assert all(np.isfinite(row["train_loss"]) for row in trained.history)
 
 
 def test_a_single_image_is_no_batch_under_batch_norm(images, monkeypatch):
@@ -262,6 +315,24 @@ def test_evaluation_equals_one_image_at_a_time(images, monkeypatch):
     labels = images.labels[TEST].numpy()
     assert judged.accuracy == pytest.approx((judged.predicted == labels).mean())
     assert judged.loss == pytest.approx(-np.log(judged.probability).mean(), rel=1e-4)
+
+
+def test_where_memory_runs_out_an_evaluation_takes_smaller_batches(images):
+    net, sizes = network(), []
+    expected = evaluate(net, images, TEST, "fp32")
+
+    def allocate(module, seen):
+        sizes.append(len(seen[0]))
+        if len(sizes) > 1 and sizes[-1] > 3:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    net[-1].register_forward_pre_hook(allocate)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judging, "EVALUATION_PIXELS", 6 * 64)
+        judged = evaluate(net, images, TEST, "fp32")
+    assert sizes == [6, 4, 3, 3, 3, 1]
+    assert judged.predicted.tolist() == expected.predicted.tolist()
+    np.testing.assert_allclose(judged.probability, expected.probability, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("temperature", "weight"), [(4.0, 0.5), (1.0, 1.0), (2.5, 0.1)])

@@ -132,7 +132,7 @@ IMAGES = 2000
 class Study:
     """An experiment's files with chosen losses."""
 
-    def __init__(self, folder: Path, losses=LOSSES, failed=(), val=True, **changes):
+    def __init__(self, folder: Path, losses=LOSSES, failed=(), val=True, passes=lambda cell: {}, **changes):
         self.folder, self.grid = folder, GRID | changes
         self.output = folder / "experiments" / "study"
         rows = []
@@ -150,7 +150,7 @@ class Study:
                 "bytes": 4000,
                 "achieved_ratio": cell.ratio,
                 "seconds": {"total": 1.0},
-            }
+            } | passes(cell)
             if (cell.criterion, cell.seed) in failed:
                 metrics = {"status": "diverged", "reason": "loss is nan"}
             place = folder / "cells" / cell.path
@@ -273,6 +273,27 @@ def test_a_failed_seed_is_left_out_on_both_sides(tmp_path):
     assert answer["verdicts"][0]["seeds"] == 2
     assert answer["chosen"][0]["cell"].endswith("/1")
     assert any("diverged" in note for note in answer["notes"])
+
+
+def test_networks_that_were_not_trained_alike_are_marked_wherever_they_are_compared(tmp_path):
+    def passes(cell):
+        return {"batch_norm": True, "micro_batch": 16 if (cell.criterion, cell.seed) == ("apoz", 1) else 32}
+
+    study = Study(tmp_path, passes=passes)
+    answer = study.answer()
+    rows = [row for question in ("verdicts", "ladder", "claims") for row in answer[question]]
+    assert {row["criterion"] for row in rows} == {"apoz", "mean_activation"}
+    for row in rows:
+        assert row["unequal_seeds"] == ("1" if row["criterion"] == "apoz" else "")
+        assert ("not trained alike" in row["sentence"]) == (row["criterion"] == "apoz")
+    assert any("not trained alike" in line for line in answer["lines"])
+    (note,) = [note for note in answer["notes"] if note.startswith("Not trained alike (≠)")]
+    assert "digits, net, apoz, layer, ratio 0.4, inherited: seed 1" in note
+    page = (study.output / "recommendation.md").read_text()
+    for line in page.splitlines():
+        if line.startswith("| digits"):
+            assert ("] ≠ |" in line) == ("apoz" in line)
+    assert "not trained alike" not in str(Study(tmp_path / "alike").answer())
 
 
 def test_one_seed_is_said_to_be_one(tmp_path):

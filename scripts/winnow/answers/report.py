@@ -197,7 +197,7 @@ def _verdict_table(name: str, caption: str, records: Sequence[Mapping[str, Any]]
         outcome = {
             "verdict": _text(record["verdict"]),
             "accuracy %": _number(record["accuracy"], summary.percent),
-            "drop, points": _interval(record["drop"], record["drop_low"], record["drop_high"]),
+            "drop, points": _interval(record),
             "seeds": _number(record["seeds"], str),
         }
         if name == "claims":
@@ -318,8 +318,11 @@ def _ratio(ratio: float | None, round_to: int | None) -> Field:
     return _number(ratio, lambda ratio: f"{ratio:g}" if round_to is None else f"{ratio:g}~{round_to}")
 
 
-def _interval(mean: float | None, low: float | None, high: float | None) -> Field:
-    return _number(mean, lambda mean: summary.bracketed(mean, low, high))
+def _interval(record: Mapping[str, Any]) -> Field:
+    bounds = record["drop_low"], record["drop_high"]
+    return _number(
+        record["drop"], lambda drop: summary.marked(summary.bracketed(drop, *bounds), record["unequal_seeds"])
+    )
 
 
 def facts(results: Path, cells: Mapping[grid.Cell, Mapping[str, Any] | None]) -> dict[str, str]:

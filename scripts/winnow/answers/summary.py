@@ -33,6 +33,8 @@ _NUMBERS = ("accuracy", "class_accuracy", "achieved_ratio", "params", "macs", "b
 # Headings of the columns with latencies, and of their section of the page.
 LATENCY, LATENCY_32 = "ms", "ms, 32 images"
 LATENCY_SECTION = "## Latency"
+# What a comparison is marked with whose networks were not trained alike.
+UNEQUAL = "≠"
 SCOPE_NAMES = {"global": "globally", "global_normalized": "globally, normalised by layer", "layer": "by layer"}
 INIT_NAMES = {"inherited": "inherited weights", "random": "random weights"}
 _PROTOCOL_NAMES = {
@@ -124,6 +126,31 @@ def mixed_versions(metrics: Iterable[Mapping[str, Any] | None]) -> str | None:
     return (
         f"Cells were made with several versions of libraries that change numbers: {listed}. "
         "A difference between them may be the libraries'."
+    )
+
+
+def batch_normalised(metrics: Mapping[str, Any]) -> int | None:
+    """Over how many images at most a network's batch norms took their statistics in training; None without any.
+
+    Where memory runs out a batch is trained in parts. Without batch norm that changes nothing but last bits.
+    """
+    return metrics["micro_batch"] if metrics.get("batch_norm") else None
+
+
+def unequal_remark(frame: pd.DataFrame) -> str | None:
+    """A remark where some networks and their baselines were not trained alike; None where all were."""
+    rows = frame[frame["unequal_seeds"] != ""]
+    if rows.empty:
+        return None
+    listed = "; ".join(
+        f"{row.dataset}, {row.backbone}, {label(row.criterion)}, {row.scope}, ratio {row.ratio:g}, "
+        f"{', '.join([row.init, *([] if row.protocol == ONE_SHOT else [row.protocol])])}: seed {row.unequal_seeds}"
+        for row in rows.itertuples()
+    )
+    return (
+        f"Not trained alike ({UNEQUAL}): for want of memory the batch norms of a network and of its baseline had "
+        "batches of different sizes, `micro_batch` in their metrics. A difference between them may be the batches'. "
+        f"{listed}."
     )
 
 
@@ -253,6 +280,12 @@ def _record(cells: list[Cell], finished: Mapping[Cell, Mapping[str, Any]]) -> di
         "bytes": _rounded_mean(values("bytes")),
         "seconds": _mean([finished[cell]["seconds"]["total"] for cell in done]),
         "failed_seeds": ", ".join(str(cell.seed) for cell in cells if cell not in finished),
+        "unequal_seeds": ", ".join(
+            str(cell.seed)
+            for cell in done
+            if cell.baseline in finished
+            and batch_normalised(finished[cell]) != batch_normalised(finished[cell.baseline])
+        ),
     }
 
 
@@ -402,10 +435,10 @@ def formatted(frame: pd.DataFrame) -> pd.DataFrame:
             "accuracy %": [_plus_minus(*row) for row in frame[["accuracy", "accuracy_high"]].itertuples(index=False)],
             "drop, points": [
                 # The baseline's drop against itself says nothing.
-                "–" if criterion == UNPRUNED and init == "inherited" else bracketed(*drop)
-                for criterion, init, *drop in frame[["criterion", "init", "drop", "drop_low", "drop_high"]].itertuples(
-                    index=False
-                )
+                "–" if criterion == UNPRUNED and init == "inherited" else marked(bracketed(*drop), unequal)
+                for criterion, init, unequal, *drop in frame[
+                    ["criterion", "init", "unequal_seeds", "drop", "drop_low", "drop_high"]
+                ].itertuples(index=False)
             ],
             "removed": ["–" if pd.isna(share) else f"{100 * share:.1f} %" for share in frame["achieved_ratio"]],
             "params": ["–" if pd.isna(count) else quantity(count) for count in frame["params"]],
@@ -451,6 +484,11 @@ def bracketed(mean: float, low: float, high: float) -> str:
     return percent(mean) + ("" if pd.isna(low) else f" [{percent(low)}, {percent(high)}]")
 
 
+def marked(text: str, unequal_seeds: str) -> str:
+    """A comparison's text, with a mark where it is of networks that were not trained alike."""
+    return f"{text} {UNEQUAL}" if unequal_seeds else text
+
+
 _RIGHT = frozenset(["ratio", "accuracy %", "removed", "params", "MACs", LATENCY, LATENCY_32])
 
 
@@ -489,6 +527,8 @@ def markdown(frame: pd.DataFrame, experiment: str, missing: int = 0, remark: str
         "multiply-accumulates of one image. Failed seeds are left out of the means.",
         "",
     ]
+    if unequal := unequal_remark(frame):
+        lines += [f"**{unequal}**", ""]
     if (frame["criterion"] == ANY).any():
         lines += [
             "Criterion any: by layer every criterion keeps equally many filters, and random weights forget which.",

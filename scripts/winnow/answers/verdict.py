@@ -205,7 +205,8 @@ def describe(row: dict[str, Any]) -> str:
 
 def _outcome(row: dict[str, Any]) -> str:
     low, high = (summary.percent(row[name]) for name in ("drop_low", "drop_high"))
-    return f"{summary.points(row['drop'])} (drop {low} to {high})"
+    unequal = "; not trained alike" if row["unequal_seeds"] else ""
+    return f"{summary.points(row['drop'])} (drop {low} to {high}{unequal})"
 
 
 def _smallest(row: dict[str, Any], tolerance: float) -> str:
@@ -287,6 +288,8 @@ def notes(frame: pd.DataFrame, tolerance: float) -> list[str]:
         text.append("Where there is one seed, the interval is over images alone: it speaks of that one training.")
     if (frame["failed_seeds"] != "").any():
         text.append("Seeds whose training diverged are left out.")
+    if unequal := summary.unequal_remark(frame):
+        text.append(unequal)
     return text
 
 
@@ -305,7 +308,7 @@ def _markdown_table(rows: Sequence[dict[str, Any]], measured: bool) -> list[str]
     body = []
     for row in rows:
         share = f"{100 * row['size'] / row['baseline_size']:.0f} % of the {MEASURES[row['measure']]}"
-        drop = summary.bracketed(row["drop"], row["drop_low"], row["drop_high"])
+        drop = summary.marked(summary.bracketed(row["drop"], row["drop_low"], row["drop_high"]), row["unequal_seeds"])
         measure = [MEASURES[row["measure"]]] if measured else []
         body.append([row["dataset"], row["backbone"], *measure, describe(row), share, drop, row["verdict"]])
     return [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *body)]

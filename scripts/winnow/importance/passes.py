@@ -87,7 +87,7 @@ def batch_size(image_size: int, limit: int) -> int:
     return max(1, min(256, limit // (4 * 64 * image_size**2)))
 
 
-def batches_of(store: Store, rows: np.ndarray, manifest: Mapping[str, Any], device: str, limit: int) -> Iterator[Batch]:
+def batches_of(store: Store, rows: np.ndarray, manifest: Mapping[str, Any], device: str, batch: int) -> Iterator[Batch]:
     """Images of a store under the evaluation transform, normalised as a backbone wants them, and their labels.
 
     Parameters
@@ -98,11 +98,10 @@ def batches_of(store: Store, rows: np.ndarray, manifest: Mapping[str, Any], devi
         The backbone's: its ``mean`` and ``std``.
     device
         Where they go.
-    limit
-        Bytes of a batch's largest activation map (:func:`batch_size`).
+    batch
+        How many images at a time.
     """
     size = store.image_size
-    batch = batch_size(size, limit)
 
     def on_device(array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)

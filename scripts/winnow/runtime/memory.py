@@ -1,9 +1,10 @@
-"""What a warm worker keeps from job to job: the data set on the device, the backbone; and what a job took."""
+"""Memory: what a warm worker keeps from job to job, what a job took, and what is done where it runs out."""
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import re
 import sys
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -11,28 +12,107 @@ from typing import TypeVar
 
 Made = TypeVar("Made")
 
-# A grid's neighbouring jobs share a data set and a backbone; a few of each are all that is worth its memory.
+# A grid's neighbouring jobs share a data set and a backbone; a few of each kind are all that is worth its memory.
 LIMIT = 4
 
-_kept: collections.OrderedDict[Hashable, object] = collections.OrderedDict()
+# How libraries say that there is no memory left, besides torch's and Python's errors of that name. cuDNN calls a plan
+# unsupported whose workspace it cannot have, and torch then finds no engine; cuBLAS cannot make its handle.
+_NO_MEMORY = re.compile(
+    r"out of memory"
+    r"|CUBLAS_STATUS_ALLOC_FAILED"
+    r"|CUDNN_STATUS_(\w*ALLOC\w*_FAILED|NOT_SUPPORTED)"
+    r"|unable to find an engine to execute this computation"
+    r"|DefaultCPUAllocator: (can't|not enough) "
+)
+
+_kept: dict[str, collections.OrderedDict[Hashable, tuple[object, int]]] = {}
 
 
-def kept(kind: str, directory: Path, make: Callable[[], Made], *details: Hashable) -> Made:
+def kept(
+    kind: str, directory: Path, make: Callable[[], Made], *details: Hashable, size: int = 0, room: int | None = None
+) -> Made:
     """What ``make`` makes of a stage's folder, made once as long as the folder's manifest stays the same file.
 
-    Whoever gets it must not change it. In a process that runs one job this is just ``make()``.
+    Whoever gets it must not change it. In a process that runs one job this is just ``make()``. Of each kind the last
+    few are kept.
+
+    Parameters
+    ----------
+    details
+        What else it depends on.
+    size
+        Bytes of a device that it takes.
+    room
+        Bytes of a device that what is kept of a kind may take, this one among them: others of it go before it is made.
+        None for any number.
     """
     manifest = (directory / "manifest.json").absolute()
     if not manifest.exists():
         return make()
     stat = manifest.stat()
-    key = (kind, manifest, stat.st_mtime_ns, stat.st_ino, *details)
-    if key not in _kept:
-        _kept[key] = make()
-    _kept.move_to_end(key)
-    while len(_kept) > LIMIT:
-        _kept.popitem(last=False)
-    return _kept[key]
+    key = (manifest, stat.st_mtime_ns, stat.st_ino, *details)
+    of_kind = _kept.setdefault(kind, collections.OrderedDict())
+    if key not in of_kind:
+        while of_kind and (len(of_kind) >= LIMIT or (room is not None and size + taken(kind) > room)):
+            of_kind.popitem(last=False)
+        of_kind[key] = make(), size
+    of_kind.move_to_end(key)
+    return of_kind[key][0]
+
+
+def taken(kind: str) -> int:
+    """Bytes of a device that what is kept of a kind takes."""
+    return sum(size for _, size in _kept.get(kind, {}).values())
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that there is no memory left, on the device or in the host."""
+    if isinstance(error, MemoryError):
+        return True
+    # Torch's own is a RuntimeError too, and not always one that speaks of it.
+    named = type(error).__name__ == "OutOfMemoryError"
+    return isinstance(error, RuntimeError) and (named or _NO_MEMORY.search(str(error)) is not None)
+
+
+def in_smaller_parts(
+    size: int, attempt: Callable[[int], Made], least: int = 1, report: Callable[[int], None] = lambda size: None
+) -> tuple[Made, int]:
+    """What ``attempt`` makes with so many images at a time or, where memory runs out, with half as many, and so on.
+
+    Parameters
+    ----------
+    size
+        To begin with.
+    attempt
+        Makes all that it fills the memory with itself, so that nothing holds it when it is called once more.
+    least
+        With so few the error is raised.
+    report
+        Called with each smaller number before it is tried.
+
+    Returns
+    -------
+    (made, size)
+        With the number that memory had room for.
+    """
+    while True:
+        try:
+            return attempt(size), size
+        except (MemoryError, RuntimeError) as error:
+            if size <= least or not ran_out(error):
+                raise
+        # Not in the except clause: as long as there is an exception, so are the frames that it came through, and with
+        # them whatever filled the memory.
+        size = max(least, (size + 1) // 2)
+        report(size)
+        release()
+
+
+def release() -> None:
+    """Give back what torch holds of the device and does not use."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.cuda.empty_cache()
 
 
 def begin_peak() -> None:

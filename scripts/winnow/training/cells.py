@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from winnow.data.store import Store
 from winnow.files import canonical_json, file_digest, read_json, write_json
 from winnow.networks import backbones, models, surgery, units
 from winnow.runtime import devices
-from winnow.runtime.memory import begin_peak, kept, peak_mb
+from winnow.runtime.memory import begin_peak, in_smaller_parts, kept, peak_mb
 from winnow.training import checkpoints, judging, loop
 
 # Everything that these say of a mask, a backbone or a data set is in their digests: a checkpoint is of all of them.
@@ -83,12 +84,16 @@ class Bench:
         """The images to train on and those to choose the epoch with."""
         return self.store.rows("train"), self.store.rows("val")
 
+    @functools.cached_property
+    def unpruned(self) -> nn.Module:
+        """The unpruned network, shapes without values."""
+        manifest = self.backbone.manifest
+        return backbones.build(manifest["architecture"], manifest["head"], len(self.store.classes))
+
     @property
     def unpruned_cost(self) -> tuple[int, int]:
         """Parameters and multiply-accumulates of the unpruned network."""
-        manifest, store = self.backbone.manifest, self.store
-        unpruned = backbones.build(manifest["architecture"], manifest["head"], len(store.classes))
-        return surgery.cost(unpruned, store.image_size)
+        return surgery.cost(self.unpruned, self.store.image_size)
 
     def network(self, keep: np.ndarray | None, init: str, seed: int) -> nn.Module:
         """The backbone less its removed units, with a new last layer, on the device as it is trained."""
@@ -139,7 +144,7 @@ class Before:
     ----------
     phase : int
         How many phases.
-    history, evaluation_seconds, resumed
+    history, evaluation_seconds, resumed, micro_batch
         Theirs, as a :class:`winnow.training.loop.Training` has them.
     keep, rank : (units,) Tensor
         The mask that the phase begins with; None for none.
@@ -149,6 +154,7 @@ class Before:
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     evaluation_seconds: float = 0.0
     resumed: int = 0
+    micro_batch: int | None = None
     keep: torch.Tensor | None = None
     rank: torch.Tensor | None = None
 
@@ -167,6 +173,7 @@ class Before:
             history=self.history + trained.history,
             evaluation_seconds=self.evaluation_seconds + trained.evaluation_seconds,
             resumed=self.resumed + trained.resumed,
+            micro_batch=loop.fewest(self.micro_batch, trained.micro_batch),
         )
 
 
@@ -217,21 +224,18 @@ def open_bench(arguments: argparse.Namespace) -> Bench:
 
 
 def attempted(bench: Bench, micro_batch: int, attempt: Callable[[int], Made]) -> tuple[Made, int]:
-    """What ``attempt`` makes with at most ``micro_batch`` images a pass, or half as many, and how many they were.
+    """What ``attempt`` makes with at most ``micro_batch`` images a pass or, where memory runs out, with half as many,
+    and so on; and how many they were.
 
     It makes its network itself, so that nothing holds what filled the memory when it is called once more.
     """
-    try:
-        return attempt(micro_batch), micro_batch
-    except torch.OutOfMemoryError:
-        pass
-    # Not in the except clause: as long as there is an exception, so are the frames that it came through, and with them
-    # the network, the activations and the optimizer's state that filled the memory.
-    batch_size, micro_batch = bench.arguments.spec["recipe"]["batch_size"], max(1, (micro_batch + 1) // 2)
-    print(f"out of memory: once more with {micro_batch} images a pass, {batch_size} a step as before")
-    bench.clock.lap("train")
-    torch.cuda.empty_cache()
-    return attempt(micro_batch), micro_batch
+    batch_size = bench.arguments.spec["recipe"]["batch_size"]
+
+    def report(size: int) -> None:
+        print(f"out of memory: once more with {size} images a pass, {batch_size} a step as before")
+        bench.clock.lap("train")
+
+    return in_smaller_parts(micro_batch, attempt, loop.least_images(bench.unpruned), report)
 
 
 def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
@@ -240,6 +244,7 @@ def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
     spec, output = arguments.spec, arguments.output
     clock.lap("train")
     network, trained, reason = outcome.network, outcome.trained, outcome.reason
+    micro_batch = loop.fewest(micro_batch, trained and trained.micro_batch)
     test_rows = store.rows("test")
     judged = None
     if trained is not None:
@@ -314,7 +319,8 @@ def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
         # The last file: a cell that has its metrics is finished.
         digests = {name: file_digest(output[name]) for name in written if name in output}
         seconds = clock.seconds()
-        metrics |= surroundings | {"micro_batch": micro_batch, "files": digests, "seconds": seconds, "spec": spec}
+        passes = {"micro_batch": micro_batch, "batch_norm": loop.normalises(network)}
+        metrics |= surroundings | passes | {"files": digests, "seconds": seconds, "spec": spec}
         write_json(output[METRICS], metrics)
     bench.working_file.unlink(missing_ok=True)
 

@@ -31,6 +31,8 @@ class Run:
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     choice: Choice = dataclasses.field(default_factory=Choice)
     resumed: int = 0
+    # The fewest images a pass so far; None for whole batches.
+    micro_batch: int | None = None
 
 
 class Checkpoint:

@@ -14,6 +14,7 @@ from winnow.data.augmentation import normalise
 from winnow.data.images import Images
 from winnow.data.preprocessing import evaluation_view
 from winnow.networks.logits import float32_logits
+from winnow.runtime.memory import in_smaller_parts
 from winnow.training.precision import autocast
 
 # An evaluation's batch, in pixels: 41 images at 224. More are no faster; VGG-16 takes 14 MB (bf16) for each.
@@ -50,20 +51,27 @@ class Judgement:
 
 
 def evaluate(network: nn.Module, images: Images, rows: np.ndarray, precision: str) -> Judgement:
-    """Judge a network on rows of images, under the evaluation transform, by logits in float32."""
+    """Judge a network on rows of images, under the evaluation transform, by logits in float32.
+
+    Where memory runs out it is judged in smaller batches.
+    """
     device = images.labels.device
     network.eval()
-    batch = max(1, EVALUATION_PIXELS // images.size**2)
     order = torch.from_numpy(rows)
     wanted = images.labels[order.to(device)]
     if images.pixels.device == device:
         order = order.to(device)
-    logits = []
-    with torch.inference_mode(), autocast(device, precision), float32_logits(network):
-        for start in range(0, rows.size, batch):
-            views = evaluation_view(images.take(order[start : start + batch]), images.size)
-            logits.append(network(normalise(views, images.mean, images.std)).float())
-    log_probabilities = functional.log_softmax(torch.cat(logits), 1)
+
+    def answers(batch: int) -> torch.Tensor:
+        logits = []
+        with torch.inference_mode(), autocast(device, precision), float32_logits(network):
+            for rows in order.split(batch):
+                views = evaluation_view(images.take(rows), images.size)
+                logits.append(network(normalise(views, images.mean, images.std)).float())
+        return torch.cat(logits)
+
+    logits, _ = in_smaller_parts(max(1, EVALUATION_PIXELS // images.size**2), answers)
+    log_probabilities = functional.log_softmax(logits, 1)
     predicted = log_probabilities.argmax(1)
     of_label = log_probabilities.gather(1, wanted[:, None])[:, 0]
     return Judgement(

@@ -47,6 +47,8 @@ class Training:
         What of the history's seconds went into validation.
     resumed : int
         How often the run was taken up again.
+    micro_batch : int or None
+        The most images a pass, the fewest if memory ran out amid the run; None for whole batches.
     """
 
     state: dict[str, torch.Tensor]
@@ -55,6 +57,7 @@ class Training:
     history: list[dict[str, Any]]
     evaluation_seconds: float
     resumed: int
+    micro_batch: int | None = None
 
 
 def learning_rate(recipe: dict[str, Any], step: int, steps_per_epoch: int) -> float:
@@ -99,8 +102,8 @@ def train(
         On the images' device; trained in place.
     train_rows, val_rows : (n,) int64
         Rows of ``images``. Without validation rows the last epoch is taken, since nothing is left to choose it with.
-        A last batch that is not full is trained on too; only under batch norm, and if it is a single image, which has
-        no statistics to normalise with, is it left out. Which image that is differs from epoch to epoch.
+        A last batch that is not full is trained on too; only under batch norm of any kind, and if it is a single image,
+        which has no statistics to normalise with, is it left out. Which image that is differs from epoch to epoch.
     recipe
         The recipe's fields, see :class:`winnow.workflow.config.Recipe`.
     seed
@@ -108,7 +111,9 @@ def train(
     precision
         ``fp32``, or ``bf16`` for autocast.
     micro_batch
-        Images a pass; gradients of a batch's passes are added up. None for whole batches.
+        Images a pass at most; a batch's passes are as equal as can be, and their gradients are added up. None for
+        whole batches. A run that goes on from a checkpoint has no more than it had. Under batch norm a pass normalises
+        with its own statistics, and there are two images in it at least.
     checkpoint
         Where a run that ends early goes on; None to start anew whatever happens.
     report
@@ -132,10 +137,12 @@ def train(
     batch_size = recipe["batch_size"]
     count = trained_images(network, train_rows.size, batch_size)
     steps = math.ceil(count / batch_size)
+    least = least_images(network)
     # A phase of its own has dropout of its own.
     run = Run(generator_state=seeded_state(device, seed + (epochs_before << 32)))
     if checkpoint is not None:
         run = checkpoint.restore(network, optimizer, run)
+    run.micro_batch = fewest(micro_batch, run.micro_batch)
 
     with random_state(device, run.generator_state), Interruption() as interruption:
         for epoch in range(run.epoch, recipe["epochs"] + 1):
@@ -150,7 +157,8 @@ def train(
                 batch = slice(step * batch_size, min((step + 1) * batch_size, count))
                 views = training_views(images, order[batch], recipe["augmentation"], seed, number, step)
                 optimizer.zero_grad(set_to_none=True)
-                for loss in passes(network, views, labels[batch], recipe, precision, micro_batch, teacher):
+                parts = in_passes(run.micro_batch, least, views, labels[batch])
+                for loss in passes(network, parts, recipe, precision, teacher):
                     loss_sum += loss
                 optimizer.step()
 
@@ -183,7 +191,8 @@ def train(
             run.epoch, run.step, run.loss_sum, run.seconds = epoch + 1, 0, 0.0, 0.0
 
     choice = run.choice
-    return Training(choice.state, choice.epoch, choice.val_accuracy, run.history, choice.seconds, run.resumed)
+    found = choice.state, choice.epoch, choice.val_accuracy, run.history, choice.seconds
+    return Training(*found, run.resumed, run.micro_batch)
 
 
 def table(history: list[dict[str, Any]]) -> pa.Table:
@@ -191,10 +200,36 @@ def table(history: list[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(history, SCHEMAS["history"])
 
 
+def normalises(network: nn.Module) -> bool:
+    """Whether a network's images are normalised by the statistics of those beside them: batch norm of any kind."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+
+
+def least_images(network: nn.Module) -> int:
+    """How many images a pass needs: one has no statistics to be normalised with."""
+    return 2 if normalises(network) else 1
+
+
 def trained_images(network: nn.Module, count: int, batch_size: int) -> int:
     """How many of ``count`` images an epoch trains on: all, or all but a last one that cannot be normalised alone."""
-    normalises = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-    return count - 1 if normalises and count > batch_size and count % batch_size == 1 else count
+    return count - 1 if normalises(network) and count > batch_size and count % batch_size == 1 else count
+
+
+def fewest(*sizes: int | None) -> int | None:
+    """The least of some numbers of images a pass, of which None stands for whole batches."""
+    return min((size for size in sizes if size is not None), default=None)
+
+
+def in_passes(
+    micro_batch: int | None, least: int, views: torch.Tensor, labels: torch.Tensor
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """A batch in as few parts as have at most ``micro_batch`` images each, their sizes as equal as can be.
+
+    Where a part would have fewer than ``least`` there are fewer parts.
+    """
+    count = labels.shape[0]
+    parts = min(math.ceil(count / (micro_batch or count)), max(1, count // least))
+    return list(zip(views.tensor_split(parts), labels.tensor_split(parts), strict=True))
 
 
 def shuffled(images: Images, rows: np.ndarray, seed: int, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -206,25 +241,20 @@ def shuffled(images: Images, rows: np.ndarray, seed: int, epoch: int) -> tuple[t
 
 def passes(
     network: nn.Module,
-    views: torch.Tensor,
-    labels: torch.Tensor,
+    parts: list[tuple[torch.Tensor, torch.Tensor]],
     recipe: dict[str, Any],
     precision: str,
-    micro_batch: int | None,
     teacher: Teacher | None,
 ) -> Iterator[torch.Tensor]:
-    """Add a batch's gradients to the network's, ``micro_batch`` images a pass; yields each pass's summed loss."""
-    count = labels.shape[0]
-    for first in range(0, count, micro_batch or count):
-        part = slice(first, first + (micro_batch or count))
+    """Add a batch's gradients to the network's, a pass a part of its views and labels; yields each's summed loss."""
+    count = sum(labels.shape[0] for _, labels in parts)
+    for views, labels in parts:
         with autocast(views.device, precision):
-            logits = network(views[part])
+            logits = network(views)
         logits = logits.float()
-        loss = functional.cross_entropy(
-            logits, labels[part], label_smoothing=recipe["label_smoothing"], reduction="sum"
-        )
+        loss = functional.cross_entropy(logits, labels, label_smoothing=recipe["label_smoothing"], reduction="sum")
         if teacher is not None:
-            loss = teacher.loss(loss, logits, teacher.answers(views[part], precision))
+            loss = teacher.loss(loss, logits, teacher.answers(views, precision))
         (loss / count).backward()
         yield loss.detach()
 

@@ -12,9 +12,10 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from winnow.importance import gradients, masks, passes, scores, statistics
+from winnow.importance import gradients, masks, passes, scores, statistics, sums
 from winnow.importance.criteria import CRITERIA
 from winnow.networks import surgery, units
+from winnow.runtime.memory import in_smaller_parts
 from winnow.training import cells, loop
 
 
@@ -71,15 +72,23 @@ def measured(network: torch.nn.Module, keep: np.ndarray | None, bench: cells.Ben
     needs = CRITERIA[cell["criterion"]].needs
     classes = len(store.classes)
 
-    def batches(limit: int) -> Iterator[passes.Batch]:
-        return passes.batches_of(store, store.rows("train"), manifest, device, limit)
+    def batches(batch: int) -> Iterator[passes.Batch]:
+        return passes.batches_of(store, store.rows("train"), manifest, device, batch)
+
+    def activations(batch: int) -> sums.Sums:
+        return statistics.measure(network, layers, batches(batch), classes)
+
+    def of_gradients(batch: int) -> sums.Sums:
+        return gradients.measure(network, layers, lambda: batches(batch), classes)
 
     network.eval()
     found = None
     if needs == "activations":
-        found = statistics.measure(network, layers, batches(statistics.BATCH_BYTES[device]), classes)
+        batch = passes.batch_size(store.image_size, statistics.BATCH_BYTES[device])
+        found, _ = in_smaller_parts(batch, activations)
     elif needs == "gradients":
-        found = gradients.measure(network, layers, lambda: batches(gradients.BATCH_BYTES), classes)
+        batch = passes.batch_size(store.image_size, gradients.BATCH_BYTES)
+        found, _ = in_smaller_parts(batch, of_gradients)
     state = network.state_dict()
     _, score = scores.score(
         cell["criterion"],
