@@ -40,6 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
     inputs = [arguments.mask, *(folder and folder / name for folder, name in described)]
 
     def attempt(micro_batch: int) -> cells.Outcome:
+        images = bench.images
         before, network = begun, bench.network(begun.kept, cell["init"], cell["seed"])
         params, macs = surgery.cost(network, size)
         epochs = protocols.budget(cell["protocol"], recipe["epochs"], macs, unpruned_macs)
@@ -74,7 +75,7 @@ def main(arguments: argparse.Namespace) -> None:
                 if alternates:
                     checkpoint.before = vars(before)
                 trained = loop.train(
-                    *(network, bench.images, *bench.rows(), protocols.stretched(recipe, epochs)),
+                    *(network, images, *bench.rows(), protocols.stretched(recipe, epochs)),
                     *(cell["seed"], precision, micro_batch, checkpoint),
                     teacher=teacher,
                     epochs_before=len(before.history),

@@ -32,12 +32,12 @@ def main(arguments: argparse.Namespace) -> None:
     precision = precision_for(recipe["precision"], bench.lease.device, bench.unpruned_cost[1])
 
     def attempt(micro_batch: int) -> tuple[loop.Training | None, str | None]:
-        network = bench.network(keep, "inherited", trunk["seed"])
+        images, network = bench.images, bench.network(keep, "inherited", trunk["seed"])
         checkpoint = bench.checkpoint(precision, arguments.scores)
         clock.lap("load")
         try:
             return loop.train(
-                network, bench.images, *bench.rows(), recipe, trunk["seed"], precision, micro_batch, checkpoint
+                network, images, *bench.rows(), recipe, trunk["seed"], precision, micro_batch, checkpoint
             ), None
         except judging.Diverged as divergence:
             return None, str(divergence)

@@ -129,9 +129,73 @@ def test_a_killed_cell_goes_on_and_ends_with_the_same_files(inputs, tmp_path, mo
 def test_images_that_do_not_fit_on_the_device_train_the_same_network(inputs, tmp_path, monkeypatch):
     resident = finetuned(inputs, tmp_path / "a")
     monkeypatch.setattr("winnow.data.images.RESIDENT_SHARE", 0.0)
+    monkeypatch.setattr("winnow.runtime.memory._kept", {})
     assert not load_images(Store.open(inputs / "store"), MEAN, STD, "cuda").pixels.is_cuda
-    monkeypatch.setattr("winnow.training.cells.kept", lambda kind, directory, make, *details: make())
     assert comparable(finetuned(inputs, tmp_path / "b")) == comparable(resident)
+
+
+# A worker of the run whose process it is told, with 256 MB of images; says what it found and took, and waits.
+SHARING = """
+import os, sys, types
+from pathlib import Path
+import torch
+from winnow.data import images
+from winnow.runtime import devices, memory, workers
+
+devices.lease(1)
+workers._run_folder = workers._folder(int(sys.argv[1]))
+store = types.SimpleNamespace(directory=Path(sys.argv[2]), manifest={})
+pixels = (torch.arange(2**20) % 251).to(torch.uint8).repeat(256).view(1024, 512, 512)
+read = []
+flatten, torch.Tensor.flatten = torch.Tensor.flatten, lambda tensor: read.append(1) or flatten(tensor)
+torch.zeros(1, device="cuda").item()
+before = torch.cuda.mem_get_info()[0]
+found = images.resident(store, pixels)
+taken = before - torch.cuda.mem_get_info()[0]
+rows = torch.tensor([0, 1023, 7], device="cuda")
+alike = found.is_cuda and torch.equal(found[rows].cpu(), pixels[[0, 1023, 7]])
+print(alike, len(read), taken, memory.taken("pixels"), flush=True)
+sys.stdin.readline()
+print(torch.equal(found.cpu(), pixels), flush=True)
+"""
+
+
+def test_workers_on_a_device_share_one_copy_of_the_images_and_none_takes_it_along(inputs, tmp_path, monkeypatch):
+    environment = os.environ | {"PYTHONPATH": str(programs.SCRIPTS), "XDG_RUNTIME_DIR": str(tmp_path)}
+    environment["WINNOW_WORKER_IDLE_SECONDS"] = "1"
+    command = [sys.executable, "-c", SHARING, str(os.getpid()), str(inputs / "store")]
+
+    def worker():
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        said = process.stdout.readline().split()
+        if not said or process.poll() is not None:
+            pytest.fail(process.communicate()[1])
+        return process, (said[0] == "True", int(said[1])), int(said[2]), int(said[3])
+
+    first, found, taken, own = worker()
+    processes = [first]
+    try:
+        assert (found, own) == ((True, 1), 0)
+        assert taken >= 2**28
+        second, found, taken, own = worker()
+        processes.append(second)
+        # It sees what the first one read, and takes nothing for it.
+        assert (found, own) == ((True, 0), 0)
+        assert taken < 2**26
+        first.kill()
+        first.wait()
+        third, found, taken, own = worker()
+        processes.append(third)
+        assert (found, own) == ((True, 0), 0)
+        for process in (second, third):
+            output, error = process.communicate("\n", timeout=60)
+            assert (output, error) == ("True\n", "")
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize(("program", "kind"), [("measure", "activations"), ("differentiate", "gradients")])

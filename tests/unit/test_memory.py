@@ -77,6 +77,8 @@ def test_no_more_of_a_kind_is_kept_on_a_device_than_there_is_room_for(tmp_path):
     assert get(places[0], 40) is first
     get(places[1], 50, room=50)
     assert memory.taken("pixels") == 50
+    assert get(places[2], 60, room=50) is None
+    assert get(places[1], 50, room=0) is not None
 
 
 @pytest.mark.parametrize(

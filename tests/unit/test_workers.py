@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,9 +11,13 @@ import textwrap
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from winnow.data.store import Entry, write_store
 from winnow.runtime import workers
+
+from . import programs
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 FAKE_GPUS = Path(__file__).parents[1] / "fake_gpus"
@@ -32,6 +37,10 @@ with open(os.path.join(os.path.dirname(__file__), "pids"), "a") as file:
 exec(compile(sys.argv[1], "job", "exec"))
 """
 SECONDS = 60
+NET = {"architecture": "vgg_digits", "head": "gap", "weights": "random", "mean": [0.5] * 3, "std": [0.25] * 3}
+RECIPE = {"epochs": 1, "batch_size": 4, "optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9, "weight_decay": 0.0}
+RECIPE |= {"schedule": "constant", "warmup_epochs": 0, "label_smoothing": 0.0, "augmentation": None}
+RECIPE |= {"precision": "fp32", "evaluate_every": 1}
 WAIT = "import time; print('ready', flush=True); time.sleep(60)"
 GATE = "import time; print('ready', flush=True)\nwhile not os.path.exists('gate'): time.sleep(0.01)"
 
@@ -235,6 +244,48 @@ def test_nothing_of_a_job_is_left_for_the_next(run):
     assert run.job(spoil)[0] == 0
     assert run.job(show) == cold
     assert len(set(run.pids[1:])) == 1
+
+
+def test_jobs_over_two_data_sets_in_turn_load_each_once(run, tmp_path, monkeypatch):
+    verified = str(tmp_path / "verified")
+    monkeypatch.setenv("WINNOW_VERIFIED", verified)
+    programs.run("import_backbone", {"name": "b", "backbone": NET, "code": "0"}, "--output", tmp_path / "net")
+    for name in "ab":
+        pixels = np.random.default_rng(ord(name)).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
+        stream = ((Entry(str(n), n % 2, None, 8, 8), pixels[n]) for n in range(12))
+        manifest = {"classes": ["p", "q"], "store_size": 8, "image_size": 8, "spec": {}}
+        splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 4
+        write_store(tmp_path / name, stream, lambda entries, splits=splits: splits, manifest)
+    # The worker notes what its jobs open, from the first one on.
+    count = """
+        import runpy
+        from winnow.data import store
+        from winnow.networks import backbones
+        def noted(function):
+            def call(directory):
+                with open("opened", "a") as file:
+                    print(os.path.basename(directory), file=file)
+                return function(directory)
+            return call
+        if not hasattr(store, "noted"):
+            store.noted = store.Store.open, backbones.load
+            store.Store.open, backbones.load = map(noted, store.noted)
+        sys.argv[:] = sys.argv[2:]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    """
+    cell = {"dataset": "d", "backbone": "b", "criterion": "unpruned", "scope": "none", "ratio": 0.0, "round_to": None}
+    cell |= {"init": "inherited", "protocol": "one_shot"}
+    for seed in range(20):
+        name = "ab"[seed % 2]
+        spec = json.dumps({"cell": cell | {"seed": seed}, "recipe": RECIPE, "code": "0"})
+        options = {"--spec": spec, "--gpu": "0", "--dataset": tmp_path / name, "--backbone": tmp_path / "net"}
+        options["--output"] = tmp_path / f"cell-{seed}"
+        arguments = [str(SCRIPTS / "finetune.py"), *(str(part) for option in options.items() for part in option)]
+        status, _, error = run.job(count, *arguments, WINNOW_VERIFIED=verified)
+        assert (status, error) == (0, ""), error
+    assert len(set(run.pids)) == 1
+    opened = (run.place / "opened").read_text().split()
+    assert sorted(opened) == ["a", "b", "net"]
 
 
 def test_torch_is_as_after_its_import_and_computes_the_same_bytes(run):

@@ -30,7 +30,7 @@ _kept: dict[str, collections.OrderedDict[Hashable, tuple[object, int]]] = {}
 
 def kept(
     kind: str, directory: Path, make: Callable[[], Made], *details: Hashable, size: int = 0, room: int | None = None
-) -> Made:
+) -> Made | None:
     """What ``make`` makes of a stage's folder, made once as long as the folder's manifest stays the same file.
 
     Whoever gets it must not change it. In a process that runs one job this is just ``make()``. Of each kind the last
@@ -45,19 +45,35 @@ def kept(
     room
         Bytes of a device that what is kept of a kind may take, this one among them: others of it go before it is made.
         None for any number.
+
+    Returns
+    -------
+    object or None
+        None where there is none yet, and it would not find room even without the others.
     """
-    manifest = (directory / "manifest.json").absolute()
-    if not manifest.exists():
+    known = version(directory)
+    if known is None:
         return make()
-    stat = manifest.stat()
-    key = (manifest, stat.st_mtime_ns, stat.st_ino, *details)
+    key = (known, *details)
     of_kind = _kept.setdefault(kind, collections.OrderedDict())
     if key not in of_kind:
+        if room is not None and size > room:
+            return None
         while of_kind and (len(of_kind) >= LIMIT or (room is not None and size + taken(kind) > room)):
             of_kind.popitem(last=False)
         of_kind[key] = make(), size
     of_kind.move_to_end(key)
     return of_kind[key][0]
+
+
+def version(directory: Path) -> str | None:
+    """A stage's folder as it is now: what was made of it is good as long as its manifest stays the same file."""
+    manifest = (directory / "manifest.json").absolute()
+    try:
+        stat = manifest.stat()
+    except FileNotFoundError:
+        return None
+    return f"{manifest} {stat.st_mtime_ns} {stat.st_ino}"
 
 
 def taken(kind: str) -> int:
@@ -131,7 +147,7 @@ def peak_mb() -> dict[str, int | None]:
     -------
     dict
         ``host``: resident, with what it shares with others: libraries, mapped images. None where the kernel does not
-        say. ``device``: what torch took of the GPU; None without one.
+        say. ``device``: what torch took of the GPU, images that processes share aside; None without one.
     """
     host = device = None
     with contextlib.suppress(OSError, StopIteration), open("/proc/self/status") as file:

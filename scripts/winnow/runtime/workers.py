@@ -45,6 +45,12 @@ LOOK_SECONDS = 0.2
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _serving = False
+_run_folder: Path | None = None
+
+
+def run_folder() -> Path | None:
+    """Where the run of this worker has its sockets, for this user alone; None in a process that is no worker."""
+    return _run_folder
 
 
 def delegate(file: str) -> None:
@@ -149,7 +155,8 @@ def _start_time(pid: int) -> str | None:
     return None if fields[0] in (b"Z", b"X") else fields[19].decode()
 
 
-def _run_lives(run: str) -> bool:
+def run_lives(run: str) -> bool:
+    """Whether a run still goes on, by its folder's name."""
     pid, start = run.split("-")
     return _start_time(int(pid)) == start
 
@@ -164,7 +171,7 @@ def _workers(place: Path, kind: str) -> Iterator[socket.socket]:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             with connection:
                 try:
-                    with _address(path) as address:
+                    with address_of(path) as address:
                         connection.connect(address)
                 except OSError:
                     # Its worker is dead.
@@ -189,7 +196,7 @@ def _claimed(path: Path, flags: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _address(path: Path) -> Iterator[str]:
+def address_of(path: Path) -> Iterator[str]:
     """A socket's path through its folder's descriptor: a socket's address has room for a hundred bytes only."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -293,7 +300,7 @@ def _read(connection: socket.socket, size: int) -> bytes:
 
 def serve() -> None:
     """A worker's life: run one job after another, end with the run or when idle."""
-    global _serving
+    global _serving, _run_folder
     import atexit
     import faulthandler
 
@@ -302,11 +309,11 @@ def serve() -> None:
     # Registered before any job can register anything, and so called after all that jobs did.
     atexit.register(lambda: [say() for say in last_words])
     path = Path(sys.argv[1])
-    run = path.parent.name
+    _run_folder, run = path.parent, path.parent.name
     idle = float(os.environ.get(IDLE, IDLE_SECONDS))
     connection = socket.socket(fileno=int(sys.argv[2]))
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with _address(path) as address:
+    with address_of(path) as address:
         listener.bind(address)
     listener.listen()
     faulthandler.enable()
@@ -325,16 +332,16 @@ def _next(listener: socket.socket, path: Path, run: str, idle: float) -> socket.
         ready, _, _ = select.select([listener], [], [], LOOK_SECONDS)
         if ready:
             return listener.accept()[0]
-        if not _run_lives(run):
-            _end(path)
+        if not run_lives(run):
+            leave(path)
         if time.monotonic() > end:
             # Nobody can claim a worker that has claimed itself.
             with contextlib.suppress(BlockingIOError), _claimed(path, os.O_RDWR | os.O_CREAT):
-                _end(path)
+                leave(path)
 
 
-def _end(path: Path) -> None:
-    """End this worker with all processes that its job started."""
+def leave(path: Path) -> None:
+    """End this worker, or whoever else listens on ``path``, with all processes that its job started."""
     _remove(path)
     for folder in path.parents[:2]:
         with contextlib.suppress(OSError):
@@ -361,11 +368,11 @@ def _serve(connection: socket.socket, path: Path, run: str, nothing: int, last_w
     done, finish = os.pipe()
 
     def watch() -> None:
-        while not (ready := select.select([connection, done], [], [], LOOK_SECONDS)[0]) and _run_lives(run):
+        while not (ready := select.select([connection, done], [], [], LOOK_SECONDS)[0]) and run_lives(run):
             pass
         if done not in ready:
             # The job's process, or the whole run, is gone: so is the job, at whatever it is.
-            _end(path)
+            leave(path)
 
     def answer(status: int) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -391,7 +398,7 @@ def _serve(connection: socket.socket, path: Path, run: str, nothing: int, last_w
     except OSError:
         # Nobody reads it any more, and what could not be written must not come out among the next job's output.
         answer(status or 120)
-        _end(path)
+        leave(path)
     os.close(finish)
     watcher.join()
     os.close(done)

@@ -64,7 +64,7 @@ class Clock:
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """What a cell or a trunk is made of and where: the device is leased, images and backbone are there.
+    """What a cell or a trunk is made of and where: the device is leased, the backbone is there.
 
     Attributes
     ----------
@@ -78,7 +78,12 @@ class Bench:
     threads: int
     store: Store
     backbone: backbones.Backbone
-    images: Images
+
+    @functools.cached_property
+    def images(self) -> Images:
+        """The data set's, where the network can see them. An attempt loads them, since that may take memory too."""
+        manifest = self.backbone.manifest
+        return load_images(self.store, manifest["mean"], manifest["std"], self.lease.device)
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         """The images to train on and those to choose the epoch with."""
@@ -211,16 +216,7 @@ def open_bench(arguments: argparse.Namespace) -> Bench:
     threads = devices.threads()
     store = kept("store", arguments.dataset, lambda: Store.open(arguments.dataset))
     backbone = kept("backbone", arguments.backbone, lambda: backbones.load(arguments.backbone))
-    mean, std = backbone.manifest["mean"], backbone.manifest["std"]
-    images = kept(
-        "images",
-        arguments.dataset,
-        lambda: load_images(store, mean, std, lease.device),
-        lease.device,
-        *mean,
-        *std,
-    )
-    return Bench(arguments, clock, lease, threads, store, backbone, images)
+    return Bench(arguments, clock, lease, threads, store, backbone)
 
 
 def attempted(bench: Bench, micro_batch: int, attempt: Callable[[int], Made]) -> tuple[Made, int]:
