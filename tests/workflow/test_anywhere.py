@@ -250,7 +250,7 @@ class TestByFile:
         assert table == expected
         assert all(expected.values())
 
-    def test_edited_bulky_files_run_nothing_since_each_program_notices(self, copied, made):
+    def test_edited_bulky_files_run_nothing_by_themselves(self, copied, made):
         files = [file for file in kinds(made) if file.endswith(ANCIENT) and not (copied.path / file).is_dir()]
         before = {file: ((copied.path / file).stat(), (copied.path / file).read_bytes()) for file in files}
         for file, (_, content) in before.items():
