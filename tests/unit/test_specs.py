@@ -82,8 +82,11 @@ EDITS = {
         set(),
     ),
     "recipe of the pretraining": (lambda raw: raw["recipes"]["long"].update(epochs=8), {"pretrain", "report"}),
-    # Of the same steps, but more of them: a trunk has its own number of epochs, by its path.
-    "data set of another recipe": (lambda raw: raw["datasets"]["digits"].update(recipe="long"), {"cell", "report"}),
+    "data set of another recipe": (
+        # They differ in their epochs alone, which a trunk has in its path.
+        lambda raw: raw["datasets"]["digits"].update(recipe="long"),
+        {"cell", "report"},
+    ),
     "classes of a data set": (lambda raw: raw["datasets"]["digits"].update(classes=[0, 1]), {"decode", "report"}),
     "mean of the backbone": (
         lambda raw: raw["backbones"]["net"].update(mean=[0.4, 0.5, 0.5]),
