@@ -133,10 +133,13 @@ def test_it_runs_as_a_module_and_below_a_prefix(whole, tmp_path, prefix):
         place.rename(source / name)
     text = HOST.format(snakefile=source / "Snakefile", prefix=f'prefix:\n        "{prefix}"' if prefix else "")
     (host.path / "Snakefile").write_text(text)
-    ran = host.run("w_all", "w_export")
-    assert {job.split()[0].removeprefix("w_") for job in ran} == {job.split()[0] for job in jobs(account(whole))}
+    planned = jobs(host.snakemake("-n", "w_all", "w_export"))
+    assert {job.removeprefix("w_") for job in planned} == whole.first
+    if not prefix:
+        return  # One of the two is run for real: the one with more to go wrong.
+    host.run("w_all", "w_export")
     assert files_below(host.path / prefix / "results") == files_below(whole.path / "results")
-    assert (host.path / "results").exists() == (not prefix)
+    assert not (host.path / "results").exists()
     assert host.run("w_all", "w_export") == set()
 
 
@@ -209,13 +212,14 @@ def following(made: dict[str, Job], changed: set[str]) -> set[str]:
         changed = changed | {file for name in more for file in made[name].outputs}
 
 
+@pytest.fixture(scope="module")
+def copied(whole, tmp_path_factory) -> Checkout:
+    """A copy that every test leaves as it was."""
+    return whole.copy(tmp_path_factory.mktemp("by_file") / "checkout")
+
+
 class TestByFile:
     """What runs after each declared input of each rule was touched, copied, deleted or edited."""
-
-    @pytest.fixture(scope="class")
-    def copied(self, whole, tmp_path_factory) -> Checkout:
-        """Every test leaves it as it was."""
-        return whole.copy(tmp_path_factory.mktemp("by_file") / "checkout")
 
     def planned(self, checkout: Checkout) -> set[str]:
         return jobs(checkout.snakemake("-n", "all", "export", "--max-checksum-file-size", str(LIMIT)))
