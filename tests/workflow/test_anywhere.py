@@ -10,7 +10,9 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from .checkout import SMALL_GRID, Checkout, jobs
 
@@ -64,16 +66,12 @@ class TestStorage:
 
     @pytest.fixture
     def fs(self, tmp_path) -> tuple[list[str], Callable[[], set[str]]]:
-        pytest.importorskip("snakemake_storage_plugin_fs")
         store = tmp_path / "store"
         return ["fs", "--default-storage-prefix", str(store)], lambda: files_below(store)
 
     @pytest.fixture
     def s3(self) -> tuple[list[str], Callable[[], set[str]]]:
-        pytest.importorskip("snakemake_storage_plugin_s3")
-        server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        import boto3
-
+        server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
         server.start()
         try:
             address = "http://{}:{}".format(*server.get_host_and_port())
