@@ -3,7 +3,7 @@
 #   results/downloads/{dataset}/                          archives as their sources serve them
 #   results/datasets/{dataset}/                           images.npy (uint8, memory-mapped), index.parquet, manifest.json
 #   results/backbones/{backbone}/                         weights.safetensors, channels.parquet, manifest.json
-#   results/statistics/{dataset}/{backbone}/              activations.parquet, gradients.parquet
+#   results/statistics/{dataset}/{backbone}/              activations, gradients: .npz (sums), .json (manifest)
 #   results/scores/{dataset}/{backbone}/                  {criterion}.parquet
 #   results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/

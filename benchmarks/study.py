@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 from winnow import tables
 from winnow.answers import analysis, verdict
-from winnow.importance import criteria, masks
+from winnow.importance import criteria, masks, sums
 from winnow.workflow import config, grid
 from winnow.files import InputError, read_json
 
@@ -195,7 +195,7 @@ def needs() -> list[str]:
     ]
     return [
         *found,
-        *(f"results/statistics/{dataset}/squeezenet/activations.parquet" for dataset in ("flowers", "cats")),
+        *(f"results/statistics/{dataset}/squeezenet/activations.json" for dataset in ("flowers", "cats")),
     ]
 
 
@@ -242,17 +242,12 @@ def specificity() -> pd.DataFrame:
 
 def part_of(backbone: str, dataset: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """A function from classes to the by-layer mask of apoz from their images alone."""
-    activations = tables.read_table(RESULTS / f"statistics/{dataset}/{backbone}/activations.parquet", "activations")
-    classes = activations["class"].to_numpy()
-    names = activations["layer"].unique().to_pylist()
+    found = sums.read(RESULTS / f"statistics/{dataset}/{backbone}/activations.json", "activations")
+    sizes = {layer["layer"]: layer["filters"] for layer in found.layers}
 
     def mask(wanted: object) -> tuple[np.ndarray, np.ndarray]:
-        part = activations.filter(np.isin(classes, list(wanted)))
-        sizes = [len(part.filter(np.asarray(part["layer"]) == name)["filter"].unique()) for name in names]
-        values = [
-            criteria.apoz(criteria.over_classes(part, name, size)) for name, size in zip(names, sizes, strict=True)
-        ]
-        layers = np.repeat(names, sizes)
+        values = [criteria.apoz(found.over_classes(name, size, list(wanted))) for name, size in sizes.items()]
+        layers = np.repeat(list(sizes), list(sizes.values()))
         return layers, masks.mask(layers, 1 - np.concatenate(values), "layer", RATIO).keep
 
     return mask

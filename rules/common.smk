@@ -140,10 +140,12 @@ def criterion_of(wildcards):
 def score_inputs(wildcards):
     criterion, source, _ = criterion_of(wildcards)
     needs = CRITERIA[criterion].needs
-    statistics = f"results/statistics/{source or wildcards.dataset}/{wildcards.backbone}/{needs}.parquet"
+    statistics = f"results/statistics/{source or wildcards.dataset}/{wildcards.backbone}/{needs}"
+    looks = needs in ("activations", "gradients")
     return {
         "backbone": f"results/backbones/{wildcards.backbone}/manifest.json",
-        "statistics": [statistics] if needs in ("activations", "gradients") else [],
+        "statistics": [f"{statistics}.json"] if looks else [],
+        "arrays": [f"{statistics}.npz"] if looks else [],
     }
 
 
@@ -277,11 +279,12 @@ def plot_inputs(wildcards):
     cells = [cell for cell in experiment_cells(wildcards.experiment) if cell.mask]
     places = dict.fromkeys((cell.dataset, cell.backbone) for cell in cells)
     measured = looks_at_activations(wildcards.experiment)
+    sums = [f"results/statistics/{d}/{b}/activations" for d, b in places] if measured else []
     scores = [f"results/scores/{cell.dataset}/{cell.backbone}/{cell.mask_criterion}.parquet" for cell in cells]
     return {
         "masks": list(dict.fromkeys(f"results/masks/{cell.mask}" for cell in cells)),
         "scores": list(dict.fromkeys(scores)),
-        "activations": [f"results/statistics/{d}/{b}/activations.parquet" for d, b in places] if measured else [],
+        "activations": expand("{sums}.{form}", sums=sums, form=["json", "npz"]),
         "datasets": (
             [f"results/datasets/{d}/manifest.json" for d in dict.fromkeys(d for d, _ in places)] if measured else []
         ),

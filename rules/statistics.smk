@@ -8,7 +8,8 @@ rule measure:
         dataset="results/datasets/{dataset}/manifest.json",
         backbone="results/backbones/{backbone}/manifest.json",
     output:
-        "results/statistics/{dataset}/{backbone}/activations.parquet",
+        arrays="results/statistics/{dataset}/{backbone}/activations.npz",
+        manifest="results/statistics/{dataset}/{backbone}/activations.json",
     log:
         "results/logs/measure/{dataset}/{backbone}.log",
     conda:
@@ -20,7 +21,7 @@ rule measure:
         spec=lambda wildcards: spec("measure.py", dataset=wildcards.dataset, backbone=wildcards.backbone),
     shell:
         "stage measure --spec {params.spec:q} --dataset results/datasets/{wildcards.dataset}"
-        " --backbone results/backbones/{wildcards.backbone} --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        " --backbone results/backbones/{wildcards.backbone} --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
 rule differentiate:
@@ -29,7 +30,8 @@ rule differentiate:
         dataset="results/datasets/{dataset}/manifest.json",
         backbone="results/backbones/{backbone}/manifest.json",
     output:
-        "results/statistics/{dataset}/{backbone}/gradients.parquet",
+        arrays="results/statistics/{dataset}/{backbone}/gradients.npz",
+        manifest="results/statistics/{dataset}/{backbone}/gradients.json",
     log:
         "results/logs/differentiate/{dataset}/{backbone}.log",
     conda:
@@ -41,4 +43,4 @@ rule differentiate:
         spec=lambda wildcards: spec("differentiate.py", dataset=wildcards.dataset, backbone=wildcards.backbone),
     shell:
         "stage differentiate --spec {params.spec:q} --dataset results/datasets/{wildcards.dataset}"
-        " --backbone results/backbones/{wildcards.backbone} --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        " --backbone results/backbones/{wildcards.backbone} --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"

@@ -1,5 +1,6 @@
 """Differentiate the loss on the training images by what every filter does. Needs a data set's store and a backbone;
-makes the table of gradients: float32, evaluation transform, per class, under a last layer that is fitted first."""
+makes the sums of gradients, a manifest and its arrays: float32, evaluation transform, per class, under a last layer
+that is fitted first."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ if __name__ == "__main__":
 
 from tqdm import tqdm
 
-from winnow import cli, tables
+from winnow import cli
 from winnow.data.store import Store
-from winnow.importance import gradients, passes
+from winnow.importance import gradients, passes, sums
 from winnow.networks import backbones
 from winnow.runtime import devices
 
@@ -34,8 +35,8 @@ def main(arguments: argparse.Namespace) -> None:
 
     with tqdm(total=2 * rows.size, unit="image", mininterval=5) as bar:
         gradients.fit_head(network, batches, classes, bar.update)
-        table = gradients.measure(network, backbone.manifest["layers"], batches, classes, bar.update)
-    tables.write_table(arguments.output, table, "gradients", {"spec": arguments.spec})
+        found = gradients.measure(network, backbone.manifest["layers"], batches, classes, bar.update)
+    sums.write(arguments.output, found, arguments.spec)
     print(f"{backbone.units} filters over {rows.size} images of {classes} classes on {lease.name}")
 
 
@@ -43,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__, leases=True)
     result.add_argument("--dataset", type=Path, required=True, metavar="DIR")
     result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
-    result.add_argument("--output", type=Path, required=True, metavar="FILE")
+    result.add_argument("--output", type=Path, required=True, metavar="FILE", help="manifest; arrays go beside it")
     return result
 
 

@@ -1,5 +1,5 @@
-"""Measure what every filter does on the training images. Needs a data set's store and a backbone; makes the table of
-activations: one pass, float32, evaluation transform, per class."""
+"""Measure what every filter does on the training images. Needs a data set's store and a backbone; makes the sums
+of activations, a manifest and its arrays: one pass, float32, evaluation transform, per class."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if __name__ == "__main__":
 
 from tqdm import tqdm
 
-from winnow import cli, tables
+from winnow import cli
 from winnow.data.store import Store
-from winnow.importance import passes, statistics
+from winnow.importance import passes, statistics, sums
 from winnow.networks import backbones
 from winnow.runtime import devices
 
@@ -29,8 +29,8 @@ def main(arguments: argparse.Namespace) -> None:
     rows = store.rows("train")
     batches = passes.batches_of(store, rows, backbone.manifest, lease.device, statistics.BATCH_BYTES[lease.device])
     with tqdm(total=rows.size, unit="image", mininterval=5) as bar:
-        table = statistics.measure(network, backbone.manifest["layers"], batches, len(store.classes), bar.update)
-    tables.write_table(arguments.output, table, "activations", {"spec": arguments.spec})
+        found = statistics.measure(network, backbone.manifest["layers"], batches, len(store.classes), bar.update)
+    sums.write(arguments.output, found, arguments.spec)
     print(f"{backbone.units} filters over {rows.size} images of {len(store.classes)} classes on {lease.name}")
 
 
@@ -38,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__, leases=True)
     result.add_argument("--dataset", type=Path, required=True, metavar="DIR")
     result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
-    result.add_argument("--output", type=Path, required=True, metavar="FILE")
+    result.add_argument("--output", type=Path, required=True, metavar="FILE", help="manifest; arrays go beside it")
     return result
 
 

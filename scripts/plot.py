@@ -24,6 +24,7 @@ from winnow import cli, tables
 from winnow.answers import analysis, screening, summary
 from winnow.answers.figures import accuracy, activations, classes, filters, look, weights
 from winnow.files import InputError, read_json, write_json
+from winnow.importance import sums
 from winnow.training.protocols import EQUAL_FLOPS, ONE_SHOT
 from winnow.workflow import grid
 from winnow.workflow.grid import UNPRUNED, Cell
@@ -100,8 +101,8 @@ def drawn(frame: pd.DataFrame, cells: list[Cell], results: Path, with_activation
     yield from present(filters.rank_correlation(layers, plain, *place))
 
     if with_activations:
-        path = results / "statistics" / dataset / backbone / "activations.parquet"
-        responses = analysis.responses(tables.read_table(path, "activations").to_pandas())
+        path = results / "statistics" / dataset / backbone / "activations.json"
+        responses = analysis.responses(sums.read(path, "activations"))
         names = read_json(results / "datasets" / dataset / "manifest.json")["classes"]
         yield from present(activations.class_specificity(responses, *place))
         yield from present(activations.activation_map(responses, names, *place))

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from winnow import cli, tables
 from winnow.files import InputError, read_json
-from winnow.importance import scores
+from winnow.importance import scores, sums
 from winnow.importance.criteria import CRITERIA
 
 
@@ -25,7 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
     name, layers = spec["criterion"], read_json(arguments.backbone / "manifest.json")["layers"]
     needs = CRITERIA[name].needs if name in CRITERIA else None
     queried = arguments.statistics is not None and needs in ("activations", "gradients")
-    statistics = tables.read_table(arguments.statistics, needs) if queried else None
+    statistics = sums.read(arguments.statistics, needs) if queried else None
     channels = tables.read_table(arguments.backbone / "channels.parquet", "channels")
 
     def read(names: list[str]) -> list[np.ndarray]:
@@ -53,7 +53,7 @@ def tensors(backbone: Path, names: list[str]) -> list[np.ndarray]:
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
-    result.add_argument("--statistics", type=Path, nargs="?", metavar="FILE")
+    result.add_argument("--statistics", type=Path, nargs="?", metavar="FILE", help="manifest of sums; arrays beside it")
     result.add_argument("--output", type=Path, required=True, metavar="FILE")
     return result
 

@@ -55,33 +55,6 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("stride", pa.int32()),
         ]
     ),
-    # Sufficient statistics of a(n, i, j) >= 0 after the ReLU, one row a layer × filter × class.
-    # images: images of the class; positions: positions of one image's map; the rest over images × positions.
-    "activations": pa.schema(
-        [
-            ("layer", _NAME),
-            ("filter", pa.int32()),
-            ("class", pa.int16()),
-            ("images", pa.int64()),
-            ("positions", pa.int64()),
-            ("sum", pa.float64()),
-            ("sum_sq", pa.float64()),
-            ("zeros", pa.int64()),
-            ("max", pa.float64()),
-        ]
-    ),
-    # What filters contribute to the loss, one row a layer × filter × class. images, positions: as above.
-    # sum: over the images, |Σ a · ∂loss/∂a|, the inner sum over the positions of a(n, i, j) as above.
-    "gradients": pa.schema(
-        [
-            ("layer", _NAME),
-            ("filter", pa.int32()),
-            ("class", pa.int16()),
-            ("images", pa.int64()),
-            ("positions", pa.int64()),
-            ("sum", pa.float64()),
-        ]
-    ),
     # value: the criterion's own value; score: the same, turned so that higher means keep.
     "scores": pa.schema([("layer", _NAME), ("filter", pa.int32()), ("value", pa.float64()), ("score", pa.float64())]),
     # rank: position in the scope's order of removal, 0 goes first.

@@ -79,3 +79,9 @@ def server() -> Iterator[Server]:
         thread.start()
         yield state
         web.shutdown()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def verified(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Which stores were verified is the tests' own affair: nothing is left in the node's folder."""
+    os.environ["WINNOW_VERIFIED"] = str(tmp_path_factory.mktemp("verified"))

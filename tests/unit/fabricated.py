@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from winnow import tables
 from winnow.answers import summary
-from winnow.importance import criteria, masks
+from winnow.importance import criteria, masks, sums
+from winnow.importance.sums import SUMS, Sums
 from winnow.workflow import grid
 from winnow.workflow.grid import Cell
 
@@ -40,29 +42,36 @@ def metrics_of(cell: Cell, classes: Sequence[str] = ("a", "b"), top: float = 0.9
     }
 
 
-def activations_of(layers: Mapping[str, int], classes: int, images: int = 10, seed: int = 0) -> dict[str, np.ndarray]:
-    """A table of activations whose layers are the more class-specific the deeper they are."""
+def activations_of(layers: Mapping[str, int], classes: int, images: int = 10, seed: int = 0) -> Sums:
+    """Statistics of activations whose layers are the more class-specific the deeper they are."""
     generator = np.random.default_rng(seed)
-    parts = []
+    known, arrays = [], {}
     for depth, (layer, filters) in enumerate(layers.items()):
         positions = 4 ** min(5, len(layers) - depth)
         favour = generator.gamma(0.3, size=(filters, classes)) * depth**2 / len(layers)
         means = generator.gamma(2.0, size=(filters, 1)) * (1 + favour) + 0.01
         outputs = images * positions
-        parts.append(
-            {
-                "layer": np.repeat(layer, filters * classes),
-                "filter": np.repeat(np.arange(filters), classes),
-                "class": np.tile(np.arange(classes), filters),
-                "images": np.full(filters * classes, images),
-                "positions": np.full(filters * classes, positions),
-                "sum": (means * outputs).ravel(),
-                "sum_sq": (2.5 * means**2 * outputs).ravel(),
-                "zeros": (outputs * generator.beta(1, 1 + means)).astype(np.int64).ravel(),
-                "max": (5 * means).ravel(),
-            }
-        )
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        found = {
+            "sum": means * outputs,
+            "sum_sq": 2.5 * means**2 * outputs,
+            "zeros": (outputs * generator.beta(1, 1 + means)).astype(np.int64),
+            "max": 5 * means,
+        }
+        arrays |= {f"{layer}.{name}": np.ascontiguousarray(values.T) for name, values in found.items()}
+        known.append({"layer": layer, "filters": filters, "activation": f"{layer}.relu", "positions": positions})
+    return Sums("activations", np.full(classes, images), known, arrays)
+
+
+def table_of(found: Sums) -> pd.DataFrame:
+    """Statistics as a table: a row a layer, filter and class, in this order."""
+    parts = []
+    for layer in found.layers:
+        rows = np.indices((layer["filters"], found.images.size)).reshape(2, -1)
+        part = {"layer": layer["layer"], "filter": rows[0], "class": rows[1], "images": found.images[rows[1]]}
+        part["positions"] = layer["positions"]
+        part |= {name: found.of(layer["layer"], name).T.ravel() for name in SUMS[found.kind]}
+        parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)
 
 
 def results(
@@ -92,8 +101,7 @@ def results(
         (root / "datasets" / dataset / "manifest.json").write_text(json.dumps({"classes": list(classes)}))
         for backbone in experiment["backbones"]:
             activations = activations_of(layers, len(classes), seed=seed)
-            place = root / "statistics" / dataset / backbone / "activations.parquet"
-            tables.write_table(place, activations, "activations", {})
+            sums.write(root / "statistics" / dataset / backbone / "activations.json", activations, {})
             scores = {
                 name: scores_of(name, layers, activations)
                 for name in {cell.mask_criterion for cell in cells if cell.mask}
@@ -108,16 +116,14 @@ def results(
                     tables.write_table(root / "masks" / cell.mask, columns, "mask", {})
 
 
-def scores_of(name: str, layers: Mapping[str, int], activations: Mapping[str, np.ndarray]) -> np.ndarray:
+def scores_of(name: str, layers: Mapping[str, int], activations: Sums) -> np.ndarray:
     """Scores of one criterion; invented ones for those that need more than activations."""
     criterion, seed = grid.parse_criterion(name)
     generator = np.random.default_rng(seed)
     if criterion in ("mean_activation", "apoz"):
-        order = activations["class"].max() + 1
-        columns = {key: activations[key].reshape(-1, order).sum(axis=1) for key in ("images", "sum", "zeros")}
-        columns["positions"] = activations["positions"].reshape(-1, order)[:, 0]
         known = criteria.CRITERIA[criterion]
-        return known.score(known.function(columns))
+        found = [known.function(activations.over_classes(layer, count)) for layer, count in layers.items()]
+        return known.score(np.concatenate(found))
     values = generator.random(sum(layers.values()))
     if criterion == "average_weight":
         values += np.repeat(np.linspace(1.5, 0, len(layers)), list(layers.values()))

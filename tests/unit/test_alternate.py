@@ -31,11 +31,11 @@ def made(inputs):  # noqa: F811
     """The inputs with the pretrained backbone's scores."""
     programs.run(
         *("measure", {"code": "0"}, "--dataset", inputs / "store", "--backbone", inputs / "net"),
-        *("--output", inputs / "activations.parquet"),
+        *("--output", inputs / "activations.json"),
     )
     for name in ("mean_activation", "average_weight"):
         spec = {"criterion": name, "source": None, "seed": None, "code": "0"}
-        statistics = inputs / "activations.parquet"
+        statistics = inputs / "activations.json"
         programs.run(
             *("score", spec, "--backbone", inputs / "net", "--statistics", statistics),
             *("--output", inputs / f"{name}.parquet"),

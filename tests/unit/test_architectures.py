@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 from winnow import tables
 from winnow.data.store import Entry, write_store
 from winnow.files import InputError, read_json
-from winnow.importance import criteria
+from winnow.importance import criteria, sums
 from winnow.networks import architectures, backbones, factories, models
 
 from . import programs
+from .fabricated import table_of
 from .test_backbones import IMAGENET, imported
 from .test_finetune import RECIPE
 
@@ -34,7 +35,7 @@ def stored(directory, size):
 
 
 def scored(folder, criterion, seed=None):
-    arguments = ["--backbone", folder / "net", "--statistics", folder / "a.parquet"]
+    arguments = ["--backbone", folder / "net", "--statistics", folder / "a.json"]
     output = folder / f"{criterion}.parquet"
     programs.run("score", {"criterion": criterion, "seed": seed, "code": "0"}, *arguments, "--output", output)
     return tables.read_table(output, "scores").to_pandas()
@@ -42,7 +43,7 @@ def scored(folder, criterion, seed=None):
 
 def measured(folder, size):
     stored(folder / "store", size)
-    arguments = ["--dataset", folder / "store", "--backbone", folder / "net", "--output", folder / "a.parquet"]
+    arguments = ["--dataset", folder / "store", "--backbone", folder / "net", "--output", folder / "a.json"]
     programs.run("measure", {"code": "0"}, *arguments)
 
 
@@ -74,14 +75,14 @@ def test_from_import_to_a_trained_cell(architecture, tmp_path):
     members = members.sort_values(["unit", "place"], ignore_index=True)
     first = members.groupby("unit").first()
 
-    activations = tables.read_table(tmp_path / "a.parquet", "activations").to_pandas()
-    sums = activations.groupby(["layer", "filter"])[["sum", "zeros", "images"]].sum()
-    sums["positions"] = activations.groupby(["layer", "filter"])["positions"].first()
+    activations = table_of(sums.read(tmp_path / "a.json", "activations"))
+    summed = activations.groupby(["layer", "filter"])[["sum", "zeros", "images"]].sum()
+    summed["positions"] = activations.groupby(["layer", "filter"])["positions"].first()
     for name, column in (("mean_activation", "sum"), ("apoz", "zeros")):
         found = scored(tmp_path, name)
         assert found["layer"].tolist() == first["layer"].tolist()
         assert found["filter"].tolist() == first["filter"].tolist()
-        own = sums.loc[[*zip(members["layer"], members["filter"], strict=True)]].reset_index(drop=True)
+        own = summed.loc[[*zip(members["layer"], members["filter"], strict=True)]].reset_index(drop=True)
         value = (own[column] / own["images"] / own["positions"]).groupby(members["unit"]).mean()
         np.testing.assert_allclose(found["value"], value, rtol=1e-12)
         np.testing.assert_allclose(found["score"], 1 - value if name == "apoz" else value, rtol=1e-12)

@@ -89,3 +89,13 @@ def test_a_section_of_the_gpu_check_ends_with_its_time(run, tmp_path):
     run("gpu", "--device", "cpu", "--small", "--seconds", "12", "--output", str(output), "--only", "latency")
     latency = json.loads(output.read_text())["sections"]["latency"]
     assert latency["status"] in ("out of time", "no time left")
+
+
+def test_sums(run, tmp_path):
+    text = run("sums", "--classes", "3", "--filters", "600", "--repeats", "1", "--folder", str(tmp_path))
+    assert "apoz, 3 classes x 600 filters, " in text
+
+
+def test_regression(run):
+    text = run("regression", "--images", "30", "--features", "12", "--classes", "3", "--repeats", "1")
+    assert "scikit-learn / ours, 30 images x 12 features x 3 classes: " in text

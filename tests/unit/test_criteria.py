@@ -1,17 +1,17 @@
 """The criteria against brute force, and the facts that follow from their formulas."""
 
+import dataclasses
 import math
 import subprocess
 import sys
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from safetensors.numpy import save_file
 
 from winnow import tables
 from winnow.files import InputError, write_json
-from winnow.importance import criteria
+from winnow.importance import criteria, sums
 from winnow.importance.criteria import CRITERIA
 from winnow.networks import backbones, channels
 
@@ -24,24 +24,31 @@ def test_average_weight_is_the_mean_of_absolute_weights():
     np.testing.assert_allclose(criteria.average_weight(weights), expected, rtol=1e-12)
 
 
+def sums_of(kind, images, positions, **arrays):
+    """Statistics of a layer "conv"; arrays are (classes, filters)."""
+    layer = {"layer": "conv", "filters": arrays["sum"].shape[1], "activation": "relu", "positions": positions}
+    found = {f"conv.{name}": array for name, array in arrays.items()}
+    return sums.Sums(kind, np.array(images), [layer], found)
+
+
 @pytest.fixture
 def activations():
-    """Activations a(n, k, i, j) of 6 images of 2 classes, 3 filters, 2×2 positions, and their table."""
+    """Activations a(n, k, i, j) of 6 images of 2 classes, 3 filters, 2×2 positions, and their statistics."""
     generator = np.random.default_rng(1)
     a = np.maximum(generator.normal(size=(6, 3, 2, 2)), 0)
-    labels = np.array([0, 0, 1, 1, 1, 0])
-    rows = []
-    for k in range(3):
-        for c in range(2):
-            x = a[labels == c, k]
-            rows.append(("conv", k, c, 3, 4, x.sum(), (x * x).sum(), (x == 0).sum(), x.max()))
-    names = tables.SCHEMAS["activations"].names
-    return a, pa.table(dict(zip(names, zip(*rows, strict=True), strict=True)), schema=tables.SCHEMAS["activations"])
+    parts = [a[np.array([0, 0, 1, 1, 1, 0]) == c] for c in range(2)]
+    arrays = {
+        "sum": [x.sum((0, 2, 3)) for x in parts],
+        "sum_sq": [(x * x).sum((0, 2, 3)) for x in parts],
+        "zeros": [(x == 0).sum((0, 2, 3)) for x in parts],
+        "max": [x.max((0, 2, 3)) for x in parts],
+    }
+    return a, sums_of("activations", [3, 3], 4, **{name: np.array(values) for name, values in arrays.items()})
 
 
 def test_mean_activation_and_apoz_over_images_and_positions(activations):
-    a, table = activations
-    merged = criteria.over_classes(table, "conv", 3)
+    a, found = activations
+    merged = found.over_classes("conv", 3)
     np.testing.assert_allclose(criteria.mean_activation(merged), a.mean(axis=(0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(criteria.apoz(merged), (a == 0).mean(axis=(0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(merged["max"], a.max(axis=(0, 2, 3)))
@@ -49,7 +56,7 @@ def test_mean_activation_and_apoz_over_images_and_positions(activations):
 
 
 def test_a_score_is_always_higher_means_keep(activations):
-    merged = criteria.over_classes(activations[1], "conv", 3)
+    merged = activations[1].over_classes("conv", 3)
     for name, value in (("apoz", 1 - criteria.apoz(merged)), ("mean_activation", criteria.mean_activation(merged))):
         np.testing.assert_array_equal(CRITERIA[name].score(CRITERIA[name].function(merged)), value)
 
@@ -57,22 +64,10 @@ def test_a_score_is_always_higher_means_keep(activations):
 def test_taylor_is_the_mean_over_images_of_the_mean_over_positions():
     a, gradient = (np.random.default_rng(seed).normal(size=(5, 3, 2, 2)) for seed in (0, 1))
     labels = np.array([0, 1, 0, 1, 1])
-    rows = [
-        (
-            "conv",
-            k,
-            c,
-            np.sum(labels == c),
-            4,
-            sum(abs((a[n, k] * gradient[n, k]).sum()) for n in np.flatnonzero(labels == c)),
-        )
-        for k in range(3)
-        for c in range(2)
-    ]
-    names = tables.SCHEMAS["gradients"].names
-    table = pa.table(dict(zip(names, zip(*rows, strict=True), strict=True)), schema=tables.SCHEMAS["gradients"])
+    effect = np.abs((a * gradient).sum(axis=(2, 3)))
+    found = sums_of("gradients", [2, 3], 4, sum=np.array([effect[labels == c].sum(axis=0) for c in range(2)]))
     expected = np.abs((a * gradient).mean(axis=(2, 3))).mean(axis=0)
-    np.testing.assert_allclose(criteria.taylor(criteria.over_classes(table, "conv", 3)), expected, rtol=1e-12)
+    np.testing.assert_allclose(criteria.taylor(found.over_classes("conv", 3)), expected, rtol=1e-12)
 
 
 def test_norms_and_the_distances_to_the_other_filters_by_brute_force():
@@ -97,7 +92,7 @@ def test_bn_scale_is_the_absolute_scale():
 def test_every_criterion_that_looks_at_something_has_its_reversal(activations):
     plain = {name for name, each in CRITERIA.items() if not each.reverse}
     assert set(CRITERIA) - plain == {f"reversed_{name}" for name in plain if CRITERIA[name].needs != "nothing"}
-    merged = criteria.over_classes(activations[1], "conv", 3)
+    merged = activations[1].over_classes("conv", 3)
     for name in ("apoz", "mean_activation"):
         values, score = CRITERIA[name].function(merged), CRITERIA[name].score
         reversal = CRITERIA[f"reversed_{name}"]
@@ -124,13 +119,12 @@ def test_any_tells_no_filter_from_another():
 
 
 def test_activations_of_another_network_or_of_no_image_are_an_error(activations):
-    table = activations[1]
     for layer, filters in (("conv", 4), ("conv", 2), ("other", 3)):
         with pytest.raises(InputError, match=f"filters of layer {layer}, the backbone has {filters}"):
-            criteria.over_classes(table, layer, filters)
-    empty = table.set_column(table.column_names.index("images"), "images", pa.array(np.zeros(6, dtype=np.int64)))
+            activations[1].over_classes(layer, filters)
+    empty = dataclasses.replace(activations[1], images=np.zeros(2, dtype=np.int64))
     with pytest.raises(InputError, match="layer conv were measured on no image"):
-        criteria.over_classes(empty, "conv", 3)
+        empty.over_classes("conv", 3)
 
 
 @pytest.fixture
@@ -143,7 +137,7 @@ def backbone(tmp_path, activations):
     state = {"conv.weight": weights, "norm.weight": scale, "classifier.weight": weights}
     save_file(state, tmp_path / "net" / "weights.safetensors")
     write_channels(tmp_path / "net", ["conv.weight", "norm.weight", "norm.bias", "norm.running_var"])
-    tables.write_table(tmp_path / "activations.parquet", activations[1], "activations", {})
+    sums.write(tmp_path / "activations.json", activations[1], {})
     return tmp_path
 
 
@@ -156,7 +150,7 @@ def write_channels(folder, tensors):
 
 
 def scored(folder, name, seed=None, activations=True):
-    given = [folder / "activations.parquet"] if activations else []
+    given = [folder / "activations.json"] if activations else []
     arguments = ["--backbone", folder / "net", "--statistics", *given, "--output", folder / "scores.parquet"]
     programs.run("score", {"criterion": name, "seed": seed, "code": "0"}, *arguments)
     table = tables.read_table(folder / "scores.parquet", "scores")
@@ -236,7 +230,7 @@ def test_the_weights_do_not_ask_what_the_data_set_is_and_random_asks_for_its_see
     ("name", "spoil", "message"),
     [
         ("apozz", None, "unknown criterion 'apozz'; allowed: .*average_weight"),
-        ("apoz", "activations.parquet", "give their table with --statistics"),
+        ("apoz", "activations.json", "give their manifest with --statistics"),
         ("average_weight", "net/weights.safetensors", r"weights\.safetensors does not exist"),
     ],
 )
@@ -244,7 +238,7 @@ def test_the_program_names_what_is_missing(backbone, name, spoil, message):
     if spoil:
         (backbone / spoil).unlink()
     with pytest.raises(InputError, match=message):
-        scored(backbone, name, activations=spoil != "activations.parquet")
+        scored(backbone, name, activations=spoil != "activations.json")
 
 
 def test_truncated_weights_are_named(backbone):

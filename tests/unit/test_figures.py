@@ -568,9 +568,11 @@ class TestClasses:
 
 
 def responses(filters_a_layer=60, number=5, silent=()):
-    table = pd.DataFrame(activations_of(dict.fromkeys(("a", "b", "c", "d"), filters_a_layer), number))
-    table.loc[table["filter"].isin(silent), ["sum", "sum_sq"]] = 0.0
-    return analysis.responses(table)
+    found = activations_of(dict.fromkeys(("a", "b", "c", "d"), filters_a_layer), number)
+    for layer in "abcd":
+        for name in ("sum", "sum_sq"):
+            found.of(layer, name)[:, list(silent)] = 0.0
+    return analysis.responses(found)
 
 
 class TestActivations:
@@ -787,7 +789,7 @@ class TestFiles:
             "summary.parquet",
             "masks/digits/vgg_digits/apoz/layer/0.400.parquet",
             "scores/digits/vgg_digits/apoz.parquet",
-            "statistics/digits/vgg_digits/activations.parquet",
+            "statistics/digits/vgg_digits/activations.npz",
         ],
     )
     def test_a_damaged_table_is_named(self, folder, tmp_path, name):
@@ -812,7 +814,7 @@ class TestFiles:
 
 def test_a_thesis_size_map_stays_small(tmp_path):
     names = [f"hard-leaved pocket orchid {number}" for number in range(102)]
-    found = analysis.responses(pd.DataFrame(activations_of({"a": 64, "b": 256, "c": 512}, 102)))
+    found = analysis.responses(activations_of({"a": 64, "b": 256, "c": 512}, 102))
     look.write(activations.activation_map(found, names, *PLACE), tmp_path)
     sizes = {path.suffix: path.stat().st_size for path in tmp_path.iterdir()}
     assert sizes[".json"] < 1.5e6

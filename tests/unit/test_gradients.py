@@ -11,10 +11,11 @@ from torch import nn
 from winnow import tables
 from winnow.data.store import Entry, write_store
 from winnow.files import InputError
-from winnow.importance import gradients
+from winnow.importance import gradients, sums
 from winnow.networks import backbones, channels
 
 from . import programs
+from .fabricated import table_of
 from .test_backbones import imported
 from .test_statistics import batched, outputs
 
@@ -47,7 +48,7 @@ def loss_with(network, name, a, label):
 def test_equals_numerical_derivatives_summed_image_by_image(small):
     network, layers, images, labels = small
     fitted(network, images, labels)
-    table = gradients.measure(network, layers, lambda: batched(images, labels, 3), 4).to_pandas()
+    table = table_of(gradients.measure(network, layers, lambda: batched(images, labels, 3), 4))
     # With one filter's map scaled, (L((1 + h)·a) − L((1 − h)·a)) / 2h is Σ a · ∂L/∂a. A larger h would cross the kinks
     # of ReLUs and maxima.
     for layer in (layers[0], layers[-1]):
@@ -76,8 +77,10 @@ def test_batches_do_not_change_the_sums(small, size):
     fitted(network, images, labels)
     expected = gradients.measure(network, layers, lambda: batched(images, labels, 4), 4)
     found = gradients.measure(network, layers, lambda: batched(images, labels, size), 4)
-    assert found.drop_columns("sum") == expected.drop_columns("sum")
-    np.testing.assert_allclose(found["sum"], expected["sum"], rtol=1e-9, atol=1e-15)
+    assert found.images.tolist() == expected.images.tolist()
+    assert found.layers == expected.layers
+    for name, array in expected.arrays.items():
+        np.testing.assert_allclose(found.arrays[name], array, rtol=1e-9, atol=1e-15)
 
 
 def test_the_fitted_layer_is_at_the_minimum_and_knows_classes_without_images(small):
@@ -138,7 +141,7 @@ def test_where_convolutions_share_an_activation_each_has_its_gradient():
     images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.tensor([0, 3, 3, 1])
     fitted(network, images, labels)
-    table = gradients.measure(network, layers, lambda: batched(images, labels, 3), 4).to_pandas()
+    table = table_of(gradients.measure(network, layers, lambda: batched(images, labels, 3), 4))
     summed = table.groupby(["layer", "filter"], sort=False)["sum"].sum()
 
     seen = []
@@ -171,14 +174,14 @@ def test_the_program_makes_the_same_table_twice_and_taylor_is_a_query_over_it(tm
     imported(tmp_path / "net", architecture="vgg_digits")
     arguments = ["--dataset", tmp_path / "dataset", "--backbone", tmp_path / "net", "--output"]
     for name in "ab":
-        programs.run("differentiate", {"dataset": "d"}, *arguments, tmp_path / f"{name}.parquet")
-    table = tables.read_table(tmp_path / "a.parquet", "gradients")
-    assert table == tables.read_table(tmp_path / "b.parquet", "gradients")
-    given = ["--backbone", tmp_path / "net", "--statistics", tmp_path / "a.parquet"]
+        programs.run("differentiate", {"dataset": "d"}, *arguments, tmp_path / f"{name}.json")
+    for suffix in ("json", "npz"):
+        assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+    given = ["--backbone", tmp_path / "net", "--statistics", tmp_path / "a.json"]
     output = tmp_path / "scores.parquet"
     programs.run("score", {"criterion": "taylor", "seed": None}, *given, "--output", output)
     values = tables.read_table(output, "scores")["value"].to_numpy()
-    frame = table.to_pandas()
+    frame = table_of(sums.read(tmp_path / "a.json", "gradients"))
     groups = frame.groupby(["layer", "filter"], sort=False)
     expected = groups["sum"].sum() / (groups["images"].sum() * groups["positions"].first())
     np.testing.assert_allclose(values, expected, rtol=1e-12)

@@ -6,15 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from winnow import tables
 from winnow.data.augmentation import normalise
 from winnow.data.preprocessing import evaluation_view
 from winnow.data.store import Entry, Store, write_store
-from winnow.files import InputError
-from winnow.importance import statistics
+from winnow.files import InputError, read_json
+from winnow.importance import criteria, statistics, sums
 from winnow.networks import backbones, channels
 
 from . import programs
+from .fabricated import table_of
 from .test_backbones import imported
 
 
@@ -56,11 +56,11 @@ def brute_force(network, layers, images, labels, classes):
 
 
 def check(table, rows):
-    found = table.to_pylist()
+    found = table_of(table).to_dict("records")
     assert len(found) == len(rows)
     exact = ("layer", "filter", "class", "images", "positions", "zeros")
     for got, row in zip(found, rows, strict=True):
-        expected = dict(zip(table.column_names, row, strict=True))
+        expected = dict(zip(found[0], row, strict=True))
         assert {name: got[name] for name in exact} == {name: expected[name] for name in exact}
         for name in ("sum", "sum_sq", "max"):
             assert got[name] == pytest.approx(expected[name], rel=1e-6, abs=1e-12)
@@ -79,12 +79,12 @@ def test_equals_brute_force_at_any_batch_size(small, size):
 
 
 @pytest.mark.parametrize("classes", [[0], [1, 2], [2]])
-def test_any_subset_of_classes_is_a_query_and_a_class_without_images_has_rows(small, classes):
+def test_any_subset_of_classes_is_a_query_and_a_class_without_images_has_zeros(small, classes):
     network, layers, images, labels = small
     chosen = torch.isin(labels, torch.tensor(classes))
     part = statistics.measure(network, layers, batched(images[chosen], labels[chosen], 4), 3)
     whole = statistics.measure(network, layers, batched(images, labels, 4), 3)
-    for got, full in zip(part.to_pylist(), whole.to_pylist(), strict=True):
+    for got, full in zip(*(table_of(each).to_dict("records") for each in (part, whole)), strict=True):
         if got["class"] in classes:
             assert (got["images"], got["zeros"], got["max"]) == (full["images"], full["zeros"], full["max"])
             assert got["sum"] == pytest.approx(full["sum"], rel=1e-6)
@@ -137,10 +137,10 @@ def test_the_program_measures_the_centre_of_the_training_images(tmp_path):
     write_store(tmp_path / "store", stream, lambda entries: splits, manifest)
     imported(tmp_path / "net")
     spec = {"dataset": "d", "backbone": "b", "code": "0"}
-    arguments = ["--dataset", tmp_path / "store", "--backbone", tmp_path / "net", "--output", tmp_path / "a.parquet"]
+    arguments = ["--dataset", tmp_path / "store", "--backbone", tmp_path / "net", "--output", tmp_path / "a.json"]
     programs.run("measure", spec, *arguments)
-    table = tables.read_table(tmp_path / "a.parquet", "activations")
-    assert tables.read_provenance(tmp_path / "a.parquet") == {"spec": spec}
+    table = sums.read(tmp_path / "a.json", "activations")
+    assert read_json(tmp_path / "a.json")["spec"] == spec
 
     backbone = backbones.load(tmp_path / "net")
     rows = Store.open(tmp_path / "store").rows("train")
@@ -174,9 +174,8 @@ def test_filters_that_never_fire_change_no_logit_when_removed(small):
     manifest = {"architecture": "vgg_digits", "head": "gap", "classes": 3, "layers": layers}
     backbone = Backbone(manifest, state, channels.derive(network))
     table = statistics.measure(backbone.network(), layers, batched(images, labels, 11), 3)
-    apoz = table.to_pandas().groupby(["layer", "filter"], sort=False)[["zeros", "images"]].sum()
-    positions = table.to_pandas().groupby(["layer", "filter"], sort=False)["positions"].first()
-    never = (apoz["zeros"] == apoz["images"] * positions).to_numpy()
+    silent = [criteria.apoz(table.over_classes(layer["layer"], layer["filters"])) for layer in layers]
+    never = np.concatenate(silent) == 1
     assert set(dead) <= set(np.flatnonzero(never))
     keep = ~never
     whole, cut = (pruned(backbone, part, 3, "inherited", 5).double().eval() for part in (None, keep))

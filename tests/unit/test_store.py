@@ -1,19 +1,33 @@
 """The store: written as a stream, compacted, and every damage named."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import types
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from winnow.data import store as store_module
+from winnow.data.images import load_images
 from winnow.data.store import Entry, Store, write_store
 from winnow.files import InputError
+from winnow.runtime import verification
+
+from . import programs
 
 
-def write(directory, splits, size=4):
+def write(directory, splits, size=4, seed=0):
     """A store of random images with these splits, None for images that are not stored; and the images."""
-    images = np.random.default_rng(0).integers(0, 256, (len(splits), size, size, 3), dtype=np.uint8)
+    images = np.random.default_rng(seed).integers(0, 256, (len(splits), size, size, 3), dtype=np.uint8)
     stream = ((Entry(f"{n}.png", n % 2, None, 10 + n, 20), images[n]) for n in range(len(splits)))
     manifest = {"classes": ["a", "b"], "store_size": size, "image_size": size, "spec": {}}
     write_store(directory, stream, lambda entries: splits, manifest)
@@ -41,15 +55,142 @@ def store(tmp_path):
     return tmp_path
 
 
+def change(path):
+    """Change the last byte where it lies, and have the file say that it was not changed."""
+    before = path.stat()
+    with open(path, "rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        (byte,) = file.read(1)
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+NAMED = r"images\.npy: image 3 is not what was written"
+
+
 def test_a_changed_image_is_named(store):
-    path = store / "images.npy"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
     opened = Store.open(store)
-    opened.read(np.array([0, 1, 2]))
-    with pytest.raises(InputError, match=r"images\.npy: image 3 is not what was written"):
-        opened.read(np.array([2, 3]))
+    opened.read(np.arange(4))
+    change(store / "images.npy")
+    for again in (opened, Store.open(store)):
+        for _ in range(2):  # what was damaged once is not forgotten
+            with pytest.raises(InputError, match=NAMED):
+                again.read(np.array([2, 3]))
+
+
+def test_checksums_of_another_store_are_not_those_that_were_verified(store, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    write(other, ["train"] * 4, seed=1)
+    (store / "index.parquet").write_bytes((other / "index.parquet").read_bytes())
+    with pytest.raises(InputError, match="image 0 is not what was written"):
+        Store.open(store).verify()
+
+
+class TestVerifiedOnce:
+    """How often a store's images are read to be held against their checksums: 4 times each time all of them are."""
+
+    @pytest.fixture
+    def reads(self, monkeypatch):
+        """Of how many images checksums were taken."""
+        count = [0]
+
+        def crc32(content):
+            count[0] += content.ndim == 3  # and not the checksum of the checksums
+            return zlib.crc32(content)
+
+        monkeypatch.setattr(store_module, "zlib", types.SimpleNamespace(crc32=crc32))
+        return count
+
+    @staticmethod
+    def as_another_process(monkeypatch):
+        monkeypatch.setattr(verification, "_verified", {})
+
+    def load(self, directory, monkeypatch):
+        self.as_another_process(monkeypatch)
+        load_images(Store.open(directory), [0.5] * 3, [0.5] * 3, "cpu")
+
+    def test_where_it_was_written_nobody_reads_it(self, store, reads, monkeypatch):
+        self.load(store, monkeypatch)
+        assert reads == [0]
+
+    def test_a_process_elsewhere_does_not_either(self, store):
+        script = (
+            "import sys, zlib, pathlib, winnow.data.store as s; real, n = zlib.crc32, []\n"
+            "s.zlib.crc32 = lambda x: n.append(len(x)) or real(x)\n"
+            "s.Store.open(pathlib.Path(sys.argv[1])).verify(); print(n)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, store], cwd=programs.SCRIPTS, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.strip() == "[4]"
+
+    @pytest.mark.parametrize("how", ["copied", "touched", "copied with its times", "on another node"])
+    def test_a_file_in_another_state_is_read_once(self, store, tmp_path_factory, reads, monkeypatch, how):
+        if how == "touched":
+            (store / "images.npy").touch()
+        elif how == "on another node":
+            monkeypatch.setenv("WINNOW_VERIFIED", str(tmp_path_factory.mktemp("node")))
+        else:
+            copy = tmp_path_factory.mktemp("copy") / "store"
+            shutil.copytree(store, copy, copy_function=shutil.copy2 if "times" in how else shutil.copy)
+            store = copy
+        for _ in range(3):
+            self.load(store, monkeypatch)
+        assert reads == [4]
+
+    def test_the_same_process_takes_its_own_word_where_nothing_can_be_written(self, store, reads, monkeypatch):
+        monkeypatch.setenv("WINNOW_VERIFIED", "/dev/null/nothing")
+        self.as_another_process(monkeypatch)
+        opened = Store.open(store)
+        for _ in range(3):
+            opened.read(np.array([1]))
+        assert reads == [4]
+        self.load(store, monkeypatch)
+        assert reads == [8]
+        change(store / "images.npy")
+        with pytest.raises(InputError, match=NAMED):
+            opened.read(np.array([1]))
+
+    def test_a_record_that_is_damaged_is_no_record(self, store, reads, monkeypatch, tmp_path_factory):
+        monkeypatch.setenv("WINNOW_VERIFIED", str(folder := tmp_path_factory.mktemp("node")))
+        self.load(store, monkeypatch)
+        (record,) = folder.iterdir()
+        record.write_bytes(record.read_bytes()[:-1])
+        self.load(store, monkeypatch)
+        assert reads == [8]
+
+    def test_those_who_come_together_wait_for_the_one_that_reads(self, tmp_path, monkeypatch):
+        path, calls = tmp_path / "file", []
+        path.write_bytes(b"content")
+        together = threading.Barrier(4)
+
+        def check():
+            calls.append(1)
+            time.sleep(0.3)
+
+        def ask():
+            together.wait()
+            verification.once(path, "digest", check)
+            assert calls == [1]
+
+        with ThreadPoolExecutor(4) as pool:
+            for future in [pool.submit(ask) for _ in range(4)]:
+                future.result()
+        assert calls == [1]
+
+
+def test_what_the_disk_did_not_keep_is_named_by_the_writer(tmp_path, monkeypatch):
+    real = store_module._digest
+
+    def forgetful(path, *arguments):
+        change(path)
+        return real(path, *arguments)
+
+    monkeypatch.setattr(store_module, "_digest", forgetful)
+    with pytest.raises(InputError, match="image 3 is not what was written"):
+        write(tmp_path, ["train"] * 4)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("cut", [1, 48, 10_000])

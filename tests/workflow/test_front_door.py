@@ -129,6 +129,6 @@ def test_workers_on_and_off_give_the_same_bytes(tmp_path):
         for times in ("seconds", "images_per_second"):
             warm.pop(times), cold.pop(times)
         assert warm == cold
-    for pattern in ("results/masks/**/*.parquet", "results/scores/**/*.parquet", "results/statistics/**/*.parquet"):
+    for pattern in ("results/masks/**/*.parquet", "results/scores/**/*.parquet", "results/statistics/**/*.*"):
         for path in finished.path.glob(pattern):
             assert path.read_bytes() == (off.path / path.relative_to(finished.path)).read_bytes()

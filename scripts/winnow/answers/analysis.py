@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import scipy.cluster.hierarchy
 
+from winnow.importance.sums import Sums
+
 
 def pareto_front(costs: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Which points no other beats: none costs at most as much and is worth at least as much, and differs in either.
@@ -137,23 +139,18 @@ class Responses:
         return self.sum / self.outputs
 
 
-def responses(activations: pd.DataFrame) -> list[Responses]:
-    """The table of activations, a layer each, in network order; classes without images are left out."""
-    result = []
-    for layer, rows in activations[activations["images"] > 0].groupby("layer", sort=False):
-        table = rows.pivot(index="filter", columns="class", values=["sum", "sum_sq"])
-        first = rows[rows["filter"] == rows["filter"].iloc[0]].sort_values("class")
-        outputs = (first["images"] * first["positions"]).to_numpy()
-        result.append(
-            Responses(
-                str(layer),
-                first["class"].to_numpy(),
-                outputs,
-                table["sum"].to_numpy(),
-                table["sum_sq"].to_numpy(),
-            )
+def responses(activations: Sums) -> list[Responses]:
+    """The statistics of activations, a layer each, in network order; classes without images are left out."""
+    classes = np.flatnonzero(activations.images)
+    return [
+        Responses(
+            layer["layer"],
+            classes,
+            activations.images[classes] * layer["positions"],
+            *(activations.of(layer["layer"], name)[classes].T for name in ("sum", "sum_sq")),
         )
-    return result
+        for layer in activations.layers
+    ]
 
 
 def class_selectivity(means: np.ndarray) -> np.ndarray:

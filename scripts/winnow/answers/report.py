@@ -66,12 +66,12 @@ RULES = {
     "measure": Rule(
         ("decode", "import_backbone"),
         "activation statistics of the training images",
-        "statistics/{cell.dataset}/{cell.backbone}/activations.parquet",
+        "statistics/{cell.dataset}/{cell.backbone}/activations.json",
     ),
     "differentiate": Rule(
         ("decode", "import_backbone"),
         "gradient statistics of the training images",
-        "statistics/{cell.dataset}/{cell.backbone}/gradients.parquet",
+        "statistics/{cell.dataset}/{cell.backbone}/gradients.json",
     ),
     "score": Rule(
         ("import_backbone", "measure", "differentiate"),

@@ -44,12 +44,12 @@ class Images:
 
 
 def load_images(store: Store, mean: Sequence[float], std: Sequence[float], device: str) -> Images:
-    """All images of a store, each held against its checksum, with their labels.
+    """All images of a store, verified, with their labels.
 
     On a GPU they become resident if they fit; on the CPU, and where they do not, they stay memory-mapped, so that jobs
     side by side share one copy.
     """
-    store.verify(np.arange(store.images.shape[0]))
+    store.verify()
     with warnings.catch_warnings():
         # The map is read-only, and so is every use of it.
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")

@@ -1,8 +1,14 @@
-"""A data set's store: its images decoded once, as a memory-mapped array, with their index and a manifest."""
+"""A data set's store: its images decoded once, as a memory-mapped array, with their index and a manifest.
+
+Images are held against their checksums where they are written and, on each node, once more when their file is not as
+it was: see :mod:`winnow.runtime.verification`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from winnow.files import InputError, atomic_path, file_digest, read_json, write_json
+from winnow.files import InputError, atomic_path, read_json, write_json
+from winnow.runtime import verification
 from winnow.tables import read_table, write_table
 
 SPLITS = ("train", "val", "test")
@@ -70,6 +77,11 @@ class Store:
         )
 
     @property
+    def path(self) -> Path:
+        """The images' file."""
+        return self.directory / "images.npy"
+
+    @property
     def classes(self) -> list[str]:
         return self.manifest["classes"]
 
@@ -82,22 +94,31 @@ class Store:
         return np.flatnonzero(self.splits == split)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Copies of images, (len(rows), S, S, 3) uint8, each held against its checksum."""
-        self.verify(rows)
+        """Copies of images, (len(rows), S, S, 3) uint8, verified."""
+        self.verify()
         return self.images[rows]
 
-    def verify(self, rows: np.ndarray) -> None:
-        """Hold images against their checksums, without copying them.
+    def verify(self) -> None:
+        """Hold all images against their checksums, unless this node has done so since their file last changed.
 
         Raises
         ------
         InputError
             If an image is not the one that was written.
         """
-        for row in rows:
-            if zlib.crc32(self.images[row]) != self.checksums[row]:
+        verification.once(self.path, self._against, self._check)
+
+    @functools.cached_property
+    def _against(self) -> str:
+        return _against(self.manifest, self.checksums)
+
+    def _check(self) -> None:
+        # The file that is there now, which is the one that is vouched for, and not the one that was opened.
+        images = Store.open(self.directory).images
+        for row, checksum in enumerate(self.checksums):
+            if zlib.crc32(images[row]) != checksum:
                 raise InputError(
-                    f"{self.directory / 'images.npy'}: image {row} is not what was written: "
+                    f"{self.path}: image {row} is not what was written: "
                     f"delete the folder {self.directory} and run again to make it anew"
                 )
 
@@ -165,16 +186,43 @@ def write_store(
             file.truncate(start + len(kept) * length)
             file.seek(0)
             _write_header(file, (len(kept), size, size, 3))
-        manifest |= {"images_sha256": file_digest(temporary), "images_bytes": temporary.stat().st_size}
+        kept_checksums = [checksums[row] for row in kept]
+        manifest |= {"images_sha256": _digest(temporary, start, length, kept_checksums)}
+        manifest |= {"images_bytes": temporary.stat().st_size}
+    # They were read to be digested, and held against their checksums then: what is left is to say so.
+    verification.once(path, _against(manifest, np.array(kept_checksums, dtype=np.uint32)), lambda: None)
     columns: dict[str, Any] = {
         name: [getattr(entries[row], name) for row in kept] for name in ("file", "label", "width")
     }
     columns |= {"height": [entries[row].height for row in kept], "split": [splits[row] for row in kept]}
-    columns |= {"image": np.arange(len(kept)), "crc32": [checksums[row] for row in kept]}
+    columns |= {"image": np.arange(len(kept)), "crc32": kept_checksums}
     write_table(directory / "index.parquet", columns, "index", {"spec": manifest["spec"]})
     manifest["counts"] = {split: columns["split"].count(split) for split in SPLITS}
     write_json(directory / "manifest.json", manifest)
     return manifest
+
+
+def _digest(path: Path, start: int, length: int, checksums: list[int]) -> str:
+    """Hex digest of a store's file as it was written, each image in it held against its checksum on the way.
+
+    Raises
+    ------
+    InputError
+        If what is read is not what was written.
+    """
+    with open(path, "rb") as file:
+        digest = hashlib.sha256(file.read(start))
+        for row, checksum in enumerate(checksums):
+            pixels = file.read(length)
+            if zlib.crc32(pixels) != checksum:
+                raise InputError(f"{path}: image {row} is not what was written: the disk or its memory is damaged")
+            digest.update(pixels)
+    return digest.hexdigest()
+
+
+def _against(manifest: dict[str, Any], checksums: np.ndarray) -> str:
+    """What a store's images are held against: the same for the same images."""
+    return f"{manifest['images_sha256']} {zlib.crc32(np.ascontiguousarray(checksums))}"
 
 
 def _write_header(file: Any, shape: tuple[int, ...]) -> int:

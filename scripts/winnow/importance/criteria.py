@@ -5,9 +5,10 @@ A criterion gets what its ``needs`` names, one layer at a time, and returns one 
 * ``weights``: a convolution's weights, float32 of shape (filters, C_in, kh, kw);
 * ``norms``: the scale γ of a batch norm, float32 of shape (channels,). A unit's value is the mean over the batch norms
   that its outputs go through;
-* ``activations``: that layer's sufficient statistics over all classes, a mapping of column to (filters,) arrays with
-  the columns ``images``, ``positions``, ``sum``, ``sum_sq``, ``zeros``, ``max`` of the table of activations;
-* ``gradients``: likewise, with the columns of the table of gradients;
+* ``activations``: that layer's sufficient statistics over all classes, a mapping of name to (filters,) arrays with the
+  names ``images``, ``positions``, ``sum``, ``sum_sq``, ``zeros``, ``max``: see :data:`winnow.importance.sums.SUMS`.
+  What is not asked for is not read;
+* ``gradients``: likewise, with the names ``images``, ``positions`` and ``sum``;
 * ``nothing``: the number of filters and a ``numpy.random.Generator`` seeded by the cell's seed.
 
 A score is always "higher means keep": the value itself, or one minus it where a low value is kept first. What is kept
@@ -22,11 +23,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
-
-from winnow.files import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,40 +158,3 @@ def random(filters: int, generator: np.random.Generator) -> np.ndarray:
 def any_filter(filters: int, generator: np.random.Generator) -> np.ndarray:
     """All alike, so that the first filters stay: for by-layer cells with random weights, where only counts matter."""
     return np.zeros(filters)
-
-
-def over_classes(statistics: Any, layer: str, filters: int) -> dict[str, np.ndarray]:
-    """One layer's statistics over all classes, from a table of activations or gradients (a ``pyarrow.Table``).
-
-    Returns
-    -------
-    dict
-        Column → (filters,) array; ``images``, ``sum``, ``sum_sq`` and ``zeros`` added up, of ``max`` the largest.
-
-    Raises
-    ------
-    InputError
-        If the table is of another network, or was measured on no image.
-    """
-    # Imported here because the workflow reads the criteria's names at every start, and needs no tables for that.
-    import pyarrow.compute as pc
-
-    rows = statistics.filter(pc.equal(statistics["layer"], layer))
-    columns = {name: rows[name].to_numpy() for name in rows.column_names if name != "layer"}
-    found = np.unique(columns["filter"])
-    if not np.array_equal(found, np.arange(filters)):
-        raise InputError(
-            f"the statistics know {found.size} filters of layer {layer}, the backbone has {filters}: "
-            "they were measured on another network"
-        )
-    result = {
-        name: np.bincount(columns["filter"], weights=columns[name])
-        for name in ("images", "sum", "sum_sq", "zeros")
-        if name in columns
-    }
-    if not result["images"].all():
-        raise InputError(f"the statistics of layer {layer} were measured on no image: is the training split empty?")
-    for name in {"positions", "max"} & columns.keys():
-        result[name] = np.zeros(filters)
-        np.maximum.at(result[name], columns["filter"], columns[name])
-    return result

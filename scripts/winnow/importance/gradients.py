@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import nn
 
 from winnow.files import InputError
+from winnow.importance import regression
 from winnow.importance.passes import Batch, Tally, full_float32
+from winnow.importance.sums import Sums
 from winnow.networks.backbones import last_layer
 from winnow.networks.tracing import Watch
 
@@ -32,10 +33,10 @@ def fit_head(
 ) -> None:
     """Put a last layer for the data set's classes into the network, fitted on the inputs of its old one.
 
-    It is the multinomial logistic regression that minimises Σ cross-entropy + ½‖W‖² over standardised features, found
-    by L-BFGS from zero: no seed. A class without images has probability 0. Where the last layer is a convolution, its
-    features are the means over the positions, and its bias is raised alike for all classes until no output is negative:
-    probabilities stay the same, and a ReLU behind it, as in SqueezeNet, does nothing.
+    It is the multinomial logistic regression of :func:`winnow.importance.regression.fit`, on the network's device. A
+    class without images has probability 0. Where the last layer is a convolution, its features are the means over the
+    positions, and its bias is raised alike for all classes until no output is negative: probabilities stay the same,
+    and a ReLU behind it, as in SqueezeNet, does nothing.
 
     Parameters
     ----------
@@ -53,16 +54,13 @@ def fit_head(
     InputError
         If there are images of fewer than two classes, or features are not finite.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import StandardScaler
-
     name = last_layer(network)
-    features, labels, lengths = [], [], [0.0]
+    features, labels, lengths = [], [], []
 
     def keep(module: nn.Module, inputs: tuple) -> None:
-        vectors = inputs[0].flatten(2).double().cpu() if inputs[0].dim() == 4 else inputs[0].double().cpu()[..., None]
-        features.append(vectors.mean(2))
-        lengths.append(vectors.norm(dim=1).max().item())
+        vectors = inputs[0].flatten(2) if inputs[0].dim() == 4 else inputs[0][..., None]
+        features.append(vectors.mean(2, dtype=torch.float64).to(vectors.dtype))
+        lengths.append(vectors.double().norm(dim=1).max())
 
     last = network.get_submodule(name)
     hook = last.register_forward_pre_hook(keep)
@@ -70,41 +68,36 @@ def fit_head(
         with torch.inference_mode(), full_float32():
             for images, classes_of_images in batches():
                 network(images)
-                labels.append(classes_of_images.cpu())
+                labels.append(classes_of_images)
                 progress(images.shape[0])
     finally:
         hook.remove()
-    y = torch.cat(labels).numpy() if labels else np.empty(0)
-    known = np.unique(y)
-    if known.size < 2:
-        raise InputError(f"a gradient needs training images of at least two classes, there are {known.size}")
-    x = torch.cat(features).numpy()
-    if not np.isfinite(x).all():
+    known, y = torch.cat(labels).unique(return_inverse=True) if labels else (torch.empty(0), None)
+    if known.numel() < 2:
+        raise InputError(f"a gradient needs training images of at least two classes, there are {known.numel()}")
+    x = torch.cat(features)
+    # Each batch's share is of no more use, and they are as large as what is made from them.
+    features.clear()
+    if not x.isfinite().all():
         raise InputError(
             f"inputs of the last layer, {name}, are not finite numbers: "
             "check the backbone's weights and its mean and std"
         )
-    scaler = StandardScaler(copy=False)
-    regression = LogisticRegression(C=1.0, tol=1e-6, max_iter=1000)
-    regression.fit(scaler.fit_transform(x), y)
-    weight, bias = regression.coef_, regression.intercept_
-    if known.size == 2:
-        # scikit-learn keeps the difference of two classes only, whose softmax is the same.
-        weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    weight, bias = weight / scaler.scale_, bias - weight / scaler.scale_ @ scaler.mean_
+    weight, bias = regression.fit(x, y, known.numel())
     if isinstance(last, nn.Conv2d):
         if last.kernel_size != (1, 1):
             raise InputError(f"the last layer, {name}, looks at more than one position: no last layer can be fitted")
         layer = nn.Conv2d(x.shape[1], classes, 1).requires_grad_(False)
         # By Cauchy and Schwarz no output at any position is further below 0.
-        bias = bias + np.linalg.norm(weight, axis=1).max() * max(lengths) + np.abs(bias).max()
+        bias = bias + weight.norm(dim=1).max() * torch.stack(lengths).max() + bias.abs().max()
         weight = weight[:, :, None, None]
     else:
         layer = nn.Linear(x.shape[1], classes).requires_grad_(False)
+    layer.to(x.device)
     layer.weight.zero_()
     layer.bias.fill_(-torch.inf)
-    layer.weight[known] = torch.from_numpy(weight).float()
-    layer.bias[known] = torch.from_numpy(bias).float()
+    layer.weight[known.long()] = weight.float()
+    layer.bias[known.long()] = bias.float()
     network.set_submodule(name, layer.to(next(network.parameters())))
 
 
@@ -114,7 +107,7 @@ def measure(
     batches: Batches,
     classes: int,
     progress: Callable[[int], None] = lambda images: None,
-) -> pa.Table:
+) -> Sums:
     """Run the network forwards and backwards over all images and add up, a class, what filters contribute to the loss.
 
     With a the output of a filter after the ReLU and L the image's cross-entropy, an image adds |Σ a · ∂L/∂a|, the sum
@@ -130,14 +123,14 @@ def measure(
     batches
         As for :func:`fit_head`. Results do not depend on sizes, beyond last bits.
     classes
-        Number of classes. One that has no image gets rows with zero images.
+        Number of classes. Of one that has no image all sums are 0.
     progress
         Called with the number of images after each batch.
 
     Returns
     -------
-    pyarrow.Table
-        Of the schema "gradients": layer by layer, filter by filter, class by class.
+    Sums
+        Of the kind "gradients".
 
     Raises
     ------
@@ -169,9 +162,9 @@ def measure(
             nn.functional.cross_entropy(logits, labels.long(), reduction="sum").backward()
             progress(images.shape[0])
 
-    def columns(layer: Mapping[str, Any], sums: np.ndarray, *_: Any) -> dict[str, np.ndarray]:
+    def of_layer(layer: Mapping[str, Any], sums: np.ndarray, *_: Any) -> dict[str, np.ndarray]:
         if not np.isfinite(sums).all():
             raise InputError(f"gradients at {layer['activation']}, after {layer['layer']}, are not finite numbers")
         return {"sum": sums[0]}
 
-    return tally.table("gradients", columns)
+    return tally.result("gradients", of_layer)

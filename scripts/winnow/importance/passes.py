@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from winnow.data.augmentation import normalise
 from winnow.data.preprocessing import evaluation_view
 from winnow.data.store import Store
-from winnow.tables import SCHEMAS
+from winnow.importance.sums import Sums
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -28,7 +27,7 @@ class Tally:
     layers
         The manifest's prunable layers in network order: ``layer``, ``filters`` and ``activation``, the step's name.
     classes
-        Number of classes. One that has no image gets rows with zero images.
+        Number of classes. Of one that has no image all sums are 0.
     sums
         How many sums there are of each class and filter.
     device
@@ -59,35 +58,28 @@ class Tally:
         self._positions[step] = positions
         self._sums[step] += self._members @ values
 
-    def table(
-        self,
-        schema: str,
-        columns: Callable[[Mapping[str, Any], np.ndarray, np.ndarray, int], Mapping[str, np.ndarray]],
-    ) -> pa.Table:
-        """The sums as a table, layer by layer, filter by filter, class by class.
+    def result(
+        self, kind: str, of_layer: Callable[[Mapping[str, Any], np.ndarray, np.ndarray, int], dict[str, np.ndarray]]
+    ) -> Sums:
+        """What was added up, layer by layer.
 
         Parameters
         ----------
-        schema
-            Its name; it has ``layer``, ``filter``, ``class``, ``images`` and ``positions``.
-        columns
+        kind
+            A key of :data:`winnow.importance.sums.SUMS`.
+        of_layer
             From a layer, its sums (sums, classes, filters), the images of each class, (classes,) int64, and the number
-            of positions of a map to the other columns, (classes, filters) each.
+            of positions of a map to the arrays that are kept, (classes, filters) each, by name.
         """
         images = self._images.cpu().numpy().astype(np.int64)
-        tables = []
+        layers, arrays = [], {}
         for layer in self._every:
-            filters, positions = layer["filters"], self._positions[layer["activation"]]
-            found = columns(layer, self._sums[layer["activation"]].cpu().numpy(), images, positions)
-            every = {
-                "layer": np.repeat(layer["layer"], filters * images.size),
-                "filter": np.repeat(np.arange(filters), images.size),
-                "class": np.tile(np.arange(images.size), filters),
-                "images": np.tile(images, filters),
-                "positions": np.repeat(positions, filters * images.size),
-            } | {name: values.T.ravel() for name, values in found.items()}
-            tables.append(pa.table({name: every[name] for name in SCHEMAS[schema].names}, schema=SCHEMAS[schema]))
-        return pa.concat_tables(tables)
+            step = layer["activation"]
+            positions = self._positions[step]
+            layers.append({name: layer[name] for name in ("layer", "filters", "activation")} | {"positions": positions})
+            found = of_layer(layer, self._sums[step].cpu().numpy(), images, positions)
+            arrays |= {f"{layer['layer']}.{name}": array for name, array in found.items()}
+        return Sums(kind, images, layers, arrays)
 
 
 def batch_size(image_size: int, limit: int) -> int:

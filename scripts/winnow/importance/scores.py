@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from winnow.files import InputError
-from winnow.importance.criteria import CRITERIA, Criterion, over_classes
+from winnow.importance.criteria import CRITERIA, Criterion
+from winnow.importance.sums import Sums
 
 
 def score(
@@ -18,7 +19,7 @@ def score(
     layers: Sequence[Mapping[str, Any]],
     channels: pa.Table,
     tensors: Callable[[list[str]], list[np.ndarray]],
-    statistics: pa.Table | None = None,
+    statistics: Sums | None = None,
     seed: int | None = None,
     keep: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -104,15 +105,15 @@ def _of_filters(
     criterion: Criterion,
     name: str,
     tensors: Callable[[list[str]], list[np.ndarray]],
-    statistics: pa.Table | None,
+    statistics: Sums | None,
     layers: Sequence[Mapping[str, Any]],
 ) -> list[np.ndarray]:
     """The values of all filters, (filters,) for each layer."""
     if criterion.needs == "weights":
         return [criterion.function(weight) for weight in tensors([f"{layer['layer']}.weight" for layer in layers])]
     if statistics is None:
-        raise InputError(f"{name} is a query over {criterion.needs}: give their table with --statistics")
-    return [criterion.function(over_classes(statistics, layer["layer"], layer["filters"])) for layer in layers]
+        raise InputError(f"{name} is a query over {criterion.needs}: give their manifest with --statistics")
+    return [criterion.function(statistics.over_classes(layer["layer"], layer["filters"])) for layer in layers]
 
 
 def _of_norms(

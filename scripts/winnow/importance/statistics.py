@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import nn
 
 from winnow.files import InputError
 from winnow.importance.passes import Batch, Tally, full_float32
+from winnow.importance.sums import Sums
 from winnow.networks.tracing import RECTIFIERS, Watch
 
 # Maps are reduced block by block, so that all but the first look at a block find it in the processor's cache: memory is
@@ -72,7 +72,7 @@ def measure(
     batches: Iterable[Batch],
     classes: int,
     progress: Callable[[int], None] = lambda images: None,
-) -> pa.Table:
+) -> Sums:
     """Run the network over batches, up to its last prunable layer, and reduce what its filters do.
 
     Parameters
@@ -86,14 +86,14 @@ def measure(
         Pairs of normalised images (N, 3, H, W) and labels (N,). Sizes may differ; results do not depend on them, beyond
         the last bits of Σa and Σa².
     classes
-        Number of classes. One that has no image gets rows with zero images.
+        Number of classes. Of one that has no image all sums are 0.
     progress
         Called with the number of images after each batch.
 
     Returns
     -------
-    pyarrow.Table
-        Of the schema "activations": layer by layer, filter by filter, class by class.
+    Sums
+        Of the kind "activations".
 
     Raises
     ------
@@ -120,7 +120,7 @@ def measure(
             watch(images)
             progress(images.shape[0])
 
-    def columns(
+    def of_layer(
         layer: Mapping[str, Any], sums: np.ndarray, images: np.ndarray, positions: int
     ) -> dict[str, np.ndarray]:
         if not np.isfinite(sums).all():
@@ -131,4 +131,4 @@ def measure(
         zeros = images[:, None] * positions - sums[2].astype(np.int64)
         return {"sum": sums[0], "sum_sq": sums[1], "zeros": zeros, "max": largest[layer["activation"]].cpu().numpy()}
 
-    return tally.table("activations", columns)
+    return tally.result("activations", of_layer)

@@ -1,0 +1,117 @@
+"""The last layer's regression in float32 against scikit-learn's in float64, and against its own gradient."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from winnow.importance import gradients, regression
+from winnow.networks import backbones, channels
+
+from .test_statistics import batched
+
+
+def drawn(images, width, classes, apart, seed=0):
+    """Features after a ReLU, correlated as those of networks are, and labels; the first feature is the same for all."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(0, classes, (images,), generator=generator)
+    y[:classes] = torch.arange(classes)
+    hidden = torch.randn(images, width // 4, generator=generator)
+    hidden += apart * torch.randn(classes, width // 4, generator=generator)[y]
+    hidden *= torch.logspace(0, -1, width // 4)
+    x = torch.relu(hidden @ torch.randn(width // 4, width, generator=generator))
+    x += torch.relu(torch.randn(images, width, generator=generator) / 10)
+    x[:, 0] = 0.7
+    return x, y
+
+
+def probabilities(x, weight, bias):
+    return (x.double() @ weight.T + bias).softmax(1).numpy()
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("apart", [0.0, 0.3, 3.0])
+def test_float32_gives_scikit_learns_layer(classes, apart):
+    x, y = drawn(300, 64, classes, apart)
+    scaler = StandardScaler()
+    scaled = scaler.fit_transform(x.double().numpy())
+    model = LogisticRegression(tol=1e-9, max_iter=10_000).fit(scaled, y.numpy())
+    weight, bias = regression.fit(x.clone(), y, classes)
+    np.testing.assert_allclose(probabilities(x, weight, bias), model.predict_proba(scaled), atol=2e-5)
+    found = weight * torch.from_numpy(scaler.scale_)
+    found = (found[1:] - found[:1] if classes == 2 else found).numpy()
+    np.testing.assert_allclose(found, model.coef_, atol=1e-3 * np.abs(model.coef_).max())
+    assert weight.isfinite().all()
+
+
+def test_the_gradient_ends_below_the_tolerance():
+    x, y = drawn(400, 48, 4, 0.5)
+    standardised = x.clone()
+    weight, bias = regression.fit(standardised, y, 4)
+    layer = (weight * x.std(0, unbiased=False).double()).requires_grad_()
+    bias = (bias + weight @ x.mean(0).double()).requires_grad_()
+    logits = standardised.double() @ layer.T + bias
+    (nn.functional.cross_entropy(logits, y, reduction="sum") + (layer**2).sum() / 2).backward()
+    # The features have float32's digits, and so has what the gradient is taken from.
+    assert max(layer.grad.abs().max(), bias.grad.abs().max()) / 400 < 5 * regression.TOLERANCE
+
+
+def test_the_same_features_give_the_same_bits():
+    x, y = drawn(200, 64, 5, 0.3)
+    first, again = (regression.fit(x.clone(), y, 5) for _ in range(2))
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+
+
+def test_a_fit_that_does_not_end_says_so(monkeypatch):
+    monkeypatch.setattr(regression, "STEPS", 3)
+    with pytest.warns(UserWarning, match=r"fit ended at a gradient of .* an image, not 1e-07"):
+        regression.fit(*drawn(200, 64, 5, 0.3), 5)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return backbones.initialised("vgg_digits", "gap", 5, 0).eval()
+
+
+def shown():
+    generator = torch.Generator().manual_seed(2)
+    labels = torch.randint(0, 5, (60,), generator=generator)
+    return torch.randn(60, 3, 8, 8, generator=generator) + torch.randn(5, 3, 8, 8, generator=generator)[labels], labels
+
+
+def effects(network, images, labels):
+    """What each filter adds to the loss, by layer."""
+    layers = [vars(layer) for layer in channels.layers_of(network)]
+    found = gradients.measure(network, layers, lambda: batched(images.clone(), labels, 20), 5)
+    return [found.over_classes(layer["layer"], layer["filters"])["sum"] for layer in layers]
+
+
+def test_the_taylor_scores_rank_filters_as_under_scikit_learns_layer(network):
+    images, labels = shown()
+    gradients.fit_head(network, lambda: batched(images, labels, 16), 5)
+    found = effects(network, images, labels)
+    with torch.inference_mode():
+        features = network.avgpool(network.features(images)).flatten(1).double().numpy()
+    scaler = StandardScaler()
+    model = LogisticRegression(tol=1e-9, max_iter=10_000).fit(scaler.fit_transform(features), labels.numpy())
+    weight = model.coef_ / scaler.scale_
+    layer = network.get_submodule(backbones.last_layer(network))
+    layer.weight.data = torch.from_numpy(weight).float()
+    layer.bias.data = torch.from_numpy(model.intercept_ - weight @ scaler.mean_).float()
+    for ours, theirs in zip(found, effects(network, images, labels), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3)
+        assert spearmanr(ours, theirs).statistic > 0.9999
+
+
+@pytest.mark.parametrize("size", [1, 7, 60])
+def test_batches_change_no_more_than_last_digits(network, size):
+    images, labels = shown()
+    layers = []
+    for each in (16, size):
+        gradients.fit_head(network, lambda each=each: batched(images, labels, each), 5)
+        layers.append(network.get_submodule(backbones.last_layer(network)))
+    one, other = layers
+    torch.testing.assert_close(one.weight, other.weight, rtol=1e-3, atol=1e-4 * one.weight.abs().max().item())
