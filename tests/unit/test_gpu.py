@@ -18,7 +18,7 @@ from winnow import tables
 from winnow.data.images import load_images
 from winnow.data.store import Store
 from winnow.files import read_json
-from winnow.importance import masks, sums
+from winnow.importance import masks, statistics, sums
 from winnow.networks import latency, models
 from winnow.training import loop
 
@@ -151,6 +151,24 @@ def test_statistics_are_the_cpus_and_the_same_again(inputs, tmp_path, program, k
             assert np.abs(ours - theirs).max() <= 2
         else:
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("reduce", ["reduce_rows", "_by_torch"])
+def test_maps_are_reduced_to_what_brute_force_gives(monkeypatch, reduce):
+    reducer = statistics._on_gpu() if reduce == "reduce_rows" else statistics._by_torch
+    if reducer.__name__ != reduce:
+        pytest.skip("Triton makes no kernel here")
+    monkeypatch.setattr(statistics, "_on_gpu", lambda: reducer)
+    for shape in [(1, 1, 1, 1), (5, 100, 17, 31), (3, 64, 224, 224), (2, 513, 7, 7), (33, 64, 8, 200)]:
+        for layout in (torch.contiguous_format, torch.channels_last):
+            whole = torch.relu(torch.randn(shape, device="cuda")).contiguous(memory_format=layout)
+            for maps in (whole, whole[:, :, :, 1:] if shape[3] > 1 else whole):
+                x = maps.double()
+                wanted = torch.stack([x.sum((2, 3)), (x * x).sum((2, 3)), (x > 0).double().sum((2, 3)), x.amax((2, 3))])
+                found = statistics.reduce_maps(maps)
+                torch.testing.assert_close(found[:2], wanted[:2], rtol=1e-5, atol=0)
+                assert (found[2:] == wanted[2:]).all()
+                assert torch.equal(statistics.reduce_maps(maps), found)
 
 
 def test_what_fills_the_memory_is_gone_when_the_cell_runs_once_more(inputs, tmp_path, monkeypatch):
