@@ -3,6 +3,8 @@
 Other tests' helpers stay where they are: a machine that is lent for an hour need not have what all of those import.
 """
 
+import copy
+import functools
 import json
 import os
 import subprocess
@@ -15,11 +17,11 @@ import torch
 from PIL import Image
 
 from winnow import tables
-from winnow.data.images import load_images
+from winnow.data.images import Images, load_images
 from winnow.data.store import Store
 from winnow.files import read_json
 from winnow.importance import masks, statistics, sums
-from winnow.networks import latency, models
+from winnow.networks import backbones, latency, models
 from winnow.training import loop
 
 from . import programs
@@ -124,6 +126,37 @@ def test_a_killed_cell_goes_on_and_ends_with_the_same_files(inputs, tmp_path, mo
     assert comparable(resumed) == comparable(reference)
     for name in ("predictions.parquet", "model.safetensors"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@functools.cache
+def initialised(architecture, head):
+    return backbones.initialised(architecture, head, 5, 0)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize(
+    ("architecture", "head"),
+    # Pooling to 7 x 7 from 2 x 2, pooling that overlaps, batch norm and depthwise convolutions.
+    [
+        ("vgg11_bn", "classifier"),
+        ("squeezenet1_1", "classifier"),
+        ("resnet18", "classifier"),
+        ("mobilenet_v2", "classifier"),
+    ],
+)
+def test_two_trainings_are_alike_bit_for_bit(architecture, head, precision):
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (72, 72, 72, 3), np.uint8)).cuda()
+    images = Images(pixels, torch.arange(72, device="cuda") % 5, 64, MEAN, STD)
+    rows = np.arange(72)
+    recipe = RECIPE | {"batch_size": 16, "learning_rate": 0.01}
+
+    def trained():
+        network = copy.deepcopy(initialised(architecture, head)).cuda()
+        return loop.train(network, images, rows[:64], rows[64:], recipe, 0, precision, report=lambda line: None)
+
+    first, second = trained(), trained()
+    assert [name for name, tensor in first.state.items() if not torch.equal(tensor, second.state[name])] == []
+    assert first.val_accuracy == second.val_accuracy
 
 
 def test_images_that_do_not_fit_on_the_device_train_the_same_network(inputs, tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from winnow.data.augmentation import boxes, crop, normalise, upload
 from winnow.data.images import Images
 from winnow.data.preprocessing import evaluation_view
 from winnow.files import atomic_path
+from winnow.training.determinism import reproducible
 
 # Below this, the conversions cost more than bfloat16 saves.
 BF16_MACS = 50_000_000
@@ -135,6 +136,7 @@ def optimizer_for(network: nn.Module, recipe: dict[str, Any]) -> torch.optim.Opt
     return torch.optim.SGD(network.parameters(), momentum=momentum, nesterov=momentum > 0, **common)
 
 
+@reproducible()
 def train(
     network: nn.Module,
     images: Images,
@@ -310,6 +312,7 @@ class Judgement:
     probability: np.ndarray
 
 
+@reproducible()
 def evaluate(network: nn.Module, images: Images, rows: np.ndarray, precision: str) -> Judgement:
     """Judge a network on rows of images, under the evaluation transform."""
     device = images.labels.device
