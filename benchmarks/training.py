@@ -164,9 +164,10 @@ def conventional(
         manifest = {"classes": source.classes, "store_size": stored, "image_size": size, "spec": {}}
         write_store(
             directory,
-            datasets.decoded(source.candidates, stored, threads, []),
+            datasets.decoded(source, stored, threads, []),
             lambda entries: datasets.assign(dataset, source.classes, entries),
             manifest,
+            source.count,
         )
 
     def ours():
