@@ -415,7 +415,8 @@ def decoding(check: Check) -> None:
         images = datasets.decoded(source, stored, workers_, [])
         spent = seconds(lambda images=images, count=count: list(itertools.islice(images, count)))
         images.close()
-        check.put(f"images a second, decoded by {workers_}{' threads' if least > threads else ''}", count / spent)
+        kind = "processes" if workers_ >= least else "threads"
+        check.put(f"images a second, decoded by {workers_} {kind}", count / spent)
     datasets.PROCESSES = processes
 
 
