@@ -13,6 +13,7 @@ from torch.nn import functional
 from winnow.data.augmentation import normalise
 from winnow.data.images import Images
 from winnow.data.preprocessing import evaluation_view
+from winnow.training.determinism import reproducible
 from winnow.training.precision import autocast
 
 # An evaluation's batch, in pixels: 41 images at 224. More are no faster; VGG-16 takes 14 MB (bf16) for each.
@@ -48,6 +49,7 @@ class Judgement:
     probability: np.ndarray
 
 
+@reproducible()
 def evaluate(network: nn.Module, images: Images, rows: np.ndarray, precision: str) -> Judgement:
     """Judge a network on rows of images, under the evaluation transform."""
     device = images.labels.device
