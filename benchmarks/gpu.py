@@ -147,12 +147,13 @@ class Check:
             "cell": {"dataset": "drawn", "backbone": head, "criterion": f"random~{number}", "scope": "layer"}
             | {"ratio": 0.4, "round_to": None, "init": "inherited", "seed": 0, "protocol": "one_shot"},
             "recipe": recipe(sizes.batch, epochs or sizes.epochs),
-            "models": "keep" if keep else "drop",
             "code": "0",
         }
         options = ["--spec", canonical_json(spec), "--gpu", self.gpu, "--checkpoint-seconds", checkpoint_seconds]
         options += ["--dataset", self.store, "--backbone", self.backbone(head), "--mask", self.mask(head, number)]
-        options += ["--output", self.work / output]
+        names = ("metrics.json", "history.parquet", "predictions.parquet", "mask.parquet")
+        names += ("model.safetensors", "model.json") if keep else ()
+        options += ["--output", *(self.work / output / name for name in names)]
         return [sys.executable, str(SCRIPTS / "finetune.py"), *map(str, options)]
 
     def run(self, command: list[str], warm: bool, at_a_time: int = 1) -> float:
@@ -312,13 +313,14 @@ def cells(check: Check) -> None:
     """A cell in a process of its own, and cells through one warm worker, against their arithmetic."""
     import training
     from winnow.networks import backbones, surgery
-    from winnow.training import loop
+    from winnow.training.precision import precision_for
 
     sizes = check.sizes
     backbone = backbones.load(check.backbone(sizes.head))
     keep = surgery.read_mask(check.mask(sizes.head, 0), backbone)[0]
     network = surgery.pruned(backbone, keep, sizes.classes, "inherited", 0)
-    precision = loop.precision_for("auto", check.device, surgery.cost(network, sizes.size)[1])
+    unpruned = backbones.build(sizes.architecture, sizes.head, sizes.classes)
+    precision = precision_for("auto", check.device, surgery.cost(unpruned, sizes.size)[1])
     bare = training.Arithmetic(network, sizes.size, sizes.batch, precision, check.device)
     train, val, test = (sizes.classes * images for images in sizes.images)
 
@@ -471,6 +473,7 @@ def determinism(check: Check) -> None:
     """Whether one training is alike twice, also with cuDNN's own choice of algorithms, and what the former costs."""
     import torch
     import training
+    from winnow.data.images import Images
     from winnow.training import loop
 
     sizes = check.sizes
@@ -478,7 +481,7 @@ def determinism(check: Check) -> None:
     side = sizes.store_size
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (rows.size, side, side, 3), np.uint8))
     labels = torch.arange(rows.size) % sizes.classes
-    images = loop.Images(pixels.to(check.device), labels.to(check.device), sizes.size, MEAN, STD)
+    images = Images(pixels.to(check.device), labels.to(check.device), sizes.size, MEAN, STD)
 
     def train(precision: str, run: Callable[..., Any]) -> dict[str, torch.Tensor]:
         network = training.cell(sizes.architecture, sizes.classes).to(check.device)
