@@ -16,7 +16,7 @@
 #                                                         trunk.safetensors, history.parquet, mask.parquet, trunk.json
 #   results/latency/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.json
 #   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/,
-#                                                         figures.json (their digests), report.html
+#                                                         figures.zip, figures.json (digests), report.html
 #   results/experiments/{experiment}/screening/{rung}.json
 #                                                         which networks are trained on; see scripts/winnow/answers/screening.py
 #   results/experiments/{experiment}/models/{dataset}-{backbone}/

@@ -1,6 +1,6 @@
 """The GPU check: what can be said of a GPU only on one, in a few minutes, with one command.
 
-    python benchmarks/gpu.py --output gpu.json [--photos DIR] [--only SECTION ...] [--seconds 460]
+    python benchmarks/gpu.py --output gpu.json [--photos DIR] [--only SECTION ...] [--seconds 400]
     python benchmarks/gpu.py --output gpu.json --device cpu --small
 
 Needs what the stages need (torch, torchvision, Torch-Pruning, requests, pyarrow, …) and pytest; no Snakemake, no
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import operator
 import os
@@ -43,9 +44,11 @@ SCRIPTS = ROOT / "scripts"
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 MET = {"≥": operator.ge, "≤": operator.le, "=": operator.eq}
 # For all sections; their own times grow and shrink with it.
-SECONDS = 460.0
+SECONDS = 400.0
 # A section that would have less time is not begun.
 LEAST_SECONDS = 10.0
+# Through one warm worker: the first, and those that find there what it left.
+CELLS = 5
 # For the last output of a section that was ended.
 GRACE_SECONDS = 3.0
 
@@ -63,10 +66,10 @@ class Sizes:
     images: tuple[int, int, int] = (10, 10, 10)
     steps: int = 24  # of an epoch that is compared with the bare steps
     measured: int = 512  # images of a statistics pass
-    repeats: int = 5
-    epochs: int = 6  # of a cell
-    long: int = 12  # of a cell that is interrupted
-    conventional: tuple[tuple[int, int], ...] = ((1, 3), (12, 1))  # epochs, and pairs of them
+    repeats: int = 3
+    epochs: int = 3  # of a cell
+    long: int = 4  # of a cell that is interrupted
+    conventional: tuple[tuple[int, int], ...] = ((1, 1), (12, 1))  # epochs, and pairs of them
     photo: tuple[int, int] = (500, 375)
     latency: tuple[int, ...] = (1, 32)
     threads: int = os.cpu_count() or 1
@@ -144,12 +147,13 @@ class Check:
             "cell": {"dataset": "drawn", "backbone": head, "criterion": f"random~{number}", "scope": "layer"}
             | {"ratio": 0.4, "round_to": None, "init": "inherited", "seed": 0, "protocol": "one_shot"},
             "recipe": recipe(sizes.batch, epochs or sizes.epochs),
-            "models": "keep" if keep else "drop",
             "code": "0",
         }
         options = ["--spec", canonical_json(spec), "--gpu", self.gpu, "--checkpoint-seconds", checkpoint_seconds]
         options += ["--dataset", self.store, "--backbone", self.backbone(head), "--mask", self.mask(head, number)]
-        options += ["--output", self.work / output]
+        names = ("metrics.json", "history.parquet", "predictions.parquet", "mask.parquet")
+        names += ("model.safetensors", "model.json") if keep else ()
+        options += ["--output", *(self.work / output / name for name in names)]
         return [sys.executable, str(SCRIPTS / "finetune.py"), *map(str, options)]
 
     def run(self, command: list[str], warm: bool, at_a_time: int = 1) -> float:
@@ -177,7 +181,7 @@ def line(figure: dict[str, Any]) -> str:
     """A figure in a line."""
     value = figure["value"]
     text = f"{figure['name']}: {value:.4g}" if isinstance(value, float) else f"{figure['name']}: {value}"
-    if "pairs" in figure:
+    if "pairs" in figure and len(figure["pairs"]) > 1:
         text += f" ({figure['least']:.3f} to {figure['most']:.3f}, {len(figure['pairs'])} pairs)"
     if figure["wanted"]:
         text += f"; wanted {figure['wanted']}: {'met' if figure['met'] else 'MISSED'}"
@@ -197,11 +201,12 @@ def tests(check: Check) -> None:
     check.put("exit status of pytest -m gpu", status, "= 0")
     check.put("tests that ran", len(cases) - len(skipped), skipped=skipped)
     for case in bad:
-        check.put(f"failed: {case.get('name')}", "".join(part.text or "" for part in case)[-3000:])
+        said = "".join(part.text or "" for part in case).strip()
+        check.put(f"failed: {case.get('name')}", said.splitlines()[-1] if said else "", text=said[-3000:])
 
 
 def prepare(check: Check) -> None:
-    """A store of drawn images, backbones of drawn weights, and a by-layer mask at 0.4 for each of eight cells."""
+    """A store of drawn images, backbones of drawn weights, and a by-layer mask at 0.4 for each cell."""
     from winnow import tables
     from winnow.data.store import SPLITS, Entry, write_store
     from winnow.importance import masks
@@ -222,17 +227,24 @@ def prepare(check: Check) -> None:
         with ThreadPoolExecutor(sizes.threads) as pool:
             write_store(check.store, pool.map(drawn, range(count)), lambda entries: splits * sizes.classes, manifest)
 
-    check.put("seconds to draw and store the images", seconds(write))
-    for head in dict.fromkeys((sizes.head, "gap")):
+    heads = tuple(dict.fromkeys((sizes.head, "gap")))
+
+    def imported(head: str) -> float:
         backbone = {"architecture": sizes.architecture, "head": head, "weights": "random", "mean": MEAN, "std": STD}
         spec = canonical_json({"name": head, "backbone": backbone, "code": "0"})
         command = [sys.executable, str(SCRIPTS / "import_backbone.py"), "--spec", spec, "--output"]
-        spent = check.run([*command, str(check.backbone(head))], warm=False)
-        check.put(f"seconds to import the backbone with the head {head}", spent)
+        return check.run([*command, str(check.backbone(head))], warm=False)
+
+    with ThreadPoolExecutor(len(heads)) as pool:
+        imports = pool.map(imported, heads)
+        check.put("seconds to draw and store the images", seconds(write))
+        for head, spent in zip(heads, imports, strict=True):
+            check.put(f"seconds to import the backbone with the head {head}, all at once", spent)
+    for head in heads:
         layers = read_json(check.backbone(head) / "manifest.json")["layers"]
         names = np.repeat([layer["layer"] for layer in layers], [layer["filters"] for layer in layers])
         index = np.concatenate([np.arange(layer["filters"]) for layer in layers])
-        for number in range(8):
+        for number in range(CELLS):
             mask = masks.mask(names, np.random.default_rng(number).random(names.size), "layer", 0.4)
             rows = {"layer": names, "filter": index, "keep": mask.keep, "rank": mask.rank}
             said = {"requested": 0.4, "achieved": mask.achieved}
@@ -252,39 +264,53 @@ def photograph(number: int, label: int, shape: tuple[int, int]) -> np.ndarray:
 
 
 def bare(check: Check) -> None:
-    """Training against the bare steps, of the unpruned network and of one at 0.4."""
+    """Training against the bare steps: of the unpruned network, and of one at 0.4, with and without rounding."""
     import training
 
     sizes = check.sizes
-    for ratio in (0.0, 0.4):
+    rates = {}
+    for ratio, round_to in ((0.0, None), (0.4, None), (0.4, 8)):
         work = (sizes.architecture, sizes.size, sizes.batch, sizes.repeats, check.device)
-        found = training.bare(*work, sizes.steps, sizes.head, ratio)
-        images = sizes.batch * sizes.steps
-        rates = [images / statistics.median(times) for times in zip(*found.pairs, strict=True)]
-        rates = {"images_per_second_bare": rates[0], "images_per_second": rates[1]}
-        named = dataclasses.replace(found, name=f"{found.name}, at ratio {ratio}")
-        check.compared(named, "≥ 0.95", **rates)
+        found = training.bare(*work, "auto", sizes.steps, sizes.head, ratio, round_to)
+        what = f"at ratio {ratio}" + (f", round_to {round_to}" if round_to else "")
+        theirs, ours = (
+            sizes.batch * sizes.steps / statistics.median(times) for times in zip(*found.pairs, strict=True)
+        )
+        rates[what] = ours
+        named = dataclasses.replace(found, name=f"{found.name}, {what}")
+        check.compared(named, "≥ 0.95", images_per_second_bare=theirs, images_per_second=ours)
+    check.put("images a second in training", "; ".join(f"{what}: {rate:.0f}" for what, rate in rates.items()))
 
 
 def passes(check: Check) -> None:
-    """The statistics pass against a plain forward, also with other blocks than it has."""
+    """The statistics pass against a plain forward; what it takes without its reductions, and with torch's own."""
     import statistics_pass
+    import torch
+    from paired import finish
     from winnow.importance import statistics as measurement
 
     sizes = check.sizes
-    found = statistics_pass.comparisons(sizes.architecture, sizes.size, sizes.measured, sizes.repeats, check.device)
-    check.compared(found[0], "≤ 1.10", images=sizes.measured)
-    for comparison in found[1:]:
-        check.compared(comparison, images=sizes.measured)
-    for exponent in (20, 22, 26):
-        measurement.BLOCK_ELEMENTS[check.device] = 2**exponent
-        work = (sizes.architecture, sizes.size, sizes.measured, 2, check.device)
-        found = statistics_pass.comparisons(*work)[0]
-        check.compared(dataclasses.replace(found, name=f"{found.name}, blocks of 2^{exponent} numbers"))
+    work = (sizes.architecture, sizes.size, sizes.measured, sizes.repeats, check.device)
+    for number, comparison in enumerate(statistics_pass.comparisons(*work)):
+        check.compared(comparison, None if number else "≤ 1.10", images=sizes.measured)
+    whole = measurement.reduce_maps
+    measurement.reduce_maps = lambda maps: maps.new_zeros((4, *maps.shape[:2]), dtype=torch.float64)
+    found = next(statistics_pass.comparisons(*work))
+    check.compared(dataclasses.replace(found, name=f"{found.name}, nothing reduced"))
+    measurement.reduce_maps = whole
+    if not check.gpu:
+        return
+    rows = torch.rand(20, sizes.size**2, 64, device=check.device)
+    for reducer in (measurement._on_gpu(), measurement._by_torch):
+        spent = min(seconds(lambda reduce=reducer: (reduce(rows), finish(check.device))) for _ in range(5))
+        check.put(f"GB/s of a map of 64 filters, by {reducer.__name__}", 4e-9 * rows.numel() / spent)
+    measurement._on_gpu = lambda: measurement._by_torch
+    found = next(statistics_pass.comparisons(*work))
+    check.compared(dataclasses.replace(found, name=f"{found.name}, by torch's reductions"))
 
 
 def cells(check: Check) -> None:
-    """Eight cells in processes of their own and through one warm worker, against their arithmetic."""
+    """A cell in a process of its own, and cells through one warm worker, against their arithmetic."""
     import training
     from winnow.networks import backbones, surgery
     from winnow.training.precision import precision_for
@@ -293,7 +319,7 @@ def cells(check: Check) -> None:
     backbone = backbones.load(check.backbone(sizes.head))
     keep = surgery.read_mask(check.mask(sizes.head, 0), backbone)[0]
     network = surgery.pruned(backbone, keep, sizes.classes, "inherited", 0)
-    unpruned = surgery.pruned(backbone, None, sizes.classes, "inherited", 0)
+    unpruned = backbones.build(sizes.architecture, sizes.head, sizes.classes)
     precision = precision_for("auto", check.device, surgery.cost(unpruned, sizes.size)[1])
     bare = training.Arithmetic(network, sizes.size, sizes.batch, precision, check.device)
     train, val, test = (sizes.classes * images for images in sizes.images)
@@ -305,9 +331,10 @@ def cells(check: Check) -> None:
         bare.judge(test)
 
     arithmetic()  # A process's first kernels are loaded here.
+    own = statistics.median(seconds(arithmetic) for _ in range(3))
 
     def cell(output: str, number: int, warm: bool) -> tuple[float, float]:
-        return check.run(check.cell(output, number), warm), seconds(arithmetic)
+        return check.run(check.cell(output, number), warm), own
 
     def parts(outputs: list[str]) -> dict[str, float]:
         found = [check.metrics(output)["seconds"] for output in outputs]
@@ -315,13 +342,13 @@ def cells(check: Check) -> None:
 
     pairs = [cell("cold/0", 0, False)]
     check.compared(Comparison("cold cell / its arithmetic", pairs), parts=parts(["cold/0"]))
-    pairs = [cell(f"warm/{number}", number, True) for number in range(8)]
+    pairs = [cell(f"warm/{number}", number, True) for number in range(CELLS)]
     check.compared(Comparison("a warm worker's first cell / its arithmetic", pairs[:1]), parts=parts(["warm/0"]))
-    outputs = [f"warm/{number}" for number in range(1, 8)]
+    outputs = [f"warm/{number}" for number in range(1, CELLS)]
     check.compared(Comparison("warm cell / its arithmetic", pairs[1:]), "≤ 1.3", parts=parts(outputs))
-    total = Comparison("eight cells of one worker / their arithmetic", [tuple(map(sum, zip(*pairs, strict=True)))])
+    total = Comparison(f"{CELLS} cells of one worker / their arithmetic", [tuple(map(sum, zip(*pairs, strict=True)))])
     check.compared(total)
-    metrics = check.metrics("warm/7")
+    metrics = check.metrics(f"warm/{CELLS - 1}")
     check.put("device of a cell", f"{metrics['device']}, {metrics['precision']}, lease {metrics['lease']}")
     same = [check.metrics(f"{kind}/0")["test_loss"] for kind in ("cold", "warm")]
     check.put("test loss of one cell, warm - cold", same[1] - same[0], "= 0")
@@ -337,40 +364,69 @@ def side_by_side(check: Check) -> None:
     # Both workers start here, and load what they keep.
     run(2, "start")
     name = "four cells, one at a time / two at a time"
-    found = compare(name, lambda: run(1, "one"), lambda: run(2, "two"), 2, warm_up=False)
+    found = compare(name, lambda: run(1, "one"), lambda: run(2, "two"), 1, warm_up=False)
     check.compared(found)
     leases = {check.metrics(f"two/{number}")["lease"] for number in range(4)}
     check.put("devices that they leased", sorted(map(str, leases)))
+
+
+def photographs(check: Check) -> Path:
+    """The folder of photographs: the one that is given, else drawn, once."""
+    if check.photos is not None:
+        return check.photos
+    folder = check.work / "photos"
+    if folder.exists():
+        return folder
+    from PIL import Image
+    from winnow.data.store import SPLITS
+
+    sizes = check.sizes
+    begun = folder.with_suffix(".begun")
+    files = [
+        (begun / split / f"{label:03}" / f"{number}.jpg", label)
+        for label in range(sizes.classes)
+        for split, images in zip(SPLITS, sizes.images, strict=True)
+        for number in range(images)
+    ]
+
+    def write(item: tuple[int, tuple[Path, int]]) -> int:
+        number, (path, label) = item
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photograph(number, label, sizes.photo)).save(path, quality=90)
+        return path.stat().st_size
+
+    with ThreadPoolExecutor(sizes.threads) as pool:
+        written = list(pool.map(write, enumerate(files)))
+    begun.rename(folder)
+    width, height = sizes.photo
+    check.put("photographs", f"{len(written)} JPEGs, {width} x {height}, {sum(written) // len(written)} bytes")
+    return folder
+
+
+def decoding(check: Check) -> None:
+    """Images a second of decoding alone, into nothing."""
+    from training import stored_size
+    from winnow.data import datasets
+
+    folder, stored = photographs(check), stored_size(check.sizes.size)
+    processes, threads = datasets.PROCESSES, check.sizes.threads
+    for workers_, least in ((1, processes), (4, processes), (threads, processes), (threads, threads + 1)):
+        source = datasets.SOURCES["folder"]({"source": "folder", "path": str(folder)}, [])
+        count = min(source.count, 300 * workers_)
+        datasets.PROCESSES = least
+        images = datasets.decoded(source, stored, workers_, [])
+        spent = seconds(lambda images=images, count=count: list(itertools.islice(images, count)))
+        images.close()
+        kind = "processes" if workers_ >= least else "threads"
+        check.put(f"images a second, decoded by {workers_} {kind}", count / spent)
+    datasets.PROCESSES = processes
 
 
 def conventional(check: Check) -> None:
     """Ours against the conventional loop, from files to test accuracy."""
     import training
 
-    sizes, threads = check.sizes, check.sizes.threads
-    folder = check.photos
-    if folder is None:
-        from PIL import Image
-        from winnow.data.store import SPLITS
-
-        folder = check.work / "photos"
-        files = [
-            (folder / split / f"{label:03}" / f"{number}.jpg", label)
-            for label in range(sizes.classes)
-            for split, images in zip(SPLITS, sizes.images, strict=True)
-            for number in range(images)
-        ]
-
-        def write(item: tuple[int, tuple[Path, int]]) -> int:
-            number, (path, label) = item
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(photograph(number, label, sizes.photo)).save(path, quality=90)
-            return path.stat().st_size
-
-        with ThreadPoolExecutor(threads) as pool:
-            written = list(pool.map(write, enumerate(files)))
-        width, height = sizes.photo
-        check.put("photographs", f"{len(written)} JPEGs, {width} x {height}, {sum(written) // len(written)} bytes")
+    sizes, threads, folder = check.sizes, check.sizes.threads, photographs(check)
     # Loaders hand batches over in shared memory, of which a container may have little: two batches each, three loaders.
     batch_bytes = 4 * 3 * sizes.batch * sizes.size**2
     shared = shutil.disk_usage("/dev/shm").free
@@ -379,10 +435,12 @@ def conventional(check: Check) -> None:
     check.put("loaders' processes", loaders, shared_memory=shared)
     for epochs, repeats in sizes.conventional:
         work = (folder, sizes.architecture, sizes.size, sizes.batch, epochs, repeats, check.device, loaders)
-        found, decoding = training.conventional(*work)
-        check.compared(found, "≥ 10", decoding=decoding)
-        stored = [(theirs, ours - spent) for (theirs, ours), spent in zip(found.pairs, decoding, strict=True)]
-        check.compared(Comparison(f"{found.name}, of images that are stored", stored))
+        found = training.conventional(*work)
+        check.compared(found.conventional, "≥ 10", decoding=found.decoding)
+        pairs = zip(found.conventional.pairs, found.decoding, strict=True)
+        stored = [(theirs, ours - spent) for (theirs, ours), spent in pairs]
+        check.compared(Comparison(f"{found.conventional.name}, of images that are stored", stored))
+        check.compared(found.arithmetic, "≤ 1.15")
 
 
 def resume(check: Check) -> None:
@@ -412,9 +470,10 @@ def resume(check: Check) -> None:
 
 
 def determinism(check: Check) -> None:
-    """Whether one training is alike twice as torch has it, what it takes to make it so, and what that costs."""
+    """Whether one training is alike twice, also with cuDNN's own choice of algorithms, and what the former costs."""
     import torch
     import training
+    from winnow.data.images import Images
     from winnow.training import loop
 
     sizes = check.sizes
@@ -422,29 +481,25 @@ def determinism(check: Check) -> None:
     side = sizes.store_size
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (rows.size, side, side, 3), np.uint8))
     labels = torch.arange(rows.size) % sizes.classes
-    images = loop.Images(pixels.to(check.device), labels.to(check.device), sizes.size, MEAN, STD)
+    images = Images(pixels.to(check.device), labels.to(check.device), sizes.size, MEAN, STD)
 
-    def train(precision: str) -> dict[str, torch.Tensor]:
+    def train(precision: str, run: Callable[..., Any]) -> dict[str, torch.Tensor]:
         network = training.cell(sizes.architecture, sizes.classes).to(check.device)
-        settings = recipe(sizes.batch, 1)
-        return loop.train(network, images, rows, rows[:0], settings, 0, precision, report=lambda line: None).state
+        return run(
+            network, images, rows, rows[:0], recipe(sizes.batch, 1), 0, precision, report=lambda line: None
+        ).state
 
-    def timed(precision: str, deterministic: bool) -> Callable[[], object]:
-        def run() -> None:
-            with torch.backends.cudnn.flags(enabled=True, deterministic=deterministic, allow_tf32=True):
-                train(precision)
-
-        return run
-
+    # What the decorator wraps leaves cuDNN its choice.
+    ways = {"as it is": loop.train, "with cuDNN's own choice": loop.train.__wrapped__}
     for precision in ("bf16", "fp32"):
-        for deterministic in (False, True):
-            with torch.backends.cudnn.flags(enabled=True, deterministic=deterministic, allow_tf32=True):
-                first, second = train(precision), train(precision)
+        for way, run in ways.items():
+            first, second = train(precision, run), train(precision, run)
             differing = [name for name, tensor in first.items() if not torch.equal(tensor, second[name])]
-            name = f"{precision}, cuDNN {'deterministic' if deterministic else 'as it is'}: two runs are alike"
-            check.put(name, not differing, differing=differing)
-        name = f"{precision}: training with deterministic cuDNN / as it is"
-        check.compared(compare(name, timed(precision, True), timed(precision, False), 3, warm_up=False))
+            wanted = "= 1" if run is loop.train else None
+            check.put(f"{precision}, training {way}: alike twice", not differing, wanted, differing=differing)
+        one, other = (lambda precision=precision, run=run: train(precision, run) for run in ways.values())
+        name = f"{precision}: training as it is / with cuDNN's own choice of algorithms"
+        check.compared(compare(name, one, other, sizes.repeats, warm_up=False))
 
 
 LIMITED = """
@@ -482,7 +537,7 @@ def memory(check: Check) -> None:
     images = (check.store / "images.npy").stat().st_size
     check.put("peak of a cell whose batch fits, bytes", peak, images=images, total=total)
     whole = check.metrics("roomy")
-    for share in (0.8, 0.65, 0.5):
+    for share in (0.65, 0.45):
         run(f"limited/{share}", (images + share * (peak - images)) / total)
         parts = check.metrics(f"limited/{share}")
         check.put(f"images a pass in {share} of what it takes beside its images", parts["micro_batch"])
@@ -509,16 +564,17 @@ def speed_ups(check: Check) -> None:
 
 # What they do, and for how many seconds at most; the most important first: a run that is cut short has them.
 SECTIONS: dict[str, tuple[Callable[[Check], None], float]] = {
-    "tests": (tests, 90),
-    "training": (bare, 60),
-    "statistics": (passes, 60),
-    "prepare": (prepare, 80),
-    "cells": (cells, 100),
-    "side_by_side": (side_by_side, 80),
+    "tests": (tests, 70),
+    "training": (bare, 40),
+    "statistics": (passes, 45),
+    "prepare": (prepare, 35),
+    "cells": (cells, 75),
+    "side_by_side": (side_by_side, 50),
+    "resume": (resume, 45),
+    "memory": (memory, 50),
+    "decoding": (decoding, 30),
     "conventional": (conventional, 90),
-    "resume": (resume, 70),
     "determinism": (determinism, 40),
-    "memory": (memory, 70),
     "latency": (speed_ups, 60),
 }
 PREPARED = {"cells", "side_by_side", "resume", "memory"}

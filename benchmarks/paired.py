@@ -90,7 +90,7 @@ def finish(device: str) -> None:
 
 
 def backbone(architecture: str, head: str, classes: int) -> tuple[nn.Module, Backbone, np.ndarray, np.ndarray]:
-    """A network with drawn weights, a backbone with a copy of them, each filter's layer, and drawn scores."""
+    """A network with drawn weights, a backbone with a copy of them, each unit's layer, and drawn scores."""
     import numpy as np
     from winnow.networks import backbones, channels
 
@@ -99,7 +99,12 @@ def backbone(architecture: str, head: str, classes: int) -> tuple[nn.Module, Bac
     layers = [vars(layer) for layer in found.layers]
     manifest = {"architecture": architecture, "head": head, "classes": classes, "layers": layers}
     state = {name: tensor.clone() for name, tensor in dense.state_dict().items()}
-    names = np.repeat([layer["layer"] for layer in layers], [layer["filters"] for layer in layers])
+    # A unit is of its first member's layer.
+    place = {layer["layer"]: position for position, layer in enumerate(layers)}
+    units = found.table["unit"].to_numpy()
+    first = np.full(units.max() + 1, len(layers))
+    np.minimum.at(first, units, [place[name] for name in found.table["layer"].to_pylist()])
+    names = np.array(list(place))[first]
     scores = np.random.default_rng(0).random(names.size)
     return dense, backbones.Backbone(manifest, state, found.table), names, scores
 

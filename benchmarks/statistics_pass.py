@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
 
 from paired import Comparison, compare, finish, machine
 
@@ -18,8 +19,8 @@ from winnow.importance import passes, statistics
 from winnow.networks import backbones, channels
 
 
-def comparisons(architecture: str, size: int, images: int, repeats: int, device: str) -> list[Comparison]:
-    """The pass, and conventional hooks, over a plain forward pass; the first is the pass."""
+def comparisons(architecture: str, size: int, images: int, repeats: int, device: str) -> Iterator[Comparison]:
+    """The pass, and conventional hooks, over a plain forward pass, one by one; the first is the pass."""
     network = backbones.initialised(architecture, "gap", 10, 0).eval().to(device)
     layers = [vars(layer) for layer in channels.of(network).layers]
     pixels = torch.randn(images, 3, size, size, device=device).to(memory_format=torch.channels_last)
@@ -54,18 +55,17 @@ def comparisons(architecture: str, size: int, images: int, repeats: int, device:
         for hook in hooks:
             hook.remove()
 
-    found = [
-        compare("statistics / plain forward", measured, plain, repeats),
-        compare("hooks with (x == 0).float().mean() / plain forward", conventional, plain, repeats),
-    ]
+    yield compare("statistics / plain forward", measured, plain, repeats)
+    yield compare("hooks with (x == 0).float().mean() / plain forward", conventional, plain, repeats)
     if device == "cuda":
-        found.append(compare("plain forward / the same with TF32", plain, forward, repeats))
-    return found
+        yield compare("plain forward / the same with TF32", plain, forward, repeats)
 
 
 def main(arguments: argparse.Namespace) -> None:
     machine(arguments.threads)
-    comparisons(arguments.architecture, arguments.size, arguments.images, arguments.repeats, arguments.device)
+    what = (arguments.architecture, arguments.size, arguments.images)
+    for _ in comparisons(*what, arguments.repeats, arguments.device):
+        pass
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,19 +1,26 @@
 """Fine-tuning against the bare arithmetic, and against the conventional training loop.
 
-    python benchmarks/training.py bare [--architecture vgg16] [--size 224] [--batch 16] [--repeats 5] [--device cuda]
-    python benchmarks/training.py conventional --images DIR [--size 128] [--epochs 1] [--repeats 1] [--device cuda]
+    python benchmarks/training.py bare [--architecture vgg16] [--size 224] [--batch 16] [--round-to 8] [--repeats 5]
+                                       [--precision fp32] [--device cuda]
+    python benchmarks/training.py conventional --images DIR [--architecture resnet18] [--size 128] [--epochs 1]
+                                       [--precision fp32] [--repeats 1] [--device cuda]
 
 ``bare``: our epoch, augmentation and reading included, against the same optimizer steps of the same network on one
 resident random batch, in the same precision and memory layout; as throughput, bare / ours.
 
 ``conventional``: one cell from files to test accuracy, against ImageFolder + DataLoader + PIL transforms + float32 NCHW
 and ``.item()`` a step on the same images, the same by-layer widths at ratio 0.4, head and epochs. DIR holds train/,
-val/ and test/ with a folder a class in each. Ours decodes the images and fills the store within its time.
+val/ and test/ with a folder a class in each. Ours decodes the images and fills the store within its time; it is also
+held against its own arithmetic, steps and forward passes on a resident random batch, and one such decoding.
+
+With ``--precision fp32``, and ``ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`` before the command, a processor that
+has arithmetic for bfloat16 computes as one that has none.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import os
 import tempfile
@@ -56,10 +63,13 @@ def recipe(batch: int, epochs: int) -> dict:
 _backbone = functools.cache(backbone)
 
 
-def cell(architecture: str, classes: int, head: str = "gap", ratio: float = 0.4) -> torch.nn.Module:
-    """The by-layer network at a ratio, with drawn weights."""
+def cell(
+    architecture: str, classes: int, head: str | None = None, ratio: float = 0.4, round_to: int | None = None
+) -> torch.nn.Module:
+    """The by-layer network at a ratio, with drawn weights; a VGG's head is the small one, unless one is named."""
+    head = head or ("gap" if architecture.startswith("vgg") else "classifier")
     _, whole, names, scores = _backbone(architecture, head, 10)
-    keep = masks.mask(names, scores, "layer", ratio).keep if ratio else None
+    keep = masks.mask(names, scores, "layer", ratio, round_to=round_to).keep if ratio else None
     return surgery.pruned(whole, keep, classes, "inherited", 0)
 
 
@@ -115,18 +125,21 @@ def bare(
     batch: int,
     repeats: int,
     device: str,
+    wanted: str = "auto",
     steps: int = 4,
-    head: str = "gap",
+    head: str | None = None,
     ratio: float = 0.4,
+    round_to: int | None = None,
 ) -> Comparison:
     """One epoch of so many steps against the bare steps."""
     stored = stored_size(size)
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (batch * steps, stored, stored, 3), np.uint8))
     images = Images(pixels.to(device), torch.arange(batch * steps, device=device) % 102, size, MEAN, STD)
-    network = cell(architecture, 102, head, ratio)
-    precision = precision_for("auto", device, surgery.cost(cell(architecture, 102, head, 0.0), size)[1])
+    network = cell(architecture, 102, head, ratio, round_to)
+    precision = precision_for(wanted, device, surgery.cost(cell(architecture, 102, head, 0.0), size)[1])
     network.to(device)
-    print(f"{architecture} at {ratio}, batch {batch}, {size} pixels, {precision}")
+    rounded = f", kept counts a multiple of {round_to}" if round_to else ""
+    print(f"{architecture} at {ratio}{rounded}, batch {batch}, {size} pixels, {precision}")
 
     def ours():
         loop.train(
@@ -141,15 +154,42 @@ def bare(
         )
         finish(device)
 
-    arithmetic = Arithmetic(cell(architecture, 102, head, ratio), size, batch, precision, device)
+    arithmetic = Arithmetic(cell(architecture, 102, head, ratio, round_to), size, batch, precision, device)
     name = "bare step / training (share of the bare step's throughput)"
     return compare(name, lambda: arithmetic.steps(steps), ours, repeats)
 
 
+@dataclasses.dataclass(frozen=True)
+class EndToEnd:
+    """One cell from files to test accuracy, so many times.
+
+    Attributes
+    ----------
+    conventional : Comparison
+        The conventional loop / ours.
+    arithmetic : Comparison
+        Ours / its own arithmetic and the decoding.
+    decoding : list of float
+        What of ours, in seconds, went into decoding and storing the images.
+    """
+
+    conventional: Comparison
+    arithmetic: Comparison
+    decoding: list[float]
+
+
 def conventional(
-    folder: Path, architecture: str, size: int, batch: int, epochs: int, repeats: int, device: str, threads: int
-) -> tuple[Comparison, list[float]]:
-    """A cell end to end, both ways, and what of ours, in seconds, went into decoding and storing the images."""
+    folder: Path,
+    architecture: str,
+    size: int,
+    batch: int,
+    epochs: int,
+    repeats: int,
+    device: str,
+    threads: int,
+    wanted: str = "auto",
+) -> EndToEnd:
+    """A cell end to end, both ways, and its arithmetic."""
     from torch.utils.data import DataLoader
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
@@ -164,9 +204,10 @@ def conventional(
         manifest = {"classes": source.classes, "store_size": stored, "image_size": size, "spec": {}}
         write_store(
             directory,
-            datasets.decoded(source.candidates, stored, threads, []),
+            datasets.decoded(source, stored, threads, []),
             lambda entries: datasets.assign(dataset, source.classes, entries),
             manifest,
+            source.count,
         )
 
     def ours():
@@ -175,7 +216,7 @@ def conventional(
             opened = Store.open(Path(directory))
             images = load_images(opened, MEAN, STD, device)
             network = cell(architecture, len(opened.classes))
-            precision = precision_for("auto", device, surgery.cost(network, size)[1])
+            precision = precision_for(wanted, device, surgery.cost(network, size)[1])
             network.to(device)
             rows = [opened.rows(split) for split in ("train", "val", "test")]
             trained = loop.train(network, images, rows[0], rows[1], settings, 0, precision, report=lambda line: None)
@@ -220,23 +261,38 @@ def conventional(
         judge(loaders["test"])
 
     print(f"batch {batch}, {size} pixels, {epochs} epochs")
+    counts = [sum(1 for _ in (folder / split).glob("*/*")) for split in ("train", "val", "test")]
+    classes = sum(1 for _ in (folder / "train").iterdir())
+    own = cell(architecture, classes)
+    precision = precision_for(wanted, device, surgery.cost(own, size)[1])
+    bare = Arithmetic(own, size, batch, precision, device)
+
+    def arithmetic():
+        bare.steps(round(epochs * counts[0] / batch))
+        for _ in range(epochs):
+            bare.judge(counts[1])
+        bare.judge(counts[2])
+
     if device == "cuda":
         # A process's first kernels are loaded here: neither of the two is to pay for both.
-        for precision in ("bf16", "fp32"):
-            Arithmetic(cell(architecture, 102), size, batch, precision, device).steps(1)
-    name = f"conventional loop / ours, one cell end to end, {epochs} epochs"
+        for known in ("bf16", "fp32"):
+            Arithmetic(cell(architecture, classes), size, batch, known, device).steps(1)
+    name = f"conventional loop / ours, one cell end to end, {epochs} epochs, {precision}"
     comparison = compare(name, theirs, ours, repeats, warm_up=False)
     print(f"of ours, decoding and storing: {', '.join(f'{spent:.3g} s' for spent in decoding)}")
-    return comparison, decoding
+    pairs = [(total, seconds(arithmetic) + spent) for (_, total), spent in zip(comparison.pairs, decoding, strict=True)]
+    itself = Comparison(f"ours / its arithmetic and one decoding, {epochs} epochs, {precision}", pairs)
+    print(itself)
+    return EndToEnd(comparison, itself, decoding)
 
 
 def main(arguments: argparse.Namespace) -> None:
     machine(arguments.threads)
     what = (arguments.architecture, arguments.size, arguments.batch)
     if arguments.what == "bare":
-        bare(*what, arguments.repeats, arguments.device)
+        bare(*what, arguments.repeats, arguments.device, arguments.precision, round_to=arguments.round_to)
     else:
-        how = (arguments.epochs, arguments.repeats, arguments.device, arguments.threads)
+        how = (arguments.epochs, arguments.repeats, arguments.device, arguments.threads, arguments.precision)
         conventional(arguments.images, *what, *how)
 
 
@@ -250,6 +306,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--epochs", type=int, default=1)
     result.add_argument("--repeats", type=int, default=5)
     result.add_argument("--threads", type=int, default=os.cpu_count())
+    result.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of ours")
+    result.add_argument("--round-to", type=int, metavar="N", help="of bare: kept counts are multiples of it")
     result.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     return result
 

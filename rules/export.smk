@@ -10,7 +10,9 @@ def chosen_cells(wildcards):
 
 def exported(cell):
     """A finished cell's files that its export reads, its network among them."""
-    return [f"results/cells/{cell.path}/predictions.parquet", *network_files(cell)]
+    folder = f"results/cells/{cell.path}"
+    # The metrics have the predictions' digest.
+    return [f"{folder}/metrics.json", ancient(f"{folder}/predictions.parquet"), *network_files(cell)]
 
 
 rule export:
@@ -60,7 +62,7 @@ rule export_chosen:
 rule export_cell:
     input:
         dataset=STORE,
-        cell=f"results/cells/{CELL}/predictions.parquet",
+        cell=[f"results/cells/{CELL}/metrics.json", ancient(f"results/cells/{CELL}/predictions.parquet")],
         network=lambda wildcards: network_files(cell_of(wildcards)),
     output:
         directory(f"results/exports/{CELL}"),

@@ -6,8 +6,7 @@ rule write_report:
         cells=of_cells("results/cells/{cell}/metrics.json"),
         summary="results/experiments/{experiment}/summary.parquet",
         recommendation="results/experiments/{experiment}/recommendation.json",
-        figures=ancient("results/experiments/{experiment}/figures"),
-        # A folder has no digest that Snakemake could compare.
+        figures=ancient("results/experiments/{experiment}/figures.zip"),
         digests="results/experiments/{experiment}/figures.json",
         screening=screened,
     output:
@@ -26,5 +25,5 @@ rule write_report:
         spec=spec(specs.report),
     shell:
         "stage report --spec {params.spec:q} --results {input.cells[0]:q}"
-        " --experiment {input.summary:q} {input.recommendation:q} {input.figures:q}"
+        " --experiment {input.summary:q} {input.recommendation:q} --figures {input.figures:q}"
         " --screening {input.screening:q} --output {output:q} > {log:q} 2>&1"

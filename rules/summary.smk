@@ -74,6 +74,7 @@ rule plot:
         datasets=from_cells(wiring.manifests),
         screening=screened,
     output:
+        archive="results/experiments/{experiment}/figures.zip",
         digests="results/experiments/{experiment}/figures.json",
         figures=report(
             directory("results/experiments/{experiment}/figures"),
@@ -92,4 +93,4 @@ rule plot:
     shell:
         "stage plot --spec {params.spec:q} --summary {input.summary:q} --results {input.cells[0]:q}"
         " --screening {input.screening:q} --output {output.figures:q}"
-        " --digests {output.digests:q} > {log:q} 2>&1"
+        " --archive {output.archive:q} --digests {output.digests:q} > {log:q} 2>&1"

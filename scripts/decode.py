@@ -38,12 +38,13 @@ def main(arguments: argparse.Namespace) -> None:
         "skipped": skipped,
         "spec": spec,
     }
-    images = datasets.decoded(source.candidates, dataset["store_size"], arguments.threads, skipped)
+    images = datasets.decoded(source, dataset["store_size"], arguments.threads, skipped)
     manifest = write_store(
         arguments.output,
         tqdm(images, unit="image", mininterval=5),
         lambda entries: datasets.assign(dataset, source.classes, entries),
         manifest,
+        source.count,
     )
     for bad in skipped:
         print(f"skipped {bad['file']}: {bad['reason']}")
@@ -54,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--archives", type=Path, nargs="*", default=[], metavar="FILE")
     result.add_argument("--output", action=cli.Folder, required=True)
-    result.add_argument("--threads", type=int, default=1, metavar="N", help="threads that decode (default: 1)")
+    result.add_argument("--threads", type=int, default=1, metavar="N", help="cores that decode (default: 1)")
     return result
 
 

@@ -68,7 +68,16 @@ def test_training(run, tmp_path):
         for name, image in zip(("a", "b"), pixels, strict=True):
             (tmp_path / split / name).mkdir(parents=True)
             Image.fromarray(image).save(tmp_path / split / name / "one.png")
-    assert "conventional loop / ours" in run("training", "conventional", "--images", str(tmp_path), *small)
+    text = run("training", "conventional", "--images", str(tmp_path), "--precision", "bf16", *small)
+    assert "conventional loop / ours, one cell end to end, 1 epochs, bf16: " in text
+    assert "ours / its arithmetic and one decoding, 1 epochs, bf16: " in text
+
+
+def test_training_of_a_network_that_is_no_vgg_rounded(run):
+    small = ("--size", "32", "--batch", "2", "--repeats", "1", "--threads", "1", "--precision", "fp32")
+    text = run("training", "bare", "--architecture", "squeezenet1_1", "--round-to", "8", *small)
+    assert "squeezenet1_1 at 0.4, kept counts a multiple of 8, batch 2, 32 pixels, fp32" in text
+    assert "bare step / training" in text
 
 
 def test_what_breaks_in_one_section_of_the_gpu_check_is_recorded_and_the_others_run(run, tmp_path):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
-from winnow.data import datasets, preprocessing
+from winnow.data import datasets, decoding, preprocessing
 from winnow.data.archives import listing_count, listing_digest
 from winnow.data.store import Entry, Store
 from winnow.files import InputError, file_digest
@@ -448,6 +448,65 @@ def test_threads_do_not_change_the_store(tmp_path, folder):
     assert files_of(stores[0]) == files_of(stores[1])
 
 
+def test_processes_do_not_change_the_store(tmp_path, folder, monkeypatch):
+    files = {f"{kind}/{n}.png": picture((n, n, 9), (20 + n, 26)) for kind in "abc" for n in range(15)}
+    dataset = folder(files | {"a/x.jpg": b"", "b/é\udce9.png": b"none", "c/y.png": picture((1, 2, 3))[:60]})
+    used = []
+    real = decoding.Process
+
+    class Seen(real):
+        def __init__(self):
+            used.append(self)
+            super().__init__()
+
+    monkeypatch.setattr(decoding, "Process", Seen)
+    by_threads = decoded(tmp_path / "threads", dataset, threads=4)
+    assert used == []
+    monkeypatch.setattr(datasets, "IMAGES", 10)
+    by_processes = decoded(tmp_path / "processes", dataset, threads=4)
+    assert 0 < len(used) <= 4
+    assert all(process._process.returncode == 0 for process in used)
+    assert by_threads.manifest == by_processes.manifest
+    assert len(by_threads.manifest["skipped"]) == 3
+    for name in ("images.npy", "manifest.json"):
+        assert (by_threads.directory / name).read_bytes() == (by_processes.directory / name).read_bytes()
+    assert files_of(by_threads) == files_of(by_processes)
+
+
+def test_processes_decode_contents_in_order_and_few_at_a_time():
+    done = most = 0
+
+    def items():
+        nonlocal most
+        for number in range(100):
+            most = max(most, number - done)
+            yield number
+
+    stream = decoding.decode_all(items(), lambda number: picture((number, 0, 0)) if number != 50 else b"", 4, 2)
+    for number, result in stream:
+        assert number == done
+        assert result == "empty file" if number == 50 else (result[0] == (number, 0, 0)).all()
+        done += 1
+    assert done == 100
+    assert most <= 2 * decoding.CHUNK * 2
+
+
+def test_a_process_that_dies_is_told_and_the_others_end():
+    def content(number):
+        if number == 30:
+            for process in started:
+                process._process.kill()
+        return picture((0, 0, 0))
+
+    started = []
+    real = decoding.Process.__init__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding.Process, "__init__", lambda self: (real(self), started.append(self))[0])
+        with pytest.raises(RuntimeError, match="a process that decodes images ended with status -9"):
+            list(decoding.decode_all(range(100), content, 4, 2))
+    assert all(process._process.returncode is not None for process in started)
+
+
 def test_few_images_are_in_memory_at_a_time():
     done = most = 0
 
@@ -457,7 +516,7 @@ def test_few_images_are_in_memory_at_a_time():
             most = max(most, number - done)
             yield datasets.Candidate(str(number), 0, None, lambda: Image.new("RGB", (4, 4)))
 
-    for _ in datasets.decoded(candidates(), 4, 2, []):
+    for _ in datasets.decoded(datasets.Source([], candidates(), 200), 4, 2, []):
         done += 1
     assert done == 200
     assert most <= 4 * 2

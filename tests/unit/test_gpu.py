@@ -3,6 +3,8 @@
 Other tests' helpers stay where they are: a machine that is lent for an hour need not have what all of those import.
 """
 
+import copy
+import functools
 import json
 import os
 import subprocess
@@ -15,12 +17,12 @@ import torch
 from PIL import Image
 
 from winnow import tables
-from winnow.data.images import load_images
+from winnow.data.images import Images, load_images
 from winnow.data.store import Store
 from winnow.files import read_json
-from winnow.importance import masks, sums
-from winnow.networks import latency, models
-from winnow.training import judging, loop
+from winnow.importance import masks, statistics, sums
+from winnow.networks import backbones, latency, models
+from winnow.training import checkpoints, judging, loop
 
 from . import programs
 
@@ -77,15 +79,16 @@ def leases(monkeypatch, tmp_path):
 def finetuned(inputs, output, checkpoint_seconds=120, **recipe):
     cell = {"dataset": "d", "backbone": "b", "criterion": "apoz", "scope": "layer", "ratio": 0.5, "round_to": None}
     cell |= {"init": "inherited", "seed": 0, "protocol": "one_shot"}
-    spec = {"cell": cell, "recipe": RECIPE | recipe, "models": "keep", "code": "0"}
-    arguments = ["--gpu", 1, "--dataset", inputs / "store", "--backbone", inputs / "net", "--output", output]
+    spec = {"cell": cell, "recipe": RECIPE | recipe, "code": "0"}
+    arguments = ["--gpu", 1, "--dataset", inputs / "store", "--backbone", inputs / "net"]
+    arguments += ["--output", *programs.cell(output)]
     arguments += ["--mask", inputs / "mask.parquet", "--checkpoint-seconds", checkpoint_seconds]
     programs.run("finetune", spec, *arguments)
     return read_json(output / "metrics.json")
 
 
 def comparable(metrics):
-    times = ("seconds", "images_per_second", "resumed")
+    times = ("seconds", "images_per_second", "resumed", "files", "peak_mb")
     return {name: value for name, value in metrics.items() if name not in times}
 
 
@@ -106,7 +109,7 @@ def test_a_killed_cell_goes_on_and_ends_with_the_same_files(inputs, tmp_path, mo
     reference = finetuned(inputs, tmp_path / "a", precision=precision)
     assert reference["device"] == torch.cuda.get_device_name()
     assert reference["precision"] == ("bf16" if precision == "auto" else "fp32")
-    write = loop.Checkpoint.write
+    write = checkpoints.Checkpoint.write
 
     class Killed(BaseException):
         pass
@@ -115,15 +118,46 @@ def test_a_killed_cell_goes_on_and_ends_with_the_same_files(inputs, tmp_path, mo
         write(self, *arguments)
         raise Killed
 
-    monkeypatch.setattr(loop.Checkpoint, "write", mortal)
+    monkeypatch.setattr(checkpoints.Checkpoint, "write", mortal)
     with pytest.raises(Killed):
         finetuned(inputs, tmp_path / "b", checkpoint_seconds=0, precision=precision)
-    monkeypatch.setattr(loop.Checkpoint, "write", write)
+    monkeypatch.setattr(checkpoints.Checkpoint, "write", write)
     resumed = finetuned(inputs, tmp_path / "b", precision=precision)
     assert resumed["resumed"] == 1
     assert comparable(resumed) == comparable(reference)
     for name in ("predictions.parquet", "model.safetensors"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@functools.cache
+def initialised(architecture, head):
+    return backbones.initialised(architecture, head, 5, 0)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize(
+    ("architecture", "head"),
+    # Pooling to 7 x 7 from 2 x 2, pooling that overlaps, batch norm and depthwise convolutions.
+    [
+        ("vgg11_bn", "classifier"),
+        ("squeezenet1_1", "classifier"),
+        ("resnet18", "classifier"),
+        ("mobilenet_v2", "classifier"),
+    ],
+)
+def test_two_trainings_are_alike_bit_for_bit(architecture, head, precision):
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (72, 72, 72, 3), np.uint8)).cuda()
+    images = Images(pixels, torch.arange(72, device="cuda") % 5, 64, MEAN, STD)
+    rows = np.arange(72)
+    recipe = RECIPE | {"batch_size": 16, "learning_rate": 0.01}
+
+    def trained():
+        network = copy.deepcopy(initialised(architecture, head)).cuda()
+        return loop.train(network, images, rows[:64], rows[64:], recipe, 0, precision, report=lambda line: None)
+
+    first, second = trained(), trained()
+    assert [name for name, tensor in first.state.items() if not torch.equal(tensor, second.state[name])] == []
+    assert first.val_accuracy == second.val_accuracy
 
 
 def test_images_that_do_not_fit_on_the_device_train_the_same_network(inputs, tmp_path, monkeypatch):
@@ -215,6 +249,24 @@ def test_statistics_are_the_cpus_and_the_same_again(inputs, tmp_path, program, k
             assert np.abs(ours - theirs).max() <= 2
         else:
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("reduce", ["reduce_rows", "_by_torch"])
+def test_maps_are_reduced_to_what_brute_force_gives(monkeypatch, reduce):
+    reducer = statistics._on_gpu() if reduce == "reduce_rows" else statistics._by_torch
+    if reducer.__name__ != reduce:
+        pytest.skip("Triton makes no kernel here")
+    monkeypatch.setattr(statistics, "_on_gpu", lambda: reducer)
+    for shape in [(1, 1, 1, 1), (5, 100, 17, 31), (3, 64, 224, 224), (2, 513, 7, 7), (33, 64, 8, 200)]:
+        for layout in (torch.contiguous_format, torch.channels_last):
+            whole = torch.relu(torch.randn(shape, device="cuda")).contiguous(memory_format=layout)
+            for maps in (whole, whole[:, :, :, 1:] if shape[3] > 1 else whole):
+                x = maps.double()
+                wanted = torch.stack([x.sum((2, 3)), (x * x).sum((2, 3)), (x > 0).double().sum((2, 3)), x.amax((2, 3))])
+                found = statistics.reduce_maps(maps)
+                torch.testing.assert_close(found[:2], wanted[:2], rtol=1e-5, atol=0)
+                assert (found[2:] == wanted[2:]).all()
+                assert torch.equal(statistics.reduce_maps(maps), found)
 
 
 def test_what_fills_the_memory_is_gone_when_the_cell_runs_once_more(inputs, tmp_path, monkeypatch):

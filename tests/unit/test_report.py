@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
+import plot
 from winnow import tables
 from winnow.answers import report as pages
 from winnow.answers import summary
@@ -472,3 +473,18 @@ def test_a_browser_draws_every_figure_sorts_and_filters_without_complaint(browse
     assert told["one"] == 1
     assert told["left"] == 1
     assert told["count"] == "1 of 5 rows"
+
+
+def test_figures_may_come_in_one_file_and_a_damaged_one_is_named(made, tmp_path):
+    results, archive = tmp_path / "results", tmp_path / "figures.zip"
+    shutil.copytree(made, results)
+    experiment = results / "experiments" / "tiny"
+    before = re.findall(r'<figure id="[^"]*"', text_of(results))
+    plot.pack(experiment / "figures", archive)
+    shutil.rmtree(experiment / "figures")
+    arguments = ["--experiment", experiment, "--results", results, "--output", experiment / "report.html"]
+    programs.run("report", SPEC, *arguments, "--figures", archive)
+    assert re.findall(r'<figure id="[^"]*"', text_of(results)) == before
+    archive.write_bytes(archive.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"figures\.zip cannot be read"):
+        programs.run("report", SPEC, *arguments, "--figures", archive)

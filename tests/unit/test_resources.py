@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from winnow.networks.architectures import NAMES
-from winnow.training import loop
+from winnow.training import judging
 from winnow.workflow import config, costs, resources
 from winnow.workflow.resources import Load, Machine
 
@@ -142,7 +142,7 @@ def test_the_costs_are_those_of_the_networks(architecture, size):
 
 
 def test_an_evaluations_batch_is_the_training_loops():
-    assert resources.EVALUATION_PIXELS == loop.EVALUATION_PIXELS
+    assert resources.EVALUATION_PIXELS == judging.EVALUATION_PIXELS
 
 
 def test_who_plans_loads_no_torch():

@@ -1,5 +1,9 @@
 """The statistics pass against brute force, for any batch size, class subset and last partial batch."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -104,7 +108,7 @@ def test_real_architectures_with_and_without_batch_norm(architecture):
 @pytest.mark.parametrize("block", [1, 100, 2**18])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_blocks_and_memory_layout_do_not_change_the_sums(monkeypatch, block, layout):
-    monkeypatch.setitem(statistics.BLOCK_ELEMENTS, "cpu", block)
+    monkeypatch.setattr(statistics, "BLOCK_ELEMENTS", block)
     maps = torch.relu(torch.randn(3, 5, 7, 6)).contiguous(memory_format=layout)
     x = maps.double()
     expected = torch.stack([x.sum((2, 3)), (x * x).sum((2, 3)), (x > 0).double().sum((2, 3)), x.amax((2, 3))])
@@ -119,6 +123,56 @@ def test_large_maps_are_summed_up_to_a_millionth_and_counted_exactly(layout):
     found = statistics.reduce_maps(maps)
     torch.testing.assert_close(found[:2], expected[:2], rtol=1e-6, atol=0)
     assert (found[2:] == expected[2:]).all()
+
+
+def test_torchs_own_reductions_on_a_gpu_come_to_the_same(monkeypatch):
+    # What they are does not depend on the device.
+    monkeypatch.setattr(statistics, "POSITIONS", 20)
+    monkeypatch.setattr(statistics, "_in_blocks", statistics._by_torch)
+    maps = torch.relu(torch.randn(3, 5, 7, 6))
+    x = maps.double()
+    expected = torch.stack([x.sum((2, 3)), (x * x).sum((2, 3)), (x > 0).double().sum((2, 3)), x.amax((2, 3))])
+    torch.testing.assert_close(statistics.reduce_maps(maps), expected, rtol=1e-6, atol=0)
+
+
+INTERPRETED = """
+import torch
+from winnow.importance import kernels, statistics
+
+statistics._in_blocks = kernels.reduce_rows
+for images, filters, height, width in [(1, 1, 1, 1), (2, 3, 40, 21), (1, 70, 17, 31), (3, 64, 2, 2)]:
+    scale = 10.0 ** torch.randint(-3, 4, (filters, 1, 1))
+    whole = torch.relu(torch.randn(images, filters, height + 1, width + 2)) * scale
+    for layout in (torch.contiguous_format, torch.channels_last):
+        part = whole.contiguous(memory_format=layout)[:, :, 1:, 1:-1]
+        for maps in (part, part.contiguous(memory_format=layout), part[:, ::2]):
+            x = maps.double()
+            wanted = torch.stack([x.sum((2, 3)), (x * x).sum((2, 3)), (x > 0).double().sum((2, 3)), x.amax((2, 3))])
+            found = statistics.reduce_maps(maps)
+            torch.testing.assert_close(found[:2], wanted[:2], rtol=1e-6, atol=0)
+            assert (found[2:] == wanted[2:]).all(), (maps.shape, maps.stride())
+print("equal")
+"""
+
+
+def test_the_kernel_of_a_gpu_comes_to_the_same_in_memory_of_any_order():
+    pytest.importorskip("triton", reason="torch's wheel brought no Triton")
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(programs.SCRIPTS)}
+    done = subprocess.run([sys.executable, "-c", INTERPRETED], env=environment, capture_output=True, text=True)
+    assert done.stdout == "equal\n", done.stderr
+
+
+def test_where_there_is_no_kernel_one_line_says_so_and_torch_reduces(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "winnow.importance.kernels", raising=False)
+    statistics._on_gpu.cache_clear()
+    try:
+        assert statistics._on_gpu() is statistics._on_gpu() is statistics._by_torch
+    finally:
+        statistics._on_gpu.cache_clear()
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1
+    assert "Triton makes no kernel here (ModuleNotFoundError" in said[0]
 
 
 def test_outputs_that_are_not_finite_are_an_error_that_names_the_layer(small):

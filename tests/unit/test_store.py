@@ -19,18 +19,18 @@ from hypothesis import strategies as st
 from winnow.data import store as store_module
 from winnow.data.images import load_images
 from winnow.data.store import Entry, Store, write_store
-from winnow.files import InputError
+from winnow.files import InputError, file_digest
 from winnow.runtime import verification
 
 from . import programs
 
 
-def write(directory, splits, size=4, seed=0):
+def write(directory, splits, expected=None, size=4, seed=0):
     """A store of random images with these splits, None for images that are not stored; and the images."""
     images = np.random.default_rng(seed).integers(0, 256, (len(splits), size, size, 3), dtype=np.uint8)
     stream = ((Entry(f"{n}.png", n % 2, None, 10 + n, 20), images[n]) for n in range(len(splits)))
     manifest = {"classes": ["a", "b"], "store_size": size, "image_size": size, "spec": {}}
-    write_store(directory, stream, lambda entries: splits, manifest)
+    write_store(directory, stream, lambda entries: splits, manifest, expected)
     return images
 
 
@@ -180,17 +180,42 @@ class TestVerifiedOnce:
         assert calls == [1]
 
 
-def test_what_the_disk_did_not_keep_is_named_by_the_writer(tmp_path, monkeypatch):
-    real = store_module._digest
+@pytest.mark.parametrize("expected", [None, 4, 5])
+def test_what_the_disk_did_not_keep_is_named_by_the_writer(tmp_path, monkeypatch, expected):
+    class Forgetful(store_module._Digest):
+        def read(self, checksums):
+            change(self._path)
+            super().read(checksums)
 
-    def forgetful(path, *arguments):
-        change(path)
-        return real(path, *arguments)
-
-    monkeypatch.setattr(store_module, "_digest", forgetful)
+    monkeypatch.setattr(store_module, "_Digest", Forgetful)
     with pytest.raises(InputError, match="image 3 is not what was written"):
-        write(tmp_path, ["train"] * 4)
+        write(tmp_path, ["train"] * 4, expected)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("dropped", [[], [0, 70], [74]])
+@pytest.mark.parametrize("expected", [None, 75, 74, 80])
+def test_a_store_is_digested_as_it_is_whether_or_not_its_images_were_counted_before(tmp_path, dropped, expected):
+    splits = [None if row in dropped else "train" for row in range(75)]
+    images = write(tmp_path, splits, expected)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["images_sha256"] == file_digest(tmp_path / "images.npy")
+    assert (Store.open(tmp_path).images == np.delete(images, dropped, axis=0)).all()
+
+
+def test_a_file_is_read_back_once_where_its_images_were_counted_before(tmp_path, monkeypatch):
+    made = []
+
+    class Counted(store_module._Digest):
+        def __init__(self, *arguments):
+            made.append(arguments)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(store_module, "_Digest", Counted)
+    write(tmp_path / "a", ["train"] * 40, 40)
+    assert len(made) == 1
+    write(tmp_path / "b", ["train"] * 40, 41)
+    assert len(made) == 3
 
 
 @pytest.mark.parametrize("cut", [1, 48, 10_000])

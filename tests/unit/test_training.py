@@ -77,6 +77,21 @@ def run(images, recipe=RECIPE, val=VAL, seed=0, **options):
     return train(network(), images, TRAIN, val, recipe, seed, "fp32", report=lambda line: None, **options)
 
 
+def test_training_and_judging_leave_cudnn_no_choice_between_algorithms(images, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    seen = []
+    watched = network()
+    watched.register_forward_hook(
+        lambda *_: seen.append((torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark))
+    )
+    train(watched, images, TRAIN, VAL, RECIPE, 0, "fp32", report=lambda line: None)
+    judged = len(seen)
+    evaluate(watched, images, TEST, "fp32")
+    assert len(seen) > judged
+    assert set(seen) == {(True, False)}
+    assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (False, True)
+
+
 def same(first, second):
     return all(torch.equal(tensor, second.state[name]) for name, tensor in first.state.items())
 

@@ -75,7 +75,7 @@ def test_a_protocol_more_trains_its_cells_and_nothing_else(checkout):
 def test_one_trunk_serves_all_criteria_scopes_and_ratios(tmp_path):
     axes = {"criteria": ["apoz", "average_weight", "mean_activation"], "scopes": ["global", "layer"]}
     raw = grid_of(protocols=["fine_tune_first"], inits=["inherited"], ratios=[0.25, 0.5], **axes)
-    planned = jobs(Checkout(tmp_path / "checkout", raw).snakemake("-n"))
+    planned = Checkout(tmp_path / "checkout", raw).planned()
     assert {job for job in planned if job.startswith("trunk")} == {trunk("unpruned/none/0/1")}
     assert sum(job.startswith("finetune") for job in planned) == 3 * 2 * 2 + 1
 

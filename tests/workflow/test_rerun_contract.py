@@ -323,21 +323,21 @@ def test_without_snakemakes_records_a_change_is_told_though_nothing_runs(checkou
 def test_there_and_back_is_free_with_snakemakes_cache(checkout, tmp_path):
     cache = tmp_path / "cache"
     cache.mkdir()
-    cached = ("--cache", "finetune", "--forcerun", "finetune")
+    cached = (f"{CELL}/metrics.json", "--cache", "finetune")
     first, second = checkout.config, checkout.config
     second["recipes"]["quick"]["learning_rate"] = 0.06
-    checkout.run(*cached, SNAKEMAKE_OUTPUT_CACHE=str(cache))
+    checkout.run(*cached, "--forcerun", "finetune", SNAKEMAKE_OUTPUT_CACHE=str(cache))
     stored = {path.name: path.stat().st_mtime_ns for path in cache.iterdir()}
     checkout.configure(second)
-    checkout.run("--cache", "finetune", SNAKEMAKE_OUTPUT_CACHE=str(cache))
+    checkout.run(*cached, SNAKEMAKE_OUTPUT_CACHE=str(cache))
     checkout.configure(first)
-    checkout.run("--cache", "finetune", SNAKEMAKE_OUTPUT_CACHE=str(cache))
-    # Nothing was computed on the way back: the cells are the first run's files.
+    checkout.run(*cached, SNAKEMAKE_OUTPUT_CACHE=str(cache))
+    # Nothing was computed on the way back: the cell is the first run's files.
     metrics = checkout.path / CELL / "metrics.json"
     assert metrics.is_symlink()
     assert stored[metrics.resolve().name] == metrics.resolve().stat().st_mtime_ns
     assert 'learning_rate": 0.05' in metrics.read_text()
 
     other = Checkout(tmp_path / "other")
-    other.run("--cache", "finetune", SNAKEMAKE_OUTPUT_CACHE=str(cache))
+    other.run(*cached, SNAKEMAKE_OUTPUT_CACHE=str(cache))
     assert (other.path / CELL / "metrics.json").resolve() == metrics.resolve()

@@ -79,13 +79,15 @@ class Figure:
     image: str
 
 
-def page(experiment: Path, results: Path, spec: Mapping[str, Any], screened: Path | None = None) -> str:
+def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any], screened: Path | None = None) -> str:
     """The page of an experiment, as HTML.
 
     Parameters
     ----------
     experiment
-        The experiment's folder, with ``summary.parquet``, ``recommendation.json`` and ``figures/``.
+        The experiment's folder, with ``summary.parquet`` and ``recommendation.json``.
+    figures
+        The folder of its figures.
     results
         The folder with ``cells/`` and what they were made from.
     spec
@@ -101,7 +103,7 @@ def page(experiment: Path, results: Path, spec: Mapping[str, Any], screened: Pat
     name, configuration = spec["experiment"], spec["configuration"]
     frame = summary.read(experiment / "summary.parquet")
     recommendation = _with_keys(experiment / "recommendation.json", ("lines", "notes", "chosen", *_VERDICTS))
-    figures = read_figures(experiment / "figures")
+    drawn = read_figures(figures)
     cells = {
         cell: read_json(path) if (path := results / "cells" / cell.path / "metrics.json").exists() else None
         for cell in screening.experiment_cells(configuration["experiments"][name], screened)
@@ -118,8 +120,8 @@ def page(experiment: Path, results: Path, spec: Mapping[str, Any], screened: Pat
         name=name,
         recommendation=recommendation,
         verdicts=verdict_tables(recommendation),
-        groups=_grouped(figures),
-        charts={figure.name: figure.chart for figure in figures},
+        groups=_grouped(drawn),
+        charts={figure.name: figure.chart for figure in drawn},
         screened=screening_table(screening.read(screened)) if screened else None,
         summary=summary_table(frame),
         failed=failed_seeds(frame),
@@ -132,7 +134,7 @@ def page(experiment: Path, results: Path, spec: Mapping[str, Any], screened: Pat
         codes=codes_table(experiment, cells.values(), spec["code"]),
         style=_beside("css"),
         script=_beside("js"),
-        vega=_unclosed(vl_convert.javascript_bundle()) if figures else "",
+        vega=_unclosed(vl_convert.javascript_bundle()) if drawn else "",
         vega_version=vl_convert.get_vega_version(),
     )
 

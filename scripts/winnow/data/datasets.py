@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from winnow.data import decoding
 from winnow.data.archives import SPLIT_FOLDERS, image_files, name_text
 from winnow.data.preprocessing import decode_all
 from winnow.data.store import Entry
@@ -24,10 +25,14 @@ from winnow.files import InputError
 
 DEFAULT_SPLIT = {"val": 0.15, "test": 0.15}
 
+# On fewer cores threads decode as fast as processes do; and a process takes as long to start as to decode some images.
+PROCESSES, IMAGES = 3, 100
+
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """An image that a source offers: its name, label, official split if it has one, and how to get its file's bytes.
+    """An image that a source offers: its name, label, official split if it has one, and its file, or how to get its
+    bytes.
 
     A source that has no files gives the image itself.
     """
@@ -35,15 +40,21 @@ class Candidate:
     file: str
     label: int
     split: str | None
-    read: Callable[[], bytes | Image.Image]
+    content: Path | Callable[[], bytes | Image.Image]
+
+    def read(self) -> bytes | Image.Image:
+        return self.content.read_bytes() if isinstance(self.content, Path) else self.content()
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A data set's classes and, as a stream that is read once, its images."""
+    """A data set's classes and, as a stream that is read once, its images; how many there are, and whether they are
+    files."""
 
     classes: list[str]
     candidates: Iterator[Candidate]
+    count: int
+    files: bool = True
 
 
 SOURCES: dict[str, Callable[[dict[str, Any], list[Path]], Source]] = {}
@@ -67,13 +78,14 @@ def digits(dataset: dict[str, Any], archives: list[Path]) -> Source:
     loaded = load_digits()
     wanted = dataset.get("classes") or list(range(10))
     pixels = np.rint(loaded.images * (255 / 16)).astype(np.uint8)
+    chosen = np.flatnonzero(np.isin(loaded.target, wanted))
 
     def candidates() -> Iterator[Candidate]:
-        for number in np.flatnonzero(np.isin(loaded.target, wanted)):
+        for number in chosen:
             label = wanted.index(loaded.target[number])
             yield Candidate(f"{number:04d}", label, None, lambda number=number: Image.fromarray(pixels[number]))
 
-    return Source([str(digit) for digit in wanted], candidates())
+    return Source([str(digit) for digit in wanted], candidates(), chosen.size, files=False)
 
 
 @source("flowers102")
@@ -116,7 +128,7 @@ def flowers102(dataset: dict[str, Any], archives: list[Path]) -> Source:
         if missing:
             raise InputError(f"{tgz} lacks {len(missing)} images of {split_file}, such as number {min(missing)}")
 
-    return Source([f"{number:03d}" for number in range(1, max(labels.values()) + 1)], candidates())
+    return Source([f"{number:03d}" for number in range(1, max(labels.values()) + 1)], candidates(), len(split))
 
 
 @source("cats_vs_dogs")
@@ -130,14 +142,18 @@ def cats_vs_dogs(dataset: dict[str, Any], archives: list[Path]) -> Source:
             f"{archives[0]} cannot be read ({error}): delete it and run again to download it anew"
         ) from None
 
-    def candidates() -> Iterator[Candidate]:
-        for name in sorted(archive.namelist(), key=lambda name: (len(name), name)):
-            parts = name.split("/")
-            if len(parts) == 3 and parts[0] == "PetImages" and parts[1] in classes and parts[2]:
-                label = classes.index(parts[1])
-                yield Candidate(name, label, None, lambda name=name: archive.read(name))
+    names = sorted(archive.namelist(), key=lambda name: (len(name), name))
+    placed = [(parts, name) for parts, name in ((name.split("/"), name) for name in names) if _of_pets(parts, classes)]
 
-    return Source(classes, candidates())
+    def candidates() -> Iterator[Candidate]:
+        for parts, name in placed:
+            yield Candidate(name, classes.index(parts[1]), None, lambda name=name: archive.read(name))
+
+    return Source(classes, candidates(), len(placed))
+
+
+def _of_pets(parts: list[str], classes: list[str]) -> bool:
+    return len(parts) == 3 and parts[0] == "PetImages" and parts[1] in classes and parts[2] != ""
 
 
 @source("folder")
@@ -172,9 +188,9 @@ def folder(dataset: dict[str, Any], archives: list[Path]) -> Source:
     def candidates() -> Iterator[Candidate]:
         for parts, path in placed:
             split = parts[0] if official else None
-            yield Candidate(name_text("/".join(parts)), classes.index(parts[depth - 2]), split, path.read_bytes)
+            yield Candidate(name_text("/".join(parts)), classes.index(parts[depth - 2]), split, path)
 
-    return Source([name_text(name) for name in classes], candidates())
+    return Source([name_text(name) for name in classes], candidates(), len(placed))
 
 
 def _folders(place: Path) -> set[str]:
@@ -182,15 +198,23 @@ def _folders(place: Path) -> set[str]:
 
 
 def decoded(
-    candidates: Iterator[Candidate], size: int, threads: int, skipped: list[dict[str, str]]
+    source: Source, size: int, threads: int, skipped: list[dict[str, str]]
 ) -> Iterator[tuple[Entry, np.ndarray]]:
-    """Decode a stream of candidates on ``threads`` threads, in order; what cannot be read goes to ``skipped``."""
-    for candidate, result in decode_all(candidates, lambda candidate: candidate.read(), size, threads):
+    """Decode a source's images on ``threads`` cores, in order; what cannot be read goes to ``skipped``."""
+    if source.files and threads >= PROCESSES and source.count >= IMAGES * threads:
+        stream = decoding.decode_all(source.candidates, _content, size, threads)
+    else:
+        stream = decode_all(source.candidates, Candidate.read, size, threads)
+    for candidate, result in stream:
         if isinstance(result, str):
             skipped.append({"file": candidate.file, "reason": result})
         else:
             pixels, width, height = result
             yield Entry(candidate.file, candidate.label, candidate.split, width, height), pixels
+
+
+def _content(candidate: Candidate) -> Path | bytes:
+    return candidate.content if isinstance(candidate.content, Path) else candidate.content()
 
 
 def assign(dataset: dict[str, Any], classes: list[str], entries: list[Entry]) -> list[str | None]:

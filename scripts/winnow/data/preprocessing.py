@@ -10,13 +10,14 @@ import collections
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 Item = TypeVar("Item")
 Pixels = TypeVar("Pixels")  # a numpy array or a torch tensor
+Decoded: TypeAlias = tuple[np.ndarray, int, int] | str  # what decode gives, or why it failed
 
 BACKGROUND = (255, 255, 255)  # behind transparent pixels
 ORIENTATION = 0x0112  # EXIF tag
@@ -90,30 +91,31 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+def attempt(read: Callable[[], bytes | Image.Image], size: int) -> Decoded:
+    """What :func:`decode` makes of what is read, or why it failed."""
+    try:
+        return decode(read(), size)
+    except Exception as error:  # Pillow's plugins raise what they like; a bad file is never more than a bad file
+        return _reason(error)
+
+
 def decode_all(
     items: Iterable[Item], read: Callable[[Item], bytes | Image.Image], size: int, threads: int
-) -> Iterator[tuple[Item, tuple[np.ndarray, int, int] | str]]:
+) -> Iterator[tuple[Item, Decoded]]:
     """Decode a stream of items on ``threads`` threads: each, in order, with what :func:`decode` gives or why it failed.
 
     At most a few images a thread are in memory at any time. Pillow decodes and resizes without Python's lock, so
-    threads are enough.
+    a few threads are enough; for many, there is :mod:`winnow.data.decoding`.
     """
+    waiting: collections.deque[tuple[Item, Future[Decoded]]] = collections.deque()
 
-    def work(item: Item) -> tuple[np.ndarray, int, int] | str:
-        try:
-            return decode(read(item), size)
-        except Exception as error:  # Pillow's plugins raise what they like; a bad file is never more than a bad file
-            return _reason(error)
-
-    waiting: collections.deque[tuple[Item, Future]] = collections.deque()
-
-    def first() -> tuple[Item, tuple[np.ndarray, int, int] | str]:
+    def first() -> tuple[Item, Decoded]:
         item, future = waiting.popleft()
         return item, future.result()
 
     with ThreadPoolExecutor(threads) as pool:
         for item in items:
-            waiting.append((item, pool.submit(work, item)))
+            waiting.append((item, pool.submit(lambda item=item: attempt(lambda: read(item), size))))
             if len(waiting) >= 4 * threads:
                 yield first()
         while waiting:

@@ -6,11 +6,13 @@ it was: see :mod:`winnow.runtime.verification`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import zlib
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from winnow.tables import read_table, write_table
 
 SPLITS = ("train", "val", "test")
 HEADER_BYTES = 128
+# Images that are read back at a time while others are written.
+READ = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +143,7 @@ def write_store(
     images: Iterable[tuple[Entry, np.ndarray]],
     assign: Callable[[list[Entry]], list[str | None]],
     manifest: dict[str, Any],
+    expected: int | None = None,
 ) -> dict[str, Any]:
     """Write a store from a stream of images, holding one at a time.
 
@@ -154,6 +159,9 @@ def write_store(
         Called once all are read: the split of each entry, None for one that is not to be stored.
     manifest
         ``classes``, ``store_size``, ``spec`` and what else is known; it may still change while ``images`` is read.
+    expected
+        How many images there will be, where that is known: if so many come, and all are kept, the file is read back and
+        digested while it is written, and not after.
 
     Returns
     -------
@@ -169,14 +177,21 @@ def write_store(
     with atomic_path(path) as temporary:
         with open(temporary, "wb+") as file:
             # A header's padding leaves room for any count, so it can be written again once the count is known.
-            start = _write_header(file, (0, size, size, 3))
-            for entry, pixels in images:
-                entries.append(entry)
-                checksums.append(zlib.crc32(pixels))
-                file.write(pixels)
+            start, length = _write_header(file, (expected or 0, size, size, 3)), size * size * 3
+            file.flush()
+            with contextlib.closing(_Digest(temporary, start, length)) as digest, ThreadPoolExecutor(1) as behind:
+                read: list[Future[None]] = []
+                for entry, pixels in images:
+                    entries.append(entry)
+                    checksums.append(zlib.crc32(pixels))
+                    file.write(pixels)
+                    if expected and (len(checksums) % READ == 0 or len(checksums) == expected):
+                        file.flush()
+                        read.append(behind.submit(digest.read, checksums[len(read) * READ :]))
+                for future in read:
+                    future.result()
             splits = assign(entries)
             kept = [row for row, split in enumerate(splits) if split is not None]
-            length = size * size * 3
             for position, row in enumerate(kept):
                 if position != row:
                     file.seek(start + row * length)
@@ -187,8 +202,10 @@ def write_store(
             file.seek(0)
             _write_header(file, (len(kept), size, size, 3))
         kept_checksums = [checksums[row] for row in kept]
-        manifest |= {"images_sha256": _digest(temporary, start, length, kept_checksums)}
-        manifest |= {"images_bytes": temporary.stat().st_size}
+        if not len(kept) == len(entries) == expected:
+            with contextlib.closing(_Digest(temporary, start, length)) as digest:
+                digest.read(kept_checksums)
+        manifest |= {"images_sha256": digest.hexdigest(), "images_bytes": temporary.stat().st_size}
     # They were read to be digested, and held against their checksums then: what is left is to say so.
     verification.once(path, _against(manifest, np.array(kept_checksums, dtype=np.uint32)), lambda: None)
     columns: dict[str, Any] = {
@@ -203,22 +220,37 @@ def write_store(
     return manifest
 
 
-def _digest(path: Path, start: int, length: int, checksums: list[int]) -> str:
-    """Hex digest of a store's file as it was written, each image in it held against its checksum on the way.
+class _Digest:
+    """Of a store's file as it is on the disk, whose images are held against their checksums on the way."""
 
-    Raises
-    ------
-    InputError
-        If what is read is not what was written.
-    """
-    with open(path, "rb") as file:
-        digest = hashlib.sha256(file.read(start))
-        for row, checksum in enumerate(checksums):
-            pixels = file.read(length)
+    def __init__(self, path: Path, start: int, length: int):
+        self._path, self._length, self._row = path, length, 0
+        # Nothing ahead of what is asked for: that is not written yet.
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by close
+        self._digest = hashlib.sha256(self._file.read(start))
+
+    def read(self, checksums: list[int]) -> None:
+        """Go on by so many images.
+
+        Raises
+        ------
+        InputError
+            If what is read is not what was written.
+        """
+        for checksum in checksums:
+            pixels = self._file.read(self._length)
             if zlib.crc32(pixels) != checksum:
-                raise InputError(f"{path}: image {row} is not what was written: the disk or its memory is damaged")
-            digest.update(pixels)
-    return digest.hexdigest()
+                raise InputError(
+                    f"{self._path}: image {self._row} is not what was written: the disk or its memory is damaged"
+                )
+            self._digest.update(pixels)
+            self._row += 1
+
+    def hexdigest(self) -> str:
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _against(manifest: dict[str, Any], checksums: np.ndarray) -> str:

@@ -15,6 +15,7 @@ from winnow.data.images import Images
 from winnow.data.preprocessing import evaluation_view
 from winnow.networks.logits import float32_logits
 from winnow.runtime.memory import in_smaller_parts
+from winnow.training.determinism import reproducible
 from winnow.training.precision import autocast
 
 # An evaluation's batch, in pixels: 41 images at 224. More are no faster; VGG-16 takes 14 MB (bf16) for each.
@@ -50,6 +51,7 @@ class Judgement:
     probability: np.ndarray
 
 
+@reproducible()
 def evaluate(network: nn.Module, images: Images, rows: np.ndarray, precision: str) -> Judgement:
     """Judge a network on rows of images, under the evaluation transform, by logits in float32.
 

@@ -24,6 +24,7 @@ from winnow.data.preprocessing import evaluation_view
 from winnow.tables import SCHEMAS
 from winnow.training.checkpoints import TERMINATED, Checkpoint, Interruption, Run, random_state, seeded_state, state_of
 from winnow.training.choice import Chooser
+from winnow.training.determinism import reproducible
 from winnow.training.distillation import Teacher
 from winnow.training.judging import require_finite
 from winnow.training.precision import autocast
@@ -79,6 +80,7 @@ def optimizer_for(network: nn.Module, recipe: dict[str, Any]) -> torch.optim.Opt
     return torch.optim.SGD(network.parameters(), momentum=momentum, nesterov=momentum > 0, **common)
 
 
+@reproducible()
 def train(
     network: nn.Module,
     images: Images,

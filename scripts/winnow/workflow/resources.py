@@ -36,7 +36,7 @@ COPIES = 4
 OPTIMIZER_COPIES = {"sgd": 1, "adamw": 2}
 # What a step takes over what it keeps for the backward pass: gradients of activations, the libraries' own workspace.
 WORKSPACE = 1.5
-# An evaluation's batch, in pixels, as winnow.training.loop has it; it keeps a layer's activations, not all of them.
+# An evaluation's batch, in pixels, as winnow.training.judging has it; it keeps a layer's activations, not all of them.
 EVALUATION_PIXELS = 2**21
 EVALUATION_SHARE = 0.4
 
