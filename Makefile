@@ -33,9 +33,10 @@ run: install
 	&& $(BIN)/snakemake $$name results/experiments/$$name/models --configfile own/$$name.yaml --cores $(CORES)
 
 # Tests run side by side, but for those on a cluster: there is one a machine. A part may have nothing to run (status 5).
+# The slowest twenty of each part are named at its end.
 test: install
 	@nothing=5; for part in "tests/unit tests/workflow -n $(CORES) --dist worksteal" tests/cluster; do \
-	$(BIN)/python -m pytest $$part $(PYTEST); status=$$?; \
+	$(BIN)/python -m pytest $$part --durations=20 $(PYTEST); status=$$?; \
 	case $$status in 0) nothing=0 ;; 5) ;; *) exit $$status ;; esac; done; exit $$nothing
 
 report: install

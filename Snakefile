@@ -1,29 +1,34 @@
 # Winnow: one DAG from images to a summary table.
 #
-#   results/downloads/{dataset}/                          archives as their sources serve them
+#   results/downloads/{dataset}/                          archives as their sources serve them; weights/: torchvision's
 #   results/datasets/{dataset}/                           images.npy (uint8, memory-mapped), index.parquet, manifest.json
-#   results/backbones/{backbone}/                         weights.safetensors, channels.parquet, manifest.json
+#   results/backbones/{backbone}/                         weights.safetensors, channels.parquet, manifest.json;
+#                                                         pretrained.safetensors, pretrained.json
 #   results/statistics/{dataset}/{backbone}/              activations, gradients: .npz (sums), .json (manifest)
 #   results/scores/{dataset}/{backbone}/                  {criterion}.parquet
 #   results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
-#                                                         metrics.json, history.parquet, predictions.parquet, model.*;
-#                                                         mask.parquet where the cell prunes while it trains
+#                                                         metrics.json, history.parquet, predictions.parquet, mask.parquet
+#   results/models/{cell}/                                a cell's network, model.safetensors and model.json: where its
+#                                                         grid keeps it; else trained once more for what asks for it
+#   results/trunks/{dataset}/{backbone}/{criterion}/{scope}/{share}/{epochs}/{seed}/
+#                                                         what cells begin with that prune what they have trained:
+#                                                         trunk.safetensors, history.parquet, mask.parquet, trunk.json
 #   results/latency/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.json
 #   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/,
-#                                                         report.html
+#                                                         figures.zip, figures.json (digests), report.html
 #   results/experiments/{experiment}/screening/{rung}.json
 #                                                         which networks are trained on; see scripts/winnow/answers/screening.py
 #   results/experiments/{experiment}/models/{dataset}-{backbone}/
 #                                                         the chosen cell's network, to take home; see rules/export.smk
 #   results/exports/{cell}/                               any cell's network, to take home
-#   results/models/{cell}/                                a cell once more, with the network that its grid did not keep
 #   results/logs/{rule}/...                               one log a job
 #
 # criterion: unpruned (ratio 0), any (by layer with random weights), random~{seed}, or a name in config.yaml, such as apoz;
 #            reversed_apoz: the best go first; apoz@flowers102: by the statistics of flowers102's images
 # scope:     global, global_normalized, layer, or none (ratio 0)
 # ratio:     share of filters to remove, three decimals; 0.400~16 rounds the kept counts to multiples of 16
+# share:     of filters that a trunk's own mask removes: 2_15 is 2/15; 0 for unpruned/none
 # init:      inherited or random weights; inherited~iterative_3 adds the protocol, see scripts/winnow/training/protocols.py
 
 from snakemake.utils import min_version
@@ -37,6 +42,7 @@ configfile: "config.yaml"
 # On a cluster a rule with `localrule: True` runs where Snakemake runs: it takes seconds, less than a submitted job's
 # start, or needs the network, which compute nodes often lack. A list of such rules would not survive their renaming.
 include: "rules/common.smk"
+include: "rules/resources.smk"
 include: "rules/datasets.smk"
 include: "rules/backbones.smk"
 include: "rules/statistics.smk"
@@ -48,6 +54,7 @@ include: "rules/latency.smk"
 include: "rules/summary.smk"
 include: "rules/report.smk"
 include: "rules/export.smk"
+include: "rules/display.smk"
 
 
 rule all:

@@ -142,17 +142,19 @@ class Check:
         checkpoint_seconds: float = 1e6,
     ) -> list[str]:
         """The command of the cell of a mask; its folder is ``output``."""
+        from winnow.networks import models
+        from winnow.training import cells
+
         head, sizes = head or self.sizes.head, self.sizes
         spec = {
             "cell": {"dataset": "drawn", "backbone": head, "criterion": f"random~{number}", "scope": "layer"}
             | {"ratio": 0.4, "round_to": None, "init": "inherited", "seed": 0, "protocol": "one_shot"},
             "recipe": recipe(sizes.batch, epochs or sizes.epochs),
-            "models": "keep" if keep else "drop",
             "code": "0",
         }
         options = ["--spec", canonical_json(spec), "--gpu", self.gpu, "--checkpoint-seconds", checkpoint_seconds]
         options += ["--dataset", self.store, "--backbone", self.backbone(head), "--mask", self.mask(head, number)]
-        options += ["--output", self.work / output]
+        options += ["--output", *(self.work / output / name for name in cells.FILES + models.FILES * keep)]
         return [sys.executable, str(SCRIPTS / "finetune.py"), *map(str, options)]
 
     def run(self, command: list[str], warm: bool, at_a_time: int = 1) -> float:
@@ -224,7 +226,8 @@ def prepare(check: Check) -> None:
         manifest |= {"store_size": sizes.store_size, "image_size": sizes.size}
         splits = np.repeat(SPLITS, sizes.images).tolist()
         with ThreadPoolExecutor(sizes.threads) as pool:
-            write_store(check.store, pool.map(drawn, range(count)), lambda entries: splits * sizes.classes, manifest)
+            images = pool.map(drawn, range(count))
+            write_store(check.store, images, lambda entries: splits * sizes.classes, manifest, count)
 
     heads = tuple(dict.fromkeys((sizes.head, "gap")))
 
@@ -312,13 +315,13 @@ def cells(check: Check) -> None:
     """A cell in a process of its own, and cells through one warm worker, against their arithmetic."""
     import training
     from winnow.networks import backbones, surgery
-    from winnow.training import loop
+    from winnow.training.precision import precision_for
 
     sizes = check.sizes
     backbone = backbones.load(check.backbone(sizes.head))
-    keep = backbones.read_mask(check.mask(sizes.head, 0), backbone)[0]
-    network = backbones.pruned(backbone, keep, sizes.classes, "inherited", 0)
-    precision = loop.precision_for("auto", check.device, surgery.cost(network, sizes.size)[1])
+    keep = surgery.read_mask(check.mask(sizes.head, 0), backbone)[0]
+    network = surgery.pruned(backbone, keep, sizes.classes, "inherited", 0)
+    precision = precision_for("auto", check.device, surgery.cost(network, sizes.size)[1])
     bare = training.Arithmetic(network, sizes.size, sizes.batch, precision, check.device)
     train, val, test = (sizes.classes * images for images in sizes.images)
 

@@ -19,8 +19,8 @@ from typing import Any
 from paired import backbone, machine
 
 from winnow.importance import masks
-from winnow.networks import backbones, latency, surgery
-from winnow.training.loop import precision_for
+from winnow.networks import latency, surgery
+from winnow.training.precision import precision_for
 
 
 def rows(
@@ -42,7 +42,7 @@ def rows(
         for ratio in ratios:
             for round_to in roundings:
                 mask = masks.mask(names, scores, scope, ratio, round_to=round_to)
-                pruned = backbones.pruned(whole, mask.keep, 102, "inherited", 0)
+                pruned = surgery.pruned(whole, mask.keep, 102, "inherited", 0)
                 reduction = macs / surgery.cost(pruned, size)[1]
                 precisions = (precision, precision)
                 found = latency.compare(pruned.to(device), dense, precisions, batch, size, device)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 from winnow.importance import masks
-from winnow.networks import backbones
+from winnow.networks import surgery
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace) -> None:
     networks = {"unpruned": dense}
     for round_to in (None, *arguments.round_to):
         keep = masks.mask(names, scores, "layer", arguments.ratio, round_to=round_to).keep
-        networks[f"to {round_to}" if round_to else "as they are"] = backbones.pruned(whole, keep, 102, "inherited", 0)
+        networks[f"to {round_to}" if round_to else "as they are"] = surgery.pruned(whole, keep, 102, "inherited", 0)
     for network in networks.values():
         network.to(memory_format=torch.channels_last).eval()
         for module in network.modules():

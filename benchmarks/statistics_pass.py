@@ -22,7 +22,7 @@ from winnow.networks import backbones, channels
 def comparisons(architecture: str, size: int, images: int, repeats: int, device: str) -> Iterator[Comparison]:
     """The pass, and conventional hooks, over a plain forward pass, one by one; the first is the pass."""
     network = backbones.initialised(architecture, "gap", 10, 0).eval().to(device)
-    layers = [vars(layer) for layer in channels.layers_of(network)]
+    layers = [vars(layer) for layer in channels.of(network).layers]
     pixels = torch.randn(images, 3, size, size, device=device).to(memory_format=torch.channels_last)
     labels = torch.arange(images, device=device) % 10
     # All passes have the batches that a data set is measured in.

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch_pruning
 from winnow.importance import masks
-from winnow.networks import backbones
+from winnow.networks import backbones, surgery
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -30,7 +30,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     def ours():
         mask = masks.mask(names, scores, "layer", arguments.ratio)
-        return backbones.pruned(whole, mask.keep, 1000, "inherited", 0)
+        return surgery.pruned(whole, mask.keep, 1000, "inherited", 0)
 
     # Torch-Pruning cuts the network that it is given: each cell needs a copy, its graph, and the removal.
     removal = []

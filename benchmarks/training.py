@@ -32,12 +32,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 from winnow.data import datasets
-from winnow.importance import masks
-from winnow.networks import backbones, surgery
-from winnow.training import loop
-from winnow.data.images import load_images
+from winnow.data.images import Images, load_images
 from winnow.data.store import Store, write_store
-from winnow.training.loop import Images
+from winnow.importance import masks
+from winnow.networks import surgery
+from winnow.training import judging, loop
+from winnow.training.precision import precision_for
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 AUGMENTATION = {"scale": [0.35, 1.0], "ratio": [0.75, 4 / 3], "flip": True}
@@ -70,7 +70,7 @@ def cell(
     head = head or ("gap" if architecture.startswith("vgg") else "classifier")
     _, whole, names, scores = _backbone(architecture, head, 10)
     keep = masks.mask(names, scores, "layer", ratio, round_to=round_to).keep if ratio else None
-    return backbones.pruned(whole, keep, classes, "inherited", 0)
+    return surgery.pruned(whole, keep, classes, "inherited", 0)
 
 
 def stored_size(size: int) -> int:
@@ -111,7 +111,7 @@ class Arithmetic:
     def judge(self, images: int) -> None:
         """Forward passes of at least so many images, in evaluation's batches."""
         self.network.eval()
-        batch = max(1, loop.EVALUATION_PIXELS // self.size**2)
+        batch = max(1, judging.EVALUATION_PIXELS // self.size**2)
         noise = self._noise(min(batch, images))
         with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
             for _ in range(0, images, batch):
@@ -136,7 +136,7 @@ def bare(
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (batch * steps, stored, stored, 3), np.uint8))
     images = Images(pixels.to(device), torch.arange(batch * steps, device=device) % 102, size, MEAN, STD)
     network = cell(architecture, 102, head, ratio, round_to)
-    precision = loop.precision_for(wanted, device, surgery.cost(network, size)[1])
+    precision = precision_for(wanted, device, surgery.cost(network, size)[1])
     network.to(device)
     rounded = f", kept counts a multiple of {round_to}" if round_to else ""
     print(f"{architecture} at {ratio}{rounded}, batch {batch}, {size} pixels, {precision}")
@@ -216,12 +216,12 @@ def conventional(
             opened = Store.open(Path(directory))
             images = load_images(opened, MEAN, STD, device)
             network = cell(architecture, len(opened.classes))
-            precision = loop.precision_for(wanted, device, surgery.cost(network, size)[1])
+            precision = precision_for(wanted, device, surgery.cost(network, size)[1])
             network.to(device)
             rows = [opened.rows(split) for split in ("train", "val", "test")]
             trained = loop.train(network, images, rows[0], rows[1], settings, 0, precision, report=lambda line: None)
             network.load_state_dict(trained.state)
-            loop.evaluate(network, images, rows[2], precision)
+            judging.evaluate(network, images, rows[2], precision)
 
     def theirs():
         normal = [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
@@ -264,7 +264,7 @@ def conventional(
     counts = [sum(1 for _ in (folder / split).glob("*/*")) for split in ("train", "val", "test")]
     classes = sum(1 for _ in (folder / "train").iterdir())
     own = cell(architecture, classes)
-    precision = loop.precision_for(wanted, device, surgery.cost(own, size)[1])
+    precision = precision_for(wanted, device, surgery.cost(own, size)[1])
     bare = Arithmetic(own, size, batch, precision, device)
 
     def arithmetic():

@@ -1,29 +1,40 @@
-# Needs weights: torchvision's, a file, or a data set to pretrain on. Makes each backbone's weights in one form, its
-# channel table (which slices of which tensors go with a filter) and a manifest.
+# Needs weights: torchvision's, which are downloaded, a file, or a data set to pretrain on. Makes each backbone's weights
+# in one form, its channel table (which slices of which tensors go with a filter) and a manifest.
+
+
+def users_own(files):
+    """A user's own files, which lie where they are whatever storage or prefix results have; digests are in the spec."""
+    return lambda wildcards: [ancient(local(file)) for file in files(CONFIG, **wildcards)]
 
 
 rule pretrain:
     input:
-        lambda wildcards: f"results/datasets/{CONFIG.backbones[wildcards.backbone].pretrain.dataset}/manifest.json",
+        dataset=lambda wildcards: filled(STORE, dataset=CONFIG.backbones[wildcards.backbone].pretrain.dataset),
     output:
-        "results/backbones/{backbone}/pretrained.safetensors",
+        weights="results/backbones/{backbone}/pretrained.safetensors",
+        manifest="results/backbones/{backbone}/pretrained.json",
     log:
         "results/logs/pretrain/{backbone}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: threads_for(CONFIG.backbones[wildcards.backbone].pretrain.dataset)
+    threads: PLAN.pretraining_threads
     resources:
         gpu=1,
+        mem_mb=PLAN.pretraining_mb,
     params:
-        spec=lambda wildcards: spec("pretrain.py", **pretraining(wildcards.backbone)),
+        spec=spec(specs.pretrain),
     shell:
-        'stage pretrain --spec {params.spec:q} --dataset "$(dirname {input:q})"'
-        " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        "stage pretrain --spec {params.spec:q} --dataset {input.dataset:q} --output {output:q}"
+        " --gpu {resources.gpu} > {log:q} 2>&1"
 
 
 rule import_backbone:
     input:
-        backbone_weights,
+        # Their digests are in the spec, or in the manifest.
+        weights=ancient(needs(wiring.weights)),
+        own=users_own(wiring.own_weights),
+        source=users_own(wiring.factory_source),
+        manifest=needs(wiring.weights_manifest),
     output:
         weights="results/backbones/{backbone}/weights.safetensors",
         channels="results/backbones/{backbone}/channels.parquet",
@@ -34,13 +45,7 @@ rule import_backbone:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=lambda wildcards: spec(
-            "import_backbone.py",
-            name=wildcards.backbone,
-            backbone=backbone_spec(
-                wildcards.backbone, {"architecture", "head", "weights", "weights_file", "weights_url", "mean", "std"}
-            ),
-        ),
+        spec=spec(specs.import_backbone),
     shell:
-        "stage import_backbone --spec {params.spec:q} --weights {input:q}"
-        " --output results/backbones/{wildcards.backbone} > {log:q} 2>&1"
+        "stage import_backbone --spec {params.spec:q} --weights {input.weights:q} {input.own:q} --output {output:q}"
+        " > {log:q} 2>&1"

@@ -1,4 +1,5 @@
-# Needs nothing but the network, or a folder of images. Makes each data set's store: the images decoded once into a
+# Needs nothing but the network, or a folder of images. Makes every file that is downloaded, archives as well as
+# torchvision's weights (their dataset is called weights), and each data set's store: the images decoded once into a
 # memory-mapped array, their index with the split, and a manifest. Every later stage reads the store.
 
 
@@ -11,22 +12,15 @@ rule download:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=lambda wildcards: spec(
-            "download.py",
-            dataset=wildcards.dataset,
-            archive=wildcards.archive,
-            url=archive_of(wildcards).url,
-            digest=archive_of(wildcards).digest,
-        ),
+        spec=spec(specs.download),
     shell:
         "stage download --spec {params.spec:q} --output {output:q} 2>&1 | tee {log:q}"
 
 
 rule decode:
     input:
-        lambda wildcards: [
-            f"results/downloads/{wildcards.dataset}/{archive.name}" for archive in dataset_archives(wildcards.dataset)
-        ],
+        # Their digests are in the spec.
+        archives=ancient(needs(wiring.downloads)),
     output:
         images="results/datasets/{dataset}/images.npy",
         index="results/datasets/{dataset}/index.parquet",
@@ -35,9 +29,9 @@ rule decode:
         "results/logs/decode/{dataset}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: threads_for(wildcards.dataset)
+    threads: PLAN.decoding_threads
     params:
-        spec=lambda wildcards: spec("decode.py", name=wildcards.dataset, dataset=dataset_spec(wildcards.dataset)),
+        spec=spec(specs.decode),
     shell:
-        "stage decode --spec {params.spec:q} --archives {input:q}"
-        " --output results/datasets/{wildcards.dataset} --threads {threads} > {log:q} 2>&1"
+        "stage decode --spec {params.spec:q} --archives {input.archives:q} --output {output:q}"
+        " --threads {threads} > {log:q} 2>&1"

@@ -2,6 +2,19 @@
 # model.safetensors, model.onnx, model.json, README.md, example.py. A cell whose network was not kept is trained again.
 
 
+def chosen_cells(wildcards):
+    file = checkpoints.choose.get(**wildcards).output[0]
+    with file.open():
+        return [grid.parse_path(each["cell"]) for each in checked(read_json, file)["chosen"]]
+
+
+def exported(cell):
+    """A finished cell's files that its export reads, its network among them."""
+    folder = f"results/cells/{cell.path}"
+    # The metrics have the predictions' digest.
+    return [f"{folder}/metrics.json", ancient(f"{folder}/predictions.parquet"), *network_files(cell)]
+
+
 rule export:
     input:
         [f"results/experiments/{name}/models" for name in CONFIG.targets],
@@ -20,16 +33,17 @@ checkpoint choose:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=lambda wildcards: spec("choose.py", experiment=wildcards.experiment),
+        spec=spec(specs.choose),
     shell:
         "stage choose --spec {params.spec:q} --recommendation {input:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule export_chosen:
     input:
-        cells=lambda wildcards: [kept_cell(cell) for cell in chosen_cells(wildcards)],
+        chosen="results/experiments/{experiment}/chosen.json",
+        cells=lambda wildcards: [file for cell in chosen_cells(wildcards) for file in exported(cell)],
         datasets=lambda wildcards: [
-            f"results/datasets/{cell.dataset}/manifest.json" for cell in chosen_cells(wildcards)
+            file for cell in chosen_cells(wildcards) for file in filled(STORE, dataset=cell.dataset)
         ],
     output:
         directory("results/experiments/{experiment}/models"),
@@ -37,47 +51,28 @@ rule export_chosen:
         "results/logs/export_chosen/{experiment}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: max(threads_for(name) for name in CONFIG.experiments[wildcards.experiment].datasets)
+    threads: PLAN.export_threads
     params:
-        spec=lambda wildcards: spec("export.py", experiment=wildcards.experiment),
+        spec=spec(specs.export_chosen),
     shell:
-        "for file in {input.cells:q}; do"
-        ' IFS=/ read -r _ _ dataset backbone _ <<< "$file";'
-        ' stage export --spec {params.spec:q} --cell "$(dirname "$file")" --dataset "results/datasets/$dataset"'
-        ' --output {output:q}/"$dataset-$backbone";'
-        " done > {log:q} 2>&1"
+        "stage export --spec {params.spec:q} --chosen {input.chosen:q} --results {input.cells[0]:q} --output {output:q}"
+        " > {log:q} 2>&1"
 
 
 rule export_cell:
     input:
-        dataset="results/datasets/{dataset}/manifest.json",
-        cell=lambda wildcards: kept_cell(cell_of(wildcards)),
+        dataset=STORE,
+        cell=[f"results/cells/{CELL}/metrics.json", ancient(f"results/cells/{CELL}/predictions.parquet")],
+        network=lambda wildcards: network_files(cell_of(wildcards)),
     output:
         directory(f"results/exports/{CELL}"),
     log:
         f"results/logs/export_cell/{CELL}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: threads_for(wildcards.dataset)
+    threads: PLAN.pass_threads
     params:
-        spec=lambda wildcards: spec("export.py"),
+        spec=spec(specs.export_cell),
     shell:
-        'stage export --spec {params.spec:q} --cell "$(dirname {input.cell:q})"'
-        " --dataset results/datasets/{wildcards.dataset} --output {output:q} > {log:q} 2>&1"
-
-
-use rule finetune as retrain with:
-    output:
-        multiext(
-            f"results/models/{CELL}/",
-            metrics="metrics.json",
-            history="history.parquet",
-            predictions="predictions.parquet",
-            weights="model.safetensors",
-            description="model.json",
-        ),
-    log:
-        f"results/logs/retrain/{CELL}.log",
-    cache: False
-    params:
-        spec=lambda wildcards: cell_spec(wildcards, models="keep"),
+        "stage export --spec {params.spec:q} --cell {input.cell:q} --network {input.network:q}"
+        " --dataset {input.dataset:q} --output {output:q} > {log:q} 2>&1"

@@ -1,34 +1,107 @@
 # Needs a data set's store, a backbone and a mask (none for the unpruned baseline); by the cell's protocol the baseline's
-# network to learn from, or scores in place of the mask. Makes a cell: the pruned network, fine-tuned, with its metrics,
-# history and test predictions, and its own mask where it prunes while it trains.
+# network to learn from, or a trunk in place of the mask. Makes a cell: the pruned network, fine-tuned, with its metrics,
+# history, test predictions and mask; and, as files of its own, the network, where an experiment keeps it.
+#
+# Whether a network is kept is no part of a cell: three rules run the same command for different files of it, and each
+# refuses the cells that are not its own.
+
+
+TRUNK_FILES = ["trunk.safetensors", "history.parquet", "mask.parquet", "trunk.json"]
+
+
+def of_cell(files, kept):
+    """The same as `needs` for a cell whose network is kept or, where `kept` is false, is not: others are refused."""
+
+    def found(wildcards):
+        if CELLS.get(cell_of(wildcards), False) is kept:
+            return files(CONFIG, **wildcards)
+        # Nobody makes this: Snakemake looks for another rule. An exception would do as well, but is printed.
+        return ["results/refused/not_kept" if kept else "results/refused/kept"]
+
+    return found
+
+
+def trunk_files(wildcards):
+    """What a cell begins with that prunes what it has trained."""
+    return [
+        ancient(f"{folder}/{name}") if name == "trunk.safetensors" else f"{folder}/{name}"
+        for folder in wiring.trunks(CONFIG, **wildcards)
+        for name in TRUNK_FILES
+    ]
+
+
+def teacher_files(wildcards):
+    """The network that a distilled cell learns from."""
+    return [file for cell in wiring.teachers(CONFIG, **wildcards) for file in network_files(cell)]
+
+
+# What cells begin with that prune what they have trained, once for all that share it.
+rule trunk:
+    input:
+        dataset=STORE,
+        backbone=BACKBONE,
+        scores=needs(wiring.scores),
+    output:
+        multiext(f"results/trunks/{TRUNK}/", *TRUNK_FILES),
+    log:
+        f"results/logs/trunk/{TRUNK}.log",
+    conda:
+        "../envs/winnow.yaml"
+    threads: PLAN.cell_threads
+    resources:
+        gpu=1,
+        mem_mb=PLAN.cell_mb,
+    params:
+        spec=spec(specs.trunk),
+    shell:
+        "stage trunk --spec {params.spec:q} --dataset {input.dataset:q} --backbone {input.backbone:q}"
+        " --scores {input.scores:q} --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
 rule finetune:
     input:
-        unpack(cell_inputs),
+        dataset=STORE,
+        backbone=BACKBONE,
+        mask=of_cell(wiring.mask, kept=False),
+        trunk=trunk_files,
+        teacher=teacher_files,
     output:
-        multiext(
-            f"results/cells/{CELL}/",
-            metrics="metrics.json",
-            history="history.parquet",
-            predictions="predictions.parquet",
-        ),
+        multiext(f"results/cells/{CELL}/", *wiring.CELL_FILES),
     log:
         f"results/logs/finetune/{CELL}.log",
     cache: "omit-software"
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: threads_for(wildcards.dataset)
+    threads: PLAN.cell_threads
     resources:
         gpu=1,
+        mem_mb=PLAN.cell_mb,
     params:
-        spec=cell_spec,
+        spec=spec(specs.cell),
     shell:
-        "case {wildcards.init:q} in"
-        " *~fine_tune_first | *~iterative_?) set -- alternate --scores {input.scores:q};;"
-        " *) set -- finetune --mask {input.mask:q} --teacher {input.teacher:q};;"
-        " esac;"
-        ' stage "$@" --spec {params.spec:q} --dataset results/datasets/{wildcards.dataset}'
-        " --backbone results/backbones/{wildcards.backbone}"
-        ' --output "$(dirname {output.metrics:q})"'
-        " --gpu {resources.gpu} > {log:q} 2>&1"
+        "stage finetune --spec {params.spec:q} --dataset {input.dataset:q} --backbone {input.backbone:q}"
+        " --mask {input.mask:q} --trunk {input.trunk:q} --teacher {input.teacher:q}"
+        " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
+
+
+# Cells that an experiment keeps.
+use rule finetune as finetune_kept with:
+    input:
+        dataset=STORE,
+        backbone=BACKBONE,
+        mask=of_cell(wiring.mask, kept=True),
+        trunk=trunk_files,
+        teacher=teacher_files,
+    output:
+        multiext(f"results/cells/{CELL}/", *wiring.CELL_FILES),
+        multiext(f"results/models/{CELL}/", *wiring.MODEL_FILES),
+    cache: False
+
+
+# Once more, for the network of a cell that no experiment keeps: to export it, or to learn from it.
+use rule finetune as retrain with:
+    output:
+        multiext(f"results/models/{CELL}/", *wiring.MODEL_FILES),
+    log:
+        f"results/logs/retrain/{CELL}.log",
+    cache: False

@@ -4,7 +4,9 @@
 
 rule latency:
     input:
-        unpack(latency_inputs),
+        dataset="results/datasets/{dataset}/manifest.json",
+        backbone=BACKBONE,
+        mask=needs(wiring.mask),
     output:
         f"results/latency/{MASK}.json",
     log:
@@ -13,13 +15,13 @@ rule latency:
         "../envs/winnow.yaml"
     # Every job takes a core, so with all of them none runs beside this one, whatever number of GPUs there is. It computes
     # with as many as a cell of the data set does.
-    threads: workflow.cores or 1
+    threads: PLAN.machine.cores
     resources:
         gpu=1,
-        used_threads=lambda wildcards, threads: min(threads, threads_for(wildcards.dataset)),
+        used_threads=lambda wildcards, threads: min(threads, PLAN.cell_threads(wildcards)),
     params:
-        spec=latency_spec,
+        spec=spec(specs.latency),
     shell:
         "OMP_NUM_THREADS={resources.used_threads} stage clock --spec {params.spec:q}"
-        " --dataset results/datasets/{wildcards.dataset} --backbone results/backbones/{wildcards.backbone}"
+        " --dataset {input.dataset:q} --backbone {input.backbone:q}"
         " --mask {input.mask:q} --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"

@@ -12,6 +12,6 @@ rule mask:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=mask_spec,
+        spec=spec(specs.mask),
     shell:
         "stage mask --spec {params.spec:q} --scores {input:q} --output {output:q} > {log:q} 2>&1"

@@ -3,13 +3,12 @@
 
 rule write_report:
     input:
-        cells=lambda wildcards: [
-            f"results/cells/{cell.path}/metrics.json" for cell in experiment_cells(wildcards.experiment)
-        ],
+        cells=of_cells("results/cells/{cell}/metrics.json"),
         summary="results/experiments/{experiment}/summary.parquet",
         recommendation="results/experiments/{experiment}/recommendation.json",
-        figures="results/experiments/{experiment}/figures",
-        screening=lambda wildcards: screenings(wildcards.experiment),
+        figures=ancient("results/experiments/{experiment}/figures.zip"),
+        digests="results/experiments/{experiment}/figures.json",
+        screening=screened,
     output:
         report(
             "results/experiments/{experiment}/report.html",
@@ -23,13 +22,8 @@ rule write_report:
     conda:
         "../envs/winnow.yaml"
     params:
-        # The page asks what a criterion needs, not how it is computed: a new one changes no page.
-        spec=lambda wildcards: spec(
-            "report.py",
-            grid.UNPRUNED,
-            experiment=wildcards.experiment,
-            configuration=CONFIG.part(wildcards.experiment),
-        ),
+        spec=spec(specs.report),
     shell:
-        'stage report --spec {params.spec:q} --experiment "$(dirname {input.summary:q})" --results results'
+        "stage report --spec {params.spec:q} --results {input.cells[0]:q}"
+        " --experiment {input.summary:q} {input.recommendation:q} --figures {input.figures:q}"
         " --screening {input.screening:q} --output {output:q} > {log:q} 2>&1"

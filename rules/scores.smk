@@ -1,9 +1,16 @@
 # Needs a backbone and, for a criterion that looks at images, the statistics. Makes one score a filter, higher = keep.
 
 
+def arrays(config, **place):
+    """What lies beside the statistics' manifest."""
+    return wiring.arrays(wiring.statistics(config, **place))
+
+
 rule score:
     input:
-        unpack(score_inputs),
+        backbone=BACKBONE,
+        statistics=needs(wiring.statistics),
+        arrays=ancient(needs(arrays)),
     output:
         "results/scores/{dataset}/{backbone}/{criterion}.parquet",
     log:
@@ -12,7 +19,7 @@ rule score:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=score_spec,
+        spec=spec(specs.score),
     shell:
-        "stage score --spec {params.spec:q} --backbone results/backbones/{wildcards.backbone}"
+        "stage score --spec {params.spec:q} --backbone {input.backbone:q}"
         " --statistics {input.statistics:q} --output {output:q} > {log:q} 2>&1"

@@ -4,9 +4,8 @@
 
 rule measure:
     input:
-        images="results/datasets/{dataset}/images.npy",
-        dataset="results/datasets/{dataset}/manifest.json",
-        backbone="results/backbones/{backbone}/manifest.json",
+        dataset=STORE,
+        backbone=BACKBONE,
     output:
         arrays="results/statistics/{dataset}/{backbone}/activations.npz",
         manifest="results/statistics/{dataset}/{backbone}/activations.json",
@@ -14,21 +13,20 @@ rule measure:
         "results/logs/measure/{dataset}/{backbone}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: threads_for(wildcards.dataset)
+    threads: PLAN.pass_threads
     resources:
         gpu=1,
     params:
-        spec=lambda wildcards: spec("measure.py", dataset=wildcards.dataset, backbone=wildcards.backbone),
+        spec=spec(specs.measure),
     shell:
-        "stage measure --spec {params.spec:q} --dataset results/datasets/{wildcards.dataset}"
-        " --backbone results/backbones/{wildcards.backbone} --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        "stage measure --spec {params.spec:q} --dataset {input.dataset:q} --backbone {input.backbone:q}"
+        " --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
 rule differentiate:
     input:
-        images="results/datasets/{dataset}/images.npy",
-        dataset="results/datasets/{dataset}/manifest.json",
-        backbone="results/backbones/{backbone}/manifest.json",
+        dataset=STORE,
+        backbone=BACKBONE,
     output:
         arrays="results/statistics/{dataset}/{backbone}/gradients.npz",
         manifest="results/statistics/{dataset}/{backbone}/gradients.json",
@@ -36,11 +34,11 @@ rule differentiate:
         "results/logs/differentiate/{dataset}/{backbone}.log",
     conda:
         "../envs/winnow.yaml"
-    threads: lambda wildcards: threads_for(wildcards.dataset)
+    threads: PLAN.pass_threads
     resources:
         gpu=1,
     params:
-        spec=lambda wildcards: spec("differentiate.py", dataset=wildcards.dataset, backbone=wildcards.backbone),
+        spec=spec(specs.differentiate),
     shell:
-        "stage differentiate --spec {params.spec:q} --dataset results/datasets/{wildcards.dataset}"
-        " --backbone results/backbones/{wildcards.backbone} --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        "stage differentiate --spec {params.spec:q} --dataset {input.dataset:q} --backbone {input.backbone:q}"
+        " --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"

@@ -3,11 +3,17 @@
 # the experiment's summary table, its verdict and its figures.
 
 
+def activations(wildcards):
+    """The statistics that an experiment's figures are drawn from."""
+    looks = wiring.looks_at_activations(CONFIG, wildcards.experiment)
+    return wiring.activations(experiment_cells(wildcards.experiment)) * looks
+
+
 rule summarize:
     input:
-        lambda wildcards: [f"results/cells/{cell.path}/metrics.json" for cell in experiment_cells(wildcards.experiment)],
-        lambda wildcards: experiment_latencies(wildcards.experiment),
-        screening=lambda wildcards: screenings(wildcards.experiment),
+        cells=of_cells("results/cells/{cell}/metrics.json"),
+        latencies=lambda wildcards: experiment_latencies(wildcards.experiment),
+        screening=screened,
     output:
         parquet="results/experiments/{experiment}/summary.parquet",
         csv=report(
@@ -28,23 +34,19 @@ rule summarize:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=lambda wildcards: spec(
-            "summarize.py",
-            experiment=wildcards.experiment,
-            grid=grid_of(wildcards.experiment),
-        ),
+        spec=spec(specs.summarize),
     shell:
-        "stage summarize --spec {params.spec:q} --results results --screening {input.screening:q}"
-        " --output results/experiments/{wildcards.experiment} > {log:q} 2>&1"
+        "stage summarize --spec {params.spec:q} --results {input.cells[0]:q} --screening {input.screening:q}"
+        " --output {output:q} > {log:q} 2>&1"
 
 
 rule recommend:
     input:
         summary="results/experiments/{experiment}/summary.parquet",
-        predictions=lambda wildcards: [
-            f"results/cells/{cell.path}/predictions.parquet" for cell in experiment_cells(wildcards.experiment)
-        ],
-        screening=lambda wildcards: screenings(wildcards.experiment),
+        cells=of_cells("results/cells/{cell}/metrics.json"),
+        # Their digests are in the metrics.
+        predictions=ancient(of_cells("results/cells/{cell}/predictions.parquet")),
+        screening=screened,
     output:
         parquet="results/experiments/{experiment}/recommendation.parquet",
         json="results/experiments/{experiment}/recommendation.json",
@@ -55,24 +57,26 @@ rule recommend:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=lambda wildcards: spec(
-            "recommend.py",
-            experiment=wildcards.experiment,
-            grid=grid_of(wildcards.experiment),
-            tolerance=CONFIG.tolerance,
-        ),
+        spec=spec(specs.recommend),
     shell:
-        "stage recommend --spec {params.spec:q} --summary {input.summary:q} --results results"
-        " --screening {input.screening:q} --output results/experiments/{wildcards.experiment} > {log:q} 2>&1"
+        "stage recommend --spec {params.spec:q} --summary {input.summary:q} --results {input.cells[0]:q}"
+        " --screening {input.screening:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule plot:
     input:
-        unpack(plot_inputs),
         summary="results/experiments/{experiment}/summary.parquet",
-        screening=lambda wildcards: screenings(wildcards.experiment),
+        cells=of_cells("results/cells/{cell}/metrics.json"),
+        masks=from_cells(wiring.masks),
+        scores=from_cells(wiring.scores_of),
+        activations=activations,
+        arrays=ancient(lambda wildcards: wiring.arrays(activations(wildcards))),
+        datasets=from_cells(wiring.manifests),
+        screening=screened,
     output:
-        report(
+        archive="results/experiments/{experiment}/figures.zip",
+        digests="results/experiments/{experiment}/figures.json",
+        figures=report(
             directory("results/experiments/{experiment}/figures"),
             patterns=["{figure}.svg"],
             caption="captions/figures.rst",
@@ -85,12 +89,8 @@ rule plot:
     conda:
         "../envs/winnow.yaml"
     params:
-        spec=lambda wildcards: spec(
-            "plot.py",
-            experiment=wildcards.experiment,
-            grid=grid_of(wildcards.experiment),
-            activations=looks_at_activations(wildcards.experiment),
-        ),
+        spec=spec(specs.plot),
     shell:
-        "stage plot --spec {params.spec:q} --summary {input.summary:q} --results results"
-        " --screening {input.screening:q} --output {output:q} > {log:q} 2>&1"
+        "stage plot --spec {params.spec:q} --summary {input.summary:q} --results {input.cells[0]:q}"
+        " --screening {input.screening:q} --output {output.figures:q}"
+        " --archive {output.archive:q} --digests {output.digests:q} > {log:q} 2>&1"

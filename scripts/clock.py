@@ -21,7 +21,7 @@ from winnow.files import read_json, write_json
 from winnow.networks import backbones, latency, surgery
 from winnow.runtime import devices
 from winnow.runtime.memory import kept
-from winnow.training import loop
+from winnow.training.precision import precision_for
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -30,11 +30,11 @@ def main(arguments: argparse.Namespace) -> None:
     threads = devices.threads()
     dataset = read_json(arguments.dataset / "manifest.json")
     backbone = kept("backbone", arguments.backbone, lambda: backbones.load(arguments.backbone))
-    keep, requested, achieved = backbones.read_mask(arguments.mask, backbone)
+    keep, requested, achieved = surgery.read_mask(arguments.mask, backbone)
     size, classes = dataset["image_size"], len(dataset["classes"])
-    networks = [backbones.pruned(backbone, mask, classes, "inherited", 0).to(lease.device) for mask in (keep, None)]
+    networks = [surgery.pruned(backbone, mask, classes, "inherited", 0).to(lease.device) for mask in (keep, None)]
     (params, macs), (unpruned_params, unpruned_macs) = (surgery.cost(network, size) for network in networks)
-    precisions = tuple(loop.precision_for(spec["precision"], lease.device, count) for count in (macs, unpruned_macs))
+    precisions = tuple(precision_for(spec["precision"], lease.device, count) for count in (macs, unpruned_macs))
     batches = {}
     for batch in latency.BATCHES:
         found = latency.compare(*networks, precisions, batch, size, lease.device)
@@ -67,8 +67,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__, leases=True)
-    result.add_argument("--dataset", type=Path, required=True, metavar="DIR")
-    result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
+    result.add_argument("--dataset", action=cli.Folder, required=True, help="a data set's manifest.json, or its folder")
+    result.add_argument("--backbone", action=cli.Folder, required=True)
     result.add_argument("--mask", type=Path, nargs="?", metavar="FILE")
     result.add_argument("--output", type=Path, required=True, metavar="FILE")
     return result

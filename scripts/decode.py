@@ -54,7 +54,7 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--archives", type=Path, nargs="*", default=[], metavar="FILE")
-    result.add_argument("--output", type=Path, required=True, metavar="DIR")
+    result.add_argument("--output", action=cli.Folder, required=True)
     result.add_argument("--threads", type=int, default=1, metavar="N", help="cores that decode (default: 1)")
     return result
 

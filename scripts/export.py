@@ -13,27 +13,56 @@ if __name__ == "__main__":
 
 from winnow import cli
 from winnow.exports import bundle
+from winnow.files import InputError, read_json
 from winnow.runtime import devices
 
 
 def main(arguments: argparse.Namespace) -> None:
     devices.lease(0)
-    try:
-        model = bundle.export(arguments.cell, arguments.dataset, arguments.output, arguments.spec, devices.threads())
-    except bundle.Disagreement as disagreement:
-        raise SystemExit(f"error: {arguments.cell}: {disagreement}") from None
-    check = model["onnx"]["check"]
-    print(
-        f"{arguments.output}: {len(model['classes'])} classes, {model['params']} parameters of "
-        f"{model['unpruned']['params']}; ONNX as PyTorch on {check['images']} test images, logits to within "
-        f"{check['largest_difference']:.1g}"
-    )
+    for cell, network, dataset, output in places(arguments):
+        try:
+            model = bundle.export(cell, network, dataset, output, arguments.spec, devices.threads())
+        except bundle.Disagreement as disagreement:
+            raise SystemExit(f"error: {cell}: {disagreement}") from None
+        check = model["onnx"]["check"]
+        print(
+            f"{output}: {len(model['classes'])} classes, {model['params']} parameters of "
+            f"{model['unpruned']['params']}; ONNX as PyTorch on {check['images']} test images, logits to within "
+            f"{check['largest_difference']:.1g}"
+        )
+
+
+def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path]]:
+    """Cell, kept network, store and new folder of each network to export: one, or those that an experiment chose.
+
+    Raises
+    ------
+    InputError
+        If neither is given, or only half of it.
+    """
+    if arguments.chosen and arguments.results:
+        results, output = arguments.results, arguments.output
+        return [
+            (
+                results / "cells" / each["cell"],
+                results / "models" / each["cell"],
+                results / "datasets" / each["dataset"],
+                output / f"{each['dataset']}-{each['backbone']}",
+            )
+            for each in read_json(arguments.chosen)["chosen"]
+        ]
+    if arguments.cell and arguments.dataset:
+        return [(arguments.cell, arguments.network or arguments.cell, arguments.dataset, arguments.output)]
+    raise InputError("which network? Give --cell and --dataset, or --chosen and --results")
 
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
-    result.add_argument("--cell", type=Path, required=True, metavar="DIR", help="a finished cell with its model")
-    result.add_argument("--dataset", type=Path, required=True, metavar="DIR", help="the store that it was judged on")
+    result.add_argument("--cell", action=cli.Folder, help="a finished cell")
+    result.add_argument("--network", action=cli.Folder, help="its kept network (default: beside the cell's files)")
+    result.add_argument("--dataset", action=cli.Folder, help="the store that it was judged on")
+    result.add_argument("--chosen", type=Path, metavar="FILE", help="instead of them, an experiment's chosen.json")
+    cli.add_results(result, required=False)
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to make")
     return result
 

@@ -1,6 +1,11 @@
 """Fine-tune and judge one cell. Needs a data set's store, a backbone and a mask (none for the unpruned baseline), and a
-teacher where the cell is distilled; makes metrics.json, history.parquet, predictions.parquet and, if asked to keep it,
-the pruned network."""
+teacher where the cell is distilled; in place of the mask a trunk where the cell prunes what it has trained. Makes
+metrics.json, history.parquet, predictions.parquet, mask.parquet (which filters stay) and, where they are asked for, the
+network's model.safetensors and model.json.
+
+A cell is trained in phases, most in one. Each but the first prunes what the phase before has trained, by what the
+network's filters do then.
+"""
 
 from __future__ import annotations
 
@@ -12,48 +17,104 @@ from winnow.runtime import workers
 if __name__ == "__main__":
     workers.delegate(__file__)
 
+import numpy as np
 import torch
 
-from winnow import cli
-from winnow.files import InputError, read_json
-from winnow.networks import backbones, models, surgery
-from winnow.training import cells, loop, protocols
+from winnow import cli, tables
+from winnow.files import InputError
+from winnow.networks import models, surgery
+from winnow.training import cells, distillation, judging, loop, protocols, trunks
+from winnow.training.precision import precision_for
 
 
 def main(arguments: argparse.Namespace) -> None:
     bench = cells.open_bench(arguments)
     spec, device, size = arguments.spec, bench.lease.device, bench.store.image_size
-    cell, classes = spec["cell"], len(bench.store.classes)
-    keep, requested, achieved = backbones.read_mask(arguments.mask, bench.backbone)
+    cell, recipe = spec["cell"], spec["recipe"]
+    alternates = protocols.alternates(cell["protocol"])
+    trunk = trunk_of(bench) if alternates else None
+    begun, requested = beginning(bench, trunk)
+    unpruned_macs = bench.unpruned_cost[1]
+    described = (arguments.trunk, trunks.MANIFEST), (arguments.teacher, models.DESCRIPTION)
+    inputs = [arguments.mask, *(folder and folder / name for folder, name in described)]
 
     def attempt(micro_batch: int) -> cells.Outcome:
-        network = backbones.pruned(bench.backbone, keep, classes, cell["init"], cell["seed"]).to(device)
+        before, network = begun, bench.network(begun.kept, cell["init"], cell["seed"])
         params, macs = surgery.cost(network, size)
-        precision = loop.precision_for(spec["recipe"]["precision"], device, macs)
-        recipe = spec["recipe"]
-        if cell["protocol"] != protocols.ONE_SHOT:
-            unpruned = backbones.build(*(bench.backbone.manifest[key] for key in ("architecture", "head")), classes)
-            budget = protocols.budget(cell["protocol"], recipe["epochs"], macs, surgery.cost(unpruned, size)[1])
-            recipe = protocols.stretched(recipe, budget)
-        checkpoint = bench.checkpoint(precision, arguments.mask, arguments.teacher)
-        trained, reason, teacher = None, None, None
+        epochs = protocols.budget(cell["protocol"], recipe["epochs"], macs, unpruned_macs)
+        phases = protocols.phases(cell["protocol"], cell["ratio"], epochs)
+        # One precision for all phases: that of the network at its largest.
+        precision = precision_for(recipe["precision"], device, unpruned_macs if alternates else macs)
+        checkpoint = bench.checkpoint(precision, *inputs)
+        trained, reason, teacher = trunk and trunk.trained, None, None
+        written = checkpoint.read() if alternates else None
+        if written:
+            before = cells.Before(**written["before"])
+            network = bench.network(before.kept, cell["init"], cell["seed"])
+        first = before.phase if written or trunk is None else 1
+        bench.clock.lap("load")
         try:
+            if trunk and trunk.reason:
+                raise judging.Diverged(trunk.reason)
             if cell["protocol"] == protocols.DISTILLED:
-                teacher = loop.Teacher(teaching(arguments.teacher, bench), **recipe["distillation"])
-            bench.clock.lap("load")
-            trained = loop.train(
-                *(network, bench.images, *bench.rows(), recipe, cell["seed"], precision, micro_batch, checkpoint),
-                teacher=teacher,
-            )
-        except loop.Diverged as divergence:
-            reason = str(divergence)
-        return cells.Outcome(network, params, macs, precision, requested, achieved, trained, reason)
+                teacher = distillation.Teacher(teaching(arguments.teacher, bench), **recipe["distillation"])
+                bench.clock.lap("load")
+            for phase in range(first, len(phases)):
+                ratio, epochs = phases[phase]
+                if phase > before.phase:
+                    # Here, and not above: cells of one phase depend on none of it.
+                    from winnow.training import phases as between
 
-    cells.finish(bench, attempt)
+                    last = phase + 1 == len(phases)
+                    network, mask = between.cut(network, trained, before, ratio, last, bench)
+                    before = cells.Before(phase, trained.history, trained.evaluation_seconds, trained.resumed)
+                    before = before.pruned(mask.keep, mask.rank)
+                    print(f"phase {phase + 1}: {np.count_nonzero(mask.keep)} of {mask.keep.size} filters stay")
+                    bench.clock.lap("measure")
+                if alternates:
+                    checkpoint.before = vars(before)
+                trained = loop.train(
+                    *(network, bench.images, *bench.rows(), protocols.stretched(recipe, epochs)),
+                    *(cell["seed"], precision, micro_batch, checkpoint),
+                    teacher=teacher,
+                    epochs_before=len(before.history),
+                )
+                trained = before.added_to(trained)
+                bench.clock.lap("train")
+        except judging.Diverged as divergence:
+            trained, reason = None, str(divergence)
+        if alternates:
+            params, macs = surgery.cost(network, size)
+        return cells.Outcome(network, params, macs, precision, requested, before, trained, reason)
+
+    micro_batch = recipe["batch_size"]
+    if trunk is not None:
+        micro_batch = min(micro_batch, trunk.micro_batch)
+        bench.clock.add("train", trunk.seconds["train"] + trunk.seconds.get("evaluate", 0.0))
+    cells.finish(bench, *cells.attempted(bench, micro_batch, attempt))
 
 
-def teaching(path: Path | None, bench: cells.Bench) -> torch.nn.Module:
-    """The network beside a file of the unpruned baseline, on the cell's device.
+def trunk_of(bench: cells.Bench) -> trunks.Trunk:
+    """What the cell begins with."""
+    arguments = bench.arguments
+    if arguments.trunk is None:
+        protocol = arguments.spec["cell"]["protocol"]
+        raise InputError(f"{protocol} prunes what it has trained: give what it begins with, a trunk, with --trunk")
+    return trunks.read(arguments.trunk, bench.lease.device)
+
+
+def beginning(bench: cells.Bench, trunk: trunks.Trunk | None) -> tuple[cells.Before, float]:
+    """The mask that a cell's training begins with, and the share of units to remove that was asked for."""
+    cell, mask = bench.arguments.spec["cell"], bench.arguments.mask
+    if trunk is not None:
+        return cells.Before().pruned(trunk.keep, trunk.rank), cell["ratio"]
+    keep, requested, _ = surgery.read_mask(mask, bench.backbone)
+    rank = None if keep is None else tables.read_table(mask, "mask")["rank"].to_numpy().astype(np.int64)
+    return cells.Before().pruned(keep, rank), requested
+
+
+def teaching(folder: Path | None, bench: cells.Bench) -> torch.nn.Module:
+    """The fine-tuned unpruned network, on the cell's device.
 
     Raises
     ------
@@ -62,22 +123,21 @@ def teaching(path: Path | None, bench: cells.Bench) -> torch.nn.Module:
     Diverged
         If its own training did.
     """
-    if path is None:
-        raise InputError("a distilled cell learns from the unpruned baseline: give one of its files with --teacher")
-    if read_json(path.parent / "metrics.json")["status"] == "diverged":
-        raise loop.Diverged("the training of its teacher, the unpruned baseline, diverged")
-    network, description = models.load(path.parent, bench.lease.device)
+    if folder is None:
+        raise InputError("a distilled cell learns from the unpruned baseline: give its network with --teacher")
+    if models.divergence(folder):
+        raise judging.Diverged("the training of its teacher, the unpruned baseline, diverged")
+    network, description = models.load(folder, bench.lease.device)
     if description["classes"] != bench.store.classes:
-        raise InputError(f"the network in {path.parent} knows other classes than {bench.arguments.dataset}")
+        raise InputError(f"the network in {folder} knows other classes than {bench.arguments.dataset}")
     return network.to(memory_format=torch.channels_last).requires_grad_(False)
 
 
 def parser() -> argparse.ArgumentParser:
-    result = cells.parser(__doc__)
+    result = cells.parser(__doc__, cells.FILES, models.FILES)
     result.add_argument("--mask", type=Path, nargs="?", metavar="FILE")
-    result.add_argument(
-        "--teacher", type=Path, nargs="?", metavar="FILE", help="a file beside the fine-tuned unpruned network"
-    )
+    result.add_argument("--trunk", action=cli.OptionalFolder, help="what a cell begins with that alternates")
+    result.add_argument("--teacher", action=cli.OptionalFolder, help="the kept network of the unpruned baseline")
     return result
 
 

@@ -21,10 +21,10 @@ from winnow.runtime import devices
 
 
 def main(arguments: argparse.Namespace) -> None:
-    store = Store.open(arguments.dataset)
-    backbone = backbones.load(arguments.backbone)
     lease = devices.lease(arguments.gpu)
     devices.threads()
+    store = Store.open(arguments.dataset)
+    backbone = backbones.load(arguments.backbone)
     network = backbone.network().to(lease.device)
     rows = store.rows("train")
     batches = passes.batches_of(store, rows, backbone.manifest, lease.device, statistics.BATCH_BYTES[lease.device])
@@ -36,8 +36,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__, leases=True)
-    result.add_argument("--dataset", type=Path, required=True, metavar="DIR")
-    result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
+    result.add_argument("--dataset", action=cli.Folder, required=True)
+    result.add_argument("--backbone", action=cli.Folder, required=True)
     result.add_argument("--output", type=Path, required=True, metavar="FILE", help="manifest; arrays go beside it")
     return result
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ import pandas as pd
 from winnow import cli, tables
 from winnow.answers import analysis, screening, summary
 from winnow.answers.figures import accuracy, activations, classes, filters, look, weights
-from winnow.files import InputError, read_json, write_json
+from winnow.files import InputError, atomic_path, file_digest, read_json, write_json
 from winnow.importance import sums
 from winnow.training.protocols import EQUAL_FLOPS, ONE_SHOT
 from winnow.workflow import grid
@@ -53,7 +54,20 @@ def main(arguments: argparse.Namespace) -> None:
         look.write(figure, arguments.output)
     index = [{key: getattr(figure, key) for key in ("name", "group", "title", "caption")} for figure in listed]
     write_json(arguments.output / "index.json", index)
+    if arguments.archive:
+        pack(arguments.output, arguments.archive)
+    if arguments.digests:
+        write_json(arguments.digests, {path.name: file_digest(path) for path in sorted(arguments.output.iterdir())})
     print(f"{spec['experiment']}: {len(listed)} figures", file=sys.stderr)
+
+
+def pack(folder: Path, path: Path) -> None:
+    """Write the index, the SVGs and the specifications as one file: a storage knows files better than folders."""
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(folder.iterdir()):
+            if file.suffix in (".json", ".svg"):
+                # Without its time: the same figures are the same file.
+                archive.writestr(zipfile.ZipInfo(file.name), file.read_bytes(), zipfile.ZIP_DEFLATED)
 
 
 def finished_cells(frame: pd.DataFrame, cells: list[Cell]) -> list[Cell]:
@@ -162,11 +176,11 @@ def gains_from_weights(metrics: dict[Cell, dict]) -> pd.DataFrame:
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--summary", type=Path, required=True, metavar="FILE", help="the experiment's summary.parquet")
-    result.add_argument(
-        "--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/, masks/"
-    )
+    cli.add_results(result)
     screening.add_argument(result)
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the figures go")
+    result.add_argument("--archive", type=Path, metavar="FILE", help="gets what a page needs of them, as one ZIP file")
+    result.add_argument("--digests", type=Path, metavar="FILE", help="gets the SHA-256 of each file in there")
     return result
 
 

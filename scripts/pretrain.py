@@ -1,9 +1,9 @@
-"""Train a backbone from scratch on a data set of its own. Needs the data set's store; makes a state dict."""
+"""Train a backbone from scratch on a data set of its own. Needs the data set's store; makes a state dict and
+a manifest with its digest."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from winnow.runtime import workers
 
@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from winnow import cli
 from winnow.data.images import load_images
 from winnow.data.store import Store
-from winnow.files import atomic_path, canonical_json
+from winnow.files import atomic_path, canonical_json, file_digest, write_json
 from winnow.networks import backbones, surgery
 from winnow.runtime import devices
-from winnow.training import loop
+from winnow.training import judging, loop
+from winnow.training.precision import precision_for
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -31,21 +32,26 @@ def main(arguments: argparse.Namespace) -> None:
     network = network.to(lease.device)
     images = load_images(store, backbone["mean"], backbone["std"], lease.device)
     _, macs = surgery.cost(network, store.image_size)
-    precision = loop.precision_for(recipe["precision"], lease.device, macs)
+    precision = precision_for(recipe["precision"], lease.device, macs)
     trained = loop.train(network, images, store.rows("train"), store.rows("val"), recipe, seed, precision)
     network.load_state_dict(trained.state)
-    judged = loop.evaluate(network, images, store.rows("test"), precision)
-    loop.require_finite(judged.loss, "test loss", f"with the weights of epoch {trained.epoch}")
+    judged = judging.evaluate(network, images, store.rows("test"), precision)
+    judging.require_finite(judged.loss, "test loss", f"with the weights of epoch {trained.epoch}")
     print(f"test accuracy {judged.accuracy:.4f} with the weights of epoch {trained.epoch}")
     state = {name: tensor.cpu().contiguous() for name, tensor in trained.state.items()}
-    with atomic_path(arguments.output) as temporary:
+    weights = arguments.output / "pretrained.safetensors"
+    with atomic_path(weights) as temporary:
         save_file(state, temporary, {"winnow": canonical_json({"accuracy": judged.accuracy, "spec": spec})})
+    manifest = {"accuracy": judged.accuracy, "weights_sha256": file_digest(weights), "spec": spec}
+    write_json(arguments.output / "pretrained.json", manifest)
 
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__, leases=True)
-    result.add_argument("--dataset", type=Path, required=True, metavar="DIR")
-    result.add_argument("--output", type=Path, required=True, metavar="FILE")
+    result.add_argument("--dataset", action=cli.Folder, required=True)
+    result.add_argument(
+        "--output", action=cli.Folder, required=True, help="gets pretrained.safetensors and pretrained.json"
+    )
     return result
 
 

@@ -59,6 +59,8 @@ def main(arguments: argparse.Namespace) -> None:
         record = screening.read(arguments.screening)
         answer["lines"].append(screening.sentence(record))
         answer["notes"].append(screening.NOTE)
+    if remark := summary.mixed_versions(map(metrics, cells)):
+        answer["notes"].append(remark)
     chosen = []
     for row in answer["chosen"]:
         done = [cell for cell in judge.seeds_of(row) if metrics(cell)["status"] == "finished"]
@@ -89,9 +91,9 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--summary", type=Path, required=True, metavar="FILE", help="the experiment's summary.parquet")
-    result.add_argument("--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/")
+    cli.add_results(result)
     screening.add_argument(result)
-    result.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the three files go")
+    result.add_argument("--output", action=cli.Folder, required=True, help="where the three files go")
     return result
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 from winnow.runtime import workers
@@ -13,20 +15,43 @@ if __name__ == "__main__":
 
 from winnow import cli
 from winnow.answers import report, screening
-from winnow.files import atomic_path
+from winnow.files import InputError, atomic_path
 
 
 def main(arguments: argparse.Namespace) -> None:
-    text = report.page(arguments.experiment, arguments.results, arguments.spec, arguments.screening)
+    with tempfile.TemporaryDirectory() as folder:
+        figures = unpacked(arguments.figures, Path(folder)) if arguments.figures else arguments.experiment / "figures"
+        text = report.page(arguments.experiment, figures, arguments.results, arguments.spec, arguments.screening)
     with atomic_path(arguments.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"{arguments.spec['experiment']}: {len(text.encode()) / 1e6:.1f} MB", file=sys.stderr)
 
 
+def unpacked(archive: Path, folder: Path) -> Path:
+    """The folder with the archive's files.
+
+    Raises
+    ------
+    InputError
+        If it is missing or damaged; the message names it.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            file.extractall(folder)
+    except FileNotFoundError:
+        raise InputError(f"{archive} does not exist") from None
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{archive} cannot be read ({error}): delete it and run again to make it anew") from None
+    return folder
+
+
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
-    result.add_argument("--experiment", type=Path, required=True, metavar="DIR", help="the experiment's folder")
-    result.add_argument("--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/")
+    result.add_argument("--experiment", action=cli.Folder, required=True, help="the experiment's files, or its folder")
+    cli.add_results(result)
+    result.add_argument(
+        "--figures", type=Path, metavar="FILE", help="its figures.zip (default: the folder figures/ of the experiment)"
+    )
     screening.add_argument(result)
     result.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page to make")
     return result

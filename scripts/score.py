@@ -18,6 +18,7 @@ from winnow import cli, tables
 from winnow.files import InputError, read_json
 from winnow.importance import scores, sums
 from winnow.importance.criteria import CRITERIA
+from winnow.networks import units
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -32,7 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
         return tensors(arguments.backbone, names)
 
     value, score = scores.score(name, layers, channels, read, statistics, spec["seed"])
-    layer, index = scores.units(layers, channels)
+    layer, index = units.named(layers, channels)
     rows = {"layer": layer, "filter": index, "value": value, "score": score}
     tables.write_table(arguments.output, rows, "scores", {"spec": spec})
     print(f"{value.size} filters of {len(layers)} layers: {name} from {value.min():.4g} to {value.max():.4g}")
@@ -52,7 +53,7 @@ def tensors(backbone: Path, names: list[str]) -> list[np.ndarray]:
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
-    result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
+    result.add_argument("--backbone", action=cli.Folder, required=True)
     result.add_argument("--statistics", type=Path, nargs="?", metavar="FILE", help="manifest of sums; arrays beside it")
     result.add_argument("--output", type=Path, required=True, metavar="FILE")
     return result

@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--previous", type=Path, nargs="?", metavar="FILE", help="the previous rung's file")
-    result.add_argument("--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/")
+    cli.add_results(result)
     result.add_argument("--output", type=Path, required=True, metavar="FILE", help="this rung's file")
     return result
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from winnow.runtime import workers
 
@@ -51,17 +50,16 @@ def main(arguments: argparse.Namespace) -> None:
     with atomic_path(arguments.output / "summary.csv") as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")
     with atomic_path(arguments.output / "summary.md") as temporary:
-        temporary.write_text(summary.markdown(frame, spec["experiment"], len(missing)), encoding="utf-8")
+        remark = summary.mixed_versions(found for _, found in rows)
+        temporary.write_text(summary.markdown(frame, spec["experiment"], len(missing), remark), encoding="utf-8")
     failed = len(rows) - int(frame["seeds"].sum())
     print(f"{spec['experiment']}: {len(rows)} cells, {failed} failed, {len(frame)} rows", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
-    result.add_argument(
-        "--results", type=Path, required=True, metavar="DIR", help="the folder that holds cells/ and latency/"
-    )
-    result.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the three files go")
+    cli.add_results(result)
+    result.add_argument("--output", action=cli.Folder, required=True, help="where the three files go")
     screening.add_argument(result)
     result.add_argument(
         "--partial", action="store_true", help="summarise what is there: a cell without metrics counts as failed"

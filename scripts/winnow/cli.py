@@ -1,11 +1,16 @@
-"""What every stage program has in common on its command line."""
+"""What every stage program has in common on its command line.
+
+A rule tells a program its files, all of them, as Snakemake knows them: behind a storage provider or under a prefix they
+lie elsewhere than by hand, where naming the folder is enough.
+"""
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +35,76 @@ def parser(description: str | None, leases: bool = False) -> argparse.ArgumentPa
             "--gpu", type=int, default=0, metavar="N", help="1 to lease a GPU, if there is one (default: 0)"
         )
     return result
+
+
+class Folder(argparse.Action):
+    """Takes one folder, or files that lie in one folder, and stores that folder as a Path.
+
+    ``--dataset manifest.json images.npy`` and ``--dataset .`` are the same. Needs ``nargs="+"``, which it sets.
+    """
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs="+", type=Path, metavar="PATH", **options)
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        paths: list[Path] = values
+        folders = {path.parent for path in paths}
+        if len(paths) == 1 and not paths[0].is_file():
+            folders = set(paths)
+        if len(folders) > 1:
+            raise argparse.ArgumentError(self, f"one folder, or files of one folder, not of {len(folders)} of them")
+        setattr(namespace, self.dest, folders.pop())
+
+
+class OptionalFolder(Folder):
+    """The same for what a job may do without: nothing, which stands for None, is as good as a folder."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, **options)
+        self.nargs = "*"
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if values:
+            super().__call__(parser, namespace, values, option_string)
+
+
+def results(text: str) -> Path:
+    """The folder of results, given as such or by a cell's file below it: ``…/results`` of ``…/results/cells/…``.
+
+    An argument has room for 128 KiB, less than the names of a grid's files take.
+    """
+    path = Path(text)
+    if not path.is_file():
+        return path
+    parts = path.parts
+    below = {("results", "cells"), ("results", "models")}
+    ends = [place for place, pair in enumerate(itertools.pairwise(parts), 1) if pair in below]
+    if not ends:
+        raise argparse.ArgumentTypeError(f"{text} is no folder, and no file of a cell below results/")
+    return Path(*parts[: ends[-1]])
+
+
+def add_results(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """The option by which programs that read many cells are given the folder of results."""
+    parser.add_argument(
+        "--results",
+        type=results,
+        required=required,
+        metavar="PATH",
+        help="the folder of results, or a cell's file below it",
+    )
 
 
 def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:

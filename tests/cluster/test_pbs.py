@@ -61,8 +61,8 @@ def test_a_grid_runs_and_a_killed_job_is_submitted_again_with_more(tmp_path):
     assert process.returncode == 0, output
 
     asked = [arguments[arguments.index("-l") :] for arguments in checkout.jobs("finetune").values()]
-    first = "-l select=1:ncpus=1:mem=16000mb:ngpus=1 -l walltime=240:00"
-    again = "-l select=1:ncpus=1:mem=32000mb:ngpus=1 -l walltime=480:00"
+    first = "-l select=1:ncpus=2:mem=16000mb:ngpus=1 -l walltime=240:00"
+    again = "-l select=1:ncpus=2:mem=32000mb:ngpus=1 -l walltime=480:00"
     assert sorted(asked) == sorted([first, first, again])
     (decode,) = checkout.jobs("decode").values()
     assert "ncpus=1:mem=8000mb:ngpus=0" in decode

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shlex
 import signal
 import subprocess
 import time
@@ -37,6 +38,10 @@ class Cluster(Checkout):
         super().__init__(path, config)
         (path / "cluster").mkdir(exist_ok=True)
         (path / "cluster" / "config.yaml").write_text(yaml.safe_dump(CLUSTER))
+
+    def environment(self, **extra: str) -> dict[str, str]:
+        # SLURM hands out devices that torch cannot use.
+        return super().environment(PYTHONPATH=str(ROOT / "tests" / "fake_gpus"), **extra)
 
     def submit(self) -> subprocess.Popen:
         return self.start("--profile", "profiles/slurm", "--profile", "cluster")
@@ -170,14 +175,18 @@ def test_ctrl_c_cancels_what_runs_and_leaves_its_checkpoints(finished, tmp_path)
 
 
 @pytest.mark.cluster
-def test_in_one_allocation_cells_share_its_gpus(finished, tmp_path):
-    checkout = finished.checkout.copy(tmp_path / "checkout")
+@pytest.mark.parametrize("granted", [("--resources", "gpu=2"), ()], ids=["said", "seen"])
+def test_in_one_allocation_cells_share_its_gpus_at_the_same_time(finished, tmp_path, granted):
+    checkout = Cluster(finished.checkout.copy(tmp_path / "checkout").path)
     checkout.configure(grid(seeds=[2]))
+    command = shlex.join(checkout.command(*granted))
     subprocess.run(
-        ["srun", "--gpus=2", "--ntasks=1", "--cpus-per-task=2", *checkout.command("--resources", "gpu=2")],
+        ["sbatch", "--wait", "--gpus=2", "--cpus-per-task=2", "--mem=8000", "--wrap", command],
         cwd=checkout.path,
-        env=checkout.environment(),
+        # Neither of two goes on before both compute.
+        env=checkout.environment(FAKE_GPUS_TOGETHER="2"),
         check=True,
     )
     cells = [read_json(path) for path in checkout.path.glob("results/cells/**/2/metrics.json")]
     assert sorted(cell["lease"] for cell in cells) == ["0", "1"]
+    assert {cell["threads"] for cell in cells} == {1}

@@ -34,6 +34,12 @@ def run(name: str, spec: dict[str, Any] | None, *arguments: object) -> None:
     program.main(program.parser().parse_args([*options, *map(str, arguments)]))
 
 
+def cell(folder: Path, keep: bool = True) -> list[Path]:
+    """A cell's files in a folder, with those of its network where it is kept, as a rule names them."""
+    names = ("metrics.json", "history.parquet", "predictions.parquet", "mask.parquet")
+    return [folder / name for name in (*names, *(("model.safetensors", "model.json") if keep else ()))]
+
+
 def signalled(command: list[object], checkpoint: Path, number: signal.Signals) -> int:
     """Run a program, send it a signal when it has written its checkpoint anew, and return its exit status."""
 

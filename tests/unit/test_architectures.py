@@ -15,7 +15,7 @@ from winnow import tables
 from winnow.data.store import Entry, write_store
 from winnow.files import InputError, read_json
 from winnow.importance import criteria, sums
-from winnow.networks import architectures, backbones, factories, models
+from winnow.networks import architectures, backbones, factories, models, weights
 
 from . import programs
 from .fabricated import table_of
@@ -56,11 +56,10 @@ def cell(folder, criterion, ratio=0.4, scope="layer"):
     spec = {
         "cell": names | {"init": "inherited", "seed": 0, "protocol": "one_shot"},
         "recipe": recipe,
-        "models": "keep",
         "code": "0",
     }
     arguments = ["--dataset", folder / "store", "--backbone", folder / "net", "--mask", folder / "mask.parquet"]
-    programs.run("finetune", spec, *arguments, "--output", folder / "cell")
+    programs.run("finetune", spec, *arguments, "--output", *programs.cell(folder / "cell"))
     return read_json(folder / "cell" / "metrics.json")
 
 
@@ -142,7 +141,7 @@ def test_weights_as_torchvision_publishes_them_fit(tmp_path):
 def test_old_names_of_a_densenets_tensors_are_understood():
     names = ["features.denseblock1.denselayer2.norm.1.weight", "features.denseblock1.denselayer2.conv.2.weight"]
     names += ["features.transition1.norm.weight", "classifier.weight"]
-    found = backbones.published("densenet121", dict.fromkeys(names))
+    found = weights.renamed("densenet121", dict.fromkeys(names))
     assert list(found) == [re.sub(r"(norm|conv)\.([12])", r"\1\2", name) for name in names]
     assert set(found) <= set(backbones.build("densenet121", "classifier", 2).state_dict())
 

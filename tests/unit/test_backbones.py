@@ -1,9 +1,5 @@
 """Backbones: weights of every origin in one form, pruned networks with inherited or drawn weights."""
 
-import enum
-import functools
-import hashlib
-import io
 import json
 import math
 
@@ -12,30 +8,28 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
-from torchvision.models._api import Weights, WeightsEnum
 
-from winnow.data import downloads
-from winnow.files import InputError
-from winnow.networks import backbones, channels
+from winnow.files import InputError, file_digest, read_json
+from winnow.networks import architectures, backbones, channels, published, surgery
 from winnow.workflow import config
 
 from . import programs
 
-DIGITS = {"architecture": "vgg_digits", "head": "gap", "weights": "random", "weights_url": None, "weights_file": None}
-DIGITS |= {"mean": [0.5] * 3, "std": [0.5] * 3}
+DIGITS = {"architecture": "vgg_digits", "head": "gap", "weights": "random", "mean": [0.5] * 3, "std": [0.5] * 3}
 
 
-def imported(output, file=None, **changes):
+def imported(output, file=None, digest=None, **changes):
     """Run the program; its spec is that of the demo's network with drawn weights, changed."""
-    spec = {"name": "net", "backbone": DIGITS | changes, "code": "0"}
+    spec = {"name": "net", "backbone": DIGITS | changes, "digest": digest, "code": "0"}
     programs.run("import_backbone", spec, "--output", output, *(["--weights", file] if file else []))
 
 
 def in_memory(architecture, head):
     network = backbones.initialised(architecture, head, 5, 0)
-    layers = [vars(layer) for layer in channels.layers_of(network)]
+    found = channels.of(network)
+    layers = [vars(layer) for layer in found.layers]
     manifest = {"architecture": architecture, "head": head, "classes": 5, "layers": layers}
-    return backbones.Backbone(manifest, network.state_dict(), channels.derive(network))
+    return backbones.Backbone(manifest, network.state_dict(), found.table)
 
 
 @pytest.fixture(scope="module")
@@ -82,24 +76,24 @@ def test_drawn_weights_have_torchvisions_spread_and_depend_on_the_seed_alone():
 
 def test_a_pruned_network_inherits_its_filters_and_gets_a_new_last_layer(backbone):
     keep = np.arange(backbone.units) % 2 == 0
-    network = backbones.pruned(backbone, keep, 4, "inherited", 0)
+    network = surgery.pruned(backbone, keep, 4, "inherited", 0)
     expected = backbone.state["features.2.weight"][::2, ::2]
     assert torch.equal(network.features[2].weight, expected)
     assert network.classifier[0].weight.shape == (4, 32)
     assert all(parameter.requires_grad for parameter in network.parameters())
-    other = backbones.pruned(backbone, keep, 4, "inherited", 1)
+    other = surgery.pruned(backbone, keep, 4, "inherited", 1)
     assert torch.equal(network.features[0].weight, other.features[0].weight)
     assert not torch.equal(network.classifier[0].weight, other.classifier[0].weight)
 
 
 def test_random_weights_are_drawn_for_the_pruned_widths(backbone):
     keep = np.arange(backbone.units) % 4 == 0
-    network = backbones.pruned(backbone, keep, 4, "random", 0)
-    inherited = backbones.pruned(backbone, keep, 4, "inherited", 0)
+    network = surgery.pruned(backbone, keep, 4, "random", 0)
+    inherited = surgery.pruned(backbone, keep, 4, "inherited", 0)
     assert [p.shape for p in network.parameters()] == [p.shape for p in inherited.parameters()]
     weight = network.features[12].weight  # 16 filters are left of 64
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (16 * 9)), rel=0.1)
-    assert torch.equal(weight, backbones.pruned(backbone, keep, 4, "random", 0).features[12].weight)
+    assert torch.equal(weight, surgery.pruned(backbone, keep, 4, "random", 0).features[12].weight)
 
 
 # A warm worker cuts the next cell from the same backbone. Tensors of a layer that loses nothing are not sliced, nor are
@@ -111,7 +105,7 @@ def test_training_a_cell_leaves_the_backbone_as_it_is(architecture, head, remove
     units = np.arange(backbone.units)
     keep = {None: None, "half": units % 2 == 0, "the last filter": units < backbone.units - 1}[removed]
     before = {name: tensor.clone() for name, tensor in backbone.state.items()}
-    network = backbones.pruned(backbone, keep, 4, "inherited", 0)
+    network = surgery.pruned(backbone, keep, 4, "inherited", 0)
     for tensor in network.state_dict().values():
         tensor.add_(1)
     assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state.items())
@@ -175,92 +169,69 @@ def test_nothing_of_a_file_is_left_out_in_silence(tmp_path, name, value, says):
 
 
 def test_no_weights_at_all_is_an_error(tmp_path):
-    with pytest.raises(InputError, match="give a file of them with --weights"):
+    with pytest.raises(InputError, match="not drawn: give a file of them with --weights"):
         imported(tmp_path / "net", weights=None)
 
 
+def test_the_table_of_published_weights_is_torchvisions():
+    for architecture in architectures.NAMES:
+        try:
+            members = torchvision.models.get_model_weights(architecture).__members__
+        except ValueError:  # the demo's network is nobody's
+            members = {}
+        assert set(published.names(architecture)) == set(members), architecture
+        for name, member in members.items():
+            weights, transforms = published.weights(architecture, name), member.transforms()
+            assert weights.file.url == member.url
+            assert weights.file.name == member.url.rsplit("/", 1)[1]
+            algorithm, digest = weights.file.digest.split(":")
+            assert algorithm == "sha256"
+            assert len(digest) in (8, 64)
+            assert digest[:8] in weights.file.name
+            assert [*weights.mean, *weights.std] == pytest.approx([*transforms.mean, *transforms.std], rel=1e-3)
+
+
 @pytest.mark.parametrize(
-    ("architecture", "known"), [("vgg16", "IMAGENET1K_V1, IMAGENET1K_FEATURES, .*"), ("vgg_digits", "")]
+    ("architecture", "known"), [("vgg16", "IMAGENET1K_V1, IMAGENET1K_FEATURES, .*"), ("alexnet", "")]
 )
-def test_unknown_weights_are_an_error_with_those_that_are_known(tmp_path, architecture, known):
-    with pytest.raises(InputError, match=f"unknown weights 'IMAGENET' of {architecture}; allowed: {known}random$"):
-        imported(tmp_path / "net", architecture=architecture, weights="IMAGENET")
+def test_unknown_weights_are_an_error_with_those_that_are_known(architecture, known):
+    with pytest.raises(InputError, match=f"unknown weights 'IMAGENET' of {architecture}; allowed: {known}.*random$"):
+        published.weights(architecture, "IMAGENET")
 
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
-def test_weights_that_want_other_images_than_the_backbone_says_are_an_error(tmp_path):
+def test_weights_that_want_other_images_than_the_backbone_says_are_an_error():
     with pytest.raises(
         InputError, match=r"mean \[0\.48235, 0\.45882, 0\.40784\] and std \[0\.0039.*set its mean and std"
     ):
-        imported(tmp_path / "net", architecture="vgg16", weights="IMAGENET1K_FEATURES", **IMAGENET)
+        published.check_images("vgg16", "IMAGENET1K_FEATURES", **IMAGENET)
+    published.check_images("vgg16", "IMAGENET1K_V1", **IMAGENET)
 
 
-def published(monkeypatch, state, address):
-    """Make ``state`` what torchvision publishes for the demo's network, under ``address``; the file and its name."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    content = file.getvalue()
-    name = f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    transforms = functools.partial(torchvision.transforms._presets.ImageClassification, crop_size=224)
-    members = enum.Enum("Published", {"V1": Weights(f"{address}/{name}", transforms, {})}, type=WeightsEnum)
-    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda architecture: members)
-    return name, content
-
-
-@pytest.mark.parametrize("mirror", [False, True])
-def test_weights_are_downloaded_from_torchvisions_address_or_a_mirror(tmp_path, server, monkeypatch, mirror):
-    monkeypatch.chdir(tmp_path)
+def published_file(folder):
+    """Weights of the demo's network as a file that is named after its digest, as torchvision's are."""
     state = in_memory("vgg_digits", "gap").state
-    name, content = published(monkeypatch, state, "http://127.0.0.1:9" if mirror else server.url)
-    server.files["mirrored" if mirror else name] = content
-    imported(tmp_path / "net", weights="V1", weights_url=f"{server.url}/mirrored" if mirror else None, **IMAGENET)
+    torch.save(state, folder / "w.pth")
+    digest = file_digest(folder / "w.pth")
+    return state, (folder / "w.pth").rename(folder / f"net-{digest[:8]}.pth"), f"sha256:{digest[:8]}"
+
+
+def test_published_weights_are_named_in_the_manifest(tmp_path):
+    state, file, digest = published_file(tmp_path)
+    imported(tmp_path / "net", file, digest, weights="V1")
     loaded = load_file(tmp_path / "net" / "weights.safetensors")
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
-    assert (
-        json.loads((tmp_path / "net" / "manifest.json").read_text())["source"] == f"torchvision vgg_digits V1 ({name})"
-    )
-    assert (tmp_path / downloads.FOLDER / name).read_bytes() == content
-    server.files.clear()
-    imported(tmp_path / "again", weights="V1", **IMAGENET)
-    assert (tmp_path / "again" / "weights.safetensors").read_bytes() == (
-        tmp_path / "net" / "weights.safetensors"
-    ).read_bytes()
+    assert read_json(tmp_path / "net" / "manifest.json")["source"] == f"torchvision vgg_digits V1 ({file.name})"
 
 
-def test_without_a_file_at_the_address_the_place_for_it_is_named(tmp_path, server, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    name, _ = published(monkeypatch, in_memory("vgg_digits", "gap").state, server.url)
-    with pytest.raises(InputError, match=f"put the file at {tmp_path / downloads.FOLDER / name} by hand"):
-        imported(tmp_path / "net", weights="V1", **IMAGENET)
-
-
-def test_torchvisions_file_is_downloaded_from_a_mirror_and_held_against_its_name(tmp_path, server, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    official = torchvision.models.get_model_weights("vgg11")["IMAGENET1K_V1"].url.rsplit("/", 1)[1]
-    server.files[official] = b"not these weights"
-    with pytest.raises(InputError, match=f"is not the expected file.*{official.split('-')[1].split('.')[0]}"):
-        imported(
-            tmp_path / "net",
-            architecture="vgg11",
-            weights="IMAGENET1K_V1",
-            weights_url=f"{server.url}/{official}",
-            **IMAGENET,
-        )
-    assert not list(tmp_path.rglob("*.pth*"))
-
-
-def test_weights_placed_by_hand_are_taken(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    state = in_memory("vgg_digits", "gap").state
-    name, content = published(monkeypatch, state, "http://127.0.0.1:9")
-    place = tmp_path / downloads.FOLDER / name
-    place.parent.mkdir(parents=True)
-    place.write_bytes(content)
-    imported(tmp_path / "net", weights="V1", **IMAGENET)
-    loaded = load_file(tmp_path / "net" / "weights.safetensors")
-    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+def test_a_file_of_weights_is_held_against_its_digest(tmp_path):
+    _, file, digest = published_file(tmp_path)
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(InputError, match=rf"{file} is not the expected file.*expected is {digest.split(':')[1]}"):
+        imported(tmp_path / "net", file, digest, weights="V1")
+    assert not (tmp_path / "net").exists()
 
 
 @pytest.mark.parametrize("absent", ["not a number", "not there"])

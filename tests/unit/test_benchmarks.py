@@ -48,8 +48,15 @@ def test_statistics(run):
     assert "statistics / plain forward: " in text
 
 
+def test_side_by_side(run):
+    small = ("--architecture", "vgg_digits", "--size", "8", "--cells", "2", "--epochs", "1", "--images", "8")
+    text = run("side_by_side", *small, "--repeats", "1")
+    assert "threads: [1]" in text
+    assert "side by side / one at a time: " in text
+
+
 def test_surgery(run):
-    text = run("surgery", "--architecture", "vgg11", "--repeats", "1")
+    text = run("surgery", "--architecture", "vgg_digits", "--repeats", "1")
     assert "Torch-Pruning / mask + surgery: " in text
 
 

@@ -122,6 +122,17 @@ def test_the_projects_own_configuration_is_sound():
         ("backbones.net.factory", "mine.py:Net", ["backbones.net", "exactly one of architecture and factory"]),
         ("backbones.net", {"factory": "mine.py", "weights": "random"}, ["backbones.net.factory", "'mine.py'"]),
         ("backbones.net", {"factory": "m.py:N", "weights": "IMAGENET1K_V1"}, ["are torchvision's: a factory's"]),
+        (
+            "backbones.net",
+            {"architecture": "vgg16", "weights": "IMAGENET"},
+            ["backbones.net", "unknown weights 'IMAGENET' of vgg16", "IMAGENET1K_V1, IMAGENET1K_FEATURES", "random"],
+        ),
+        (
+            "backbones.net",
+            {"architecture": "vgg16", "weights": "IMAGENET1K_FEATURES"},
+            ["backbones.net", "normalised by mean [0.48235", "set its mean and std"],
+        ),
+        ("datasets.weights", {"source": "digits", "store_size": 8, "image_size": 8}, ["datasets.weights", "is taken"]),
         ("backbones.net.weights", "random", ["backbones.net", "exactly one of", "['weights', 'pretrain']"]),
         ("backbones.net.pretrain", None, ["backbones.net", "exactly one of", "none"]),
         ("backbones.net.pretrain", {"dataset": "d", "recipe": "quick"}, ["backbones.net.pretrain.dataset", "'d'"]),
@@ -171,3 +182,29 @@ def test_several_faults_are_said_at_once(raw):
         config.load(raw)
     assert "recipes.quick.epochs" in str(error.value)
     assert "backbones.net.architecture" in str(error.value)
+
+
+def test_a_file_of_weights_is_one_download_for_all_backbones_that_use_it(raw):
+    resnet = {"architecture": "resnet50", "weights": "IMAGENET1K_V2"}
+    mirror = resnet | {"weights_url": "file:///mirror.pth"}
+    flowers = {"source": "flowers102", "store_size": 8, "image_size": 8, "urls": {"setid.mat": "file:///s"}}
+    raw["datasets"] |= {"flowers": flowers}
+    raw["backbones"] |= {
+        "one": resnet,
+        "default": resnet | {"weights": "DEFAULT"},
+        "other": resnet | {"weights": "random"},
+    }
+    found = config.load(raw).downloads()
+    assert sorted(found) == [
+        *(f"flowers/{name}" for name in ("102flowers.tgz", "imagelabels.mat", "setid.mat")),
+        "weights/resnet50-11ad3fa6.pth",
+    ]
+    assert found["flowers/setid.mat"].url == "file:///s"
+    assert found["weights/resnet50-11ad3fa6.pth"].url.endswith("/resnet50-11ad3fa6.pth")
+    assert found["weights/resnet50-11ad3fa6.pth"].digest == "sha256:11ad3fa6"
+
+    raw["backbones"] |= {"mirrored": mirror, "again": mirror, "last": resnet}
+    assert config.load(raw).downloads()["weights/resnet50-11ad3fa6.pth"].url == "file:///mirror.pth"
+    raw["backbones"] |= {"elsewhere": resnet | {"weights_url": "file:///x"}}
+    with pytest.raises(InputError, match=r"backbones\.elsewhere\.weights_url: 'file:///x'.*backbones\.mirrored has"):
+        config.load(raw).downloads()

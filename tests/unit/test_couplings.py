@@ -4,6 +4,7 @@ import copy
 import functools
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch_pruning
@@ -14,6 +15,7 @@ from winnow.files import InputError
 from winnow.importance import masks
 from winnow.networks import backbones, channels, couplings, models, surgery, tracing
 from winnow.networks.backbones import Backbone
+from winnow.tables import SCHEMAS
 
 from .fabricated import table_of
 
@@ -145,19 +147,72 @@ def test_the_table_cuts_what_torch_pruning_cuts(architecture):
         assert torch.equal(network(images_of(64)), ours(images_of(64)))
 
 
+def by_layers(network):
+    """A VGG's table as its layers say, one by one, and these layers. Units are numbered by layer, then filter."""
+    features = dict(network.features.named_children())
+    names = [f"features.{name}" for name, part in features.items() if isinstance(part, nn.Conv2d)]
+    rows, layers, unit = [], [], 0
+    for name, after in zip(names, [*names[1:], "classifier.0"], strict=True):
+        convolution, position = network.get_submodule(name), int(name.split(".")[1])
+        relu = next(at for at in range(position, len(features)) if isinstance(features[str(at)], nn.ReLU))
+        layers.append(channels.Layer(name, convolution.out_channels, f"features.{relu}", "relu"))
+        tensors = [f"{name}.weight", f"{name}.bias"]
+        if relu - position == 2:
+            tensors += [f"features.{position + 1}.{each}" for each in ("weight", "bias", "running_mean", "running_var")]
+        columns = network.get_submodule(after).weight.shape[1] // convolution.out_channels
+        slices = [*((tensor, 0, 1) for tensor in tensors), (f"{after}.weight", 1, columns)]
+        for index in range(convolution.out_channels):
+            rows += [(unit + index, name, index, *each[:2], index * each[2], each[2], 1) for each in slices]
+        unit += convolution.out_channels
+    return pd.DataFrame(rows, columns=SCHEMAS["channels"].names), layers
+
+
 @pytest.mark.parametrize("head", ["gap", "classifier"])
 @pytest.mark.parametrize("architecture", ["vgg_digits", "vgg11_bn"])
 def test_the_graph_gives_a_vgg_the_table_that_follows_from_its_layers(architecture, head):
     network = backbones.build(architecture, head, 5)
-    table, layers, left_out = couplings.derive(network, tracing.activations(network))
-    columns = table.column_names
-    expected = channels.derive(network).to_pandas().sort_values(columns, ignore_index=True)
-    assert table.to_pandas().sort_values(columns, ignore_index=True).equals(expected)
-    steps = {name: calls[0] for name, calls in tracing.activations(network).items()}
-    assert [channels.Layer(n, network.get_submodule(n).out_channels, steps[n].step, "relu") for n in layers] == (
-        channels.layers_of(network)
-    )
-    assert left_out == []
+    found = channels.of(network)
+    expected, layers = by_layers(network)
+    columns = list(expected.columns)
+    table = found.table.to_pandas().sort_values(columns, ignore_index=True)
+    pd.testing.assert_frame_equal(table, expected.sort_values(columns, ignore_index=True), check_dtype=False)
+    assert found.layers == layers
+    assert found.left_out == []
+
+
+class Heads(nn.Module):
+    """Linear layers of which some hear each other alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.alone = nn.Sequential(nn.Linear(8, 100), nn.ReLU(), nn.Dropout(), nn.Linear(100, 90))
+        self.shared, self.normed, self.norm = nn.Linear(90, 90), nn.Linear(90, 90), nn.LayerNorm(90)
+        self.last = nn.Linear(90, 5)
+
+    def forward(self, images):
+        shared = self.shared(self.alone(self.body(images)))
+        return self.last(torch.relu(self.norm(self.normed(shared + 1) + shared)))
+
+
+def test_what_only_linear_layers_hear_of_one_another_is_narrowed_and_nothing_else():
+    assert tracing.linear_pairs(Heads()) == [("alone.0", "alone.3"), ("alone.3", "shared")]
+    before = Heads()
+    shapes = {name: tuple(part.shape) for name, part in couplings.narrowed(before).state_dict().items()}
+    changed = {name: shape for name, shape in shapes.items() if shape != tuple(before.state_dict()[name].shape)}
+    assert changed == {
+        "alone.0.weight": (64, 8),
+        "alone.0.bias": (64,),
+        "alone.3.weight": (64, 64),
+        "alone.3.bias": (64,),
+        "shared.weight": (90, 64),
+    }
+    assert before.alone[0].weight.shape == (100, 8)
+    assert {row["tensor"] for row in channels.of(before).table.to_pylist()} == {
+        "body.0.weight",
+        "body.0.bias",
+        "alone.0.weight",
+    }
 
 
 def test_the_units_of_a_residual_stream_have_a_member_in_every_layer_that_adds_to_it():
@@ -311,7 +366,7 @@ def test_layers_that_share_a_step_have_its_statistics_once_each():
 def test_a_pruned_network_takes_a_step_and_comes_back_from_its_file(architecture, tmp_path):
     net = backbone(architecture)
     before = {name: tensor.clone() for name, tensor in net.state.items()}
-    network = backbones.pruned(net, keep_of(net, "layer", 0.5), 3, "inherited", 0).train()
+    network = surgery.pruned(net, keep_of(net, "layer", 0.5), 3, "inherited", 0).train()
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
             if name.startswith(backbones.last_layer(network)) and tensor.dim() > 1:
@@ -337,7 +392,7 @@ def test_a_pruned_network_takes_a_step_and_comes_back_from_its_file(architecture
 @pytest.mark.parametrize("architecture", ["resnet18", "squeezenet1_1"])
 def test_all_weights_can_be_drawn_anew(architecture):
     net = backbone(architecture)
-    drawn = [backbones.pruned(net, keep_of(net, "layer", 0.5), 3, "random", seed) for seed in (0, 0, 1)]
+    drawn = [surgery.pruned(net, keep_of(net, "layer", 0.5), 3, "random", seed) for seed in (0, 0, 1)]
     first, again, other = (dict(network.named_parameters()) for network in drawn)
     assert all(torch.equal(tensor, again[name]) for name, tensor in first.items())
     assert not torch.equal(next(iter(first.values())), next(iter(other.values())))

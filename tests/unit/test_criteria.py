@@ -189,8 +189,9 @@ def test_bn_scale_finds_the_batch_norms_of_a_real_architecture(tmp_path, archite
     generator = np.random.default_rng(0)
     scales = {name: generator.normal(size=64).astype(np.float32) for name in ("features.1.weight",)}
     save_file(state | scales, tmp_path / "weights.safetensors")
-    tables.write_table(tmp_path / "channels.parquet", channels.derive(network), "channels", {})
-    layers = [vars(layer) for layer in channels.layers_of(network)]
+    found = channels.of(network)
+    tables.write_table(tmp_path / "channels.parquet", found.table, "channels", {})
+    layers = [vars(layer) for layer in found.layers]
     write_json(tmp_path / "manifest.json", {"layers": layers})
     spec, output = {"criterion": "bn_scale", "seed": None}, tmp_path / "scores.parquet"
     if architecture == "vgg11":

@@ -444,6 +444,7 @@ def test_threads_do_not_change_the_store(tmp_path, folder):
     stores = [decoded(tmp_path / str(threads), dataset, threads=threads) for threads in (1, 4)]
     first, second = (json.loads((store.directory / "manifest.json").read_text()) for store in stores)
     assert first["images_sha256"] == second["images_sha256"]
+    assert first["index_sha256"] == second["index_sha256"]
     assert files_of(stores[0]) == files_of(stores[1])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import re
 import select
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from winnow.files import InputError
 from winnow.runtime import devices
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -22,7 +24,7 @@ HOLD = """
 import os, sys, time
 from winnow.runtime import devices
 time.sleep(max(0, float(sys.argv[2]) - time.monotonic()))
-lease = devices.lease(int(sys.argv[1]))
+lease = devices.place(int(sys.argv[1]))
 print(lease.id, os.environ["CUDA_VISIBLE_DEVICES"], *sorted({"torch", "numpy"} & set(sys.modules)), flush=True)
 sys.stdin.read()
 """
@@ -117,7 +119,17 @@ def test_without_an_inherited_list_the_nodes_devices_are_counted(fresh, monkeypa
     monkeypatch.delenv(devices.VISIBLE, raising=False)
     for name in files:
         (tmp_path / name).touch()
-    monkeypatch.setattr(devices, "Path", lambda *parts: tmp_path if parts == ("/dev",) else Path(*parts))
+    monkeypatch.setattr(devices, "DEVICE_FILES", tmp_path)
+    assert devices.candidates() == expected
+
+
+@pytest.mark.parametrize(("libraries", "expected"), [(["libcuda.so.1", "libd3d12.so"], ["0"]), (["libd3d12.so"], [])])
+def test_under_wsl_there_is_one_device_if_windows_has_nvidias_driver(fresh, monkeypatch, tmp_path, libraries, expected):
+    monkeypatch.delenv(devices.VISIBLE, raising=False)
+    for name in ("dxg", *libraries):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(devices, "DEVICE_FILES", tmp_path)
+    monkeypatch.setattr(devices, "WSL_LIBRARIES", tmp_path)
     assert devices.candidates() == expected
 
 
@@ -125,7 +137,7 @@ def test_a_slurm_allocation_without_a_gpu_has_none(fresh, monkeypatch, tmp_path)
     monkeypatch.delenv(devices.VISIBLE, raising=False)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     (tmp_path / "nvidia0").touch()
-    monkeypatch.setattr(devices, "Path", lambda *parts: tmp_path if parts == ("/dev",) else Path(*parts))
+    monkeypatch.setattr(devices, "DEVICE_FILES", tmp_path)
     assert devices.candidates() == []
 
 
@@ -200,10 +212,10 @@ def test_without_a_grant_or_a_device_it_is_the_cpu(fresh, monkeypatch, visible, 
 
 def test_a_process_keeps_its_device(fresh, monkeypatch):
     monkeypatch.setenv(devices.VISIBLE, "7,8")
-    first = devices.lease(1)
+    first = devices.place(1)
     # The next job of a warm worker comes with the run's list again.
     monkeypatch.setenv(devices.VISIBLE, "7,8")
-    assert devices.lease(1) is first
+    assert devices.place(1) is first
     assert os.environ[devices.VISIBLE] == first.id == "7"
     # It may still be asked for the CPU.
     assert devices.lease(0).id is None
@@ -215,7 +227,7 @@ def test_a_process_keeps_its_device(fresh, monkeypatch):
 
 def test_a_slice_of_a_gpu_can_be_leased(fresh, monkeypatch):
     monkeypatch.setenv(devices.VISIBLE, "MIG-GPU-1a2b/1/0")
-    assert devices.lease(1).id == os.environ[devices.VISIBLE] == "MIG-GPU-1a2b/1/0"
+    assert devices.place(1).id == os.environ[devices.VISIBLE] == "MIG-GPU-1a2b/1/0"
 
 
 def test_each_slurm_allocation_counts_its_own_devices(fresh, monkeypatch):
@@ -224,3 +236,81 @@ def test_each_slurm_allocation_counts_its_own_devices(fresh, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     assert devices.folder().parent == alone.parent
     assert devices.folder().name == f"{alone.name}-17"
+
+
+@pytest.fixture
+def installed(monkeypatch, tmp_path):
+    """A machine with a device, whose driver and torch are for these versions of CUDA."""
+
+    def install(driver: tuple[int, int] | None, torch: str | None) -> None:
+        (tmp_path / "version").write_text(
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  535.104.05  Release Build\n"
+        )
+        monkeypatch.setattr(devices, "DRIVER", tmp_path / "version")
+        monkeypatch.setattr(devices, "_driver", lambda: driver)
+        monkeypatch.setattr(devices, "_wheel", lambda: ("2.14.1", torch))
+        monkeypatch.setenv(devices.VISIBLE, "0")
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("driver", "torch", "words"),
+    [
+        ((12, 2), "13.0", ["older", "535.104.05", "CUDA up to 12.2", "CUDA: 13.0"]),
+        (None, "13.0", ["no NVIDIA driver", "Driver: none", "CUDA: 13.0"]),
+        ((13, 0), None, ["without CUDA", "CUDA up to 13.0", "CUDA: no."]),
+    ],
+)
+def test_a_driver_that_cannot_serve_torch_is_an_error_that_says_how_out(fresh, installed, driver, torch, words):
+    installed(driver, torch)
+    with pytest.raises(InputError) as raised:
+        devices.lease(1)
+    assert all(word in str(raised.value) for word in [*words, "2.14.1", "--resources gpu=0", "torch wheel"])
+    # What cannot be used is not held: a warm worker lives on.
+    assert devices.holders("0") == 0
+
+
+@pytest.mark.parametrize("driver", [(12, 0), (12, 9), (13, 1)])
+def test_a_driver_of_the_same_major_version_or_a_later_one_serves(fresh, installed, monkeypatch, driver):
+    installed(driver, "12.6")
+    monkeypatch.setattr(devices, "_compute", lambda: None)
+    lease = devices.lease(1)
+    assert (lease.id, lease.device) == ("0", "cuda")
+    lease.holder.close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, AssertionError])
+def test_a_device_that_refuses_to_compute_is_an_error_in_its_own_words(fresh, installed, monkeypatch, error):
+    # An exclusive device that another process has, or an MPS whose server is gone: drivers and versions are fine.
+    import torch
+
+    def refuse(*arguments, **options):
+        raise error("CUDA-capable device(s) is/are busy or unavailable\nCUDA kernel errors might be")
+
+    installed((13, 0), "13.0")
+    monkeypatch.setattr(torch, "ones", refuse)
+    with pytest.raises(InputError, match=r"busy or unavailable\. Driver: .*535\.104\.05.*--resources gpu=0"):
+        devices.lease(1)
+    assert devices.holders("0") == 0
+
+
+def test_the_installed_torch_says_what_it_is_built_for():
+    import torch
+
+    assert devices._wheel() == (torch.__version__, torch.version.cuda)
+
+
+@pytest.mark.skipif(devices._driver() is not None, reason="this machine has NVIDIA's driver")
+def test_a_program_whose_gpu_cannot_be_used_ends_at_once_with_status_2(tmp_path):
+    """Within a second of its start: before anything is loaded, torch included."""
+    environment = os.environ | {devices.VISIBLE: "0", "WINNOW_LEASES": str(tmp_path), "PYTHONPROFILEIMPORTTIME": "1"}
+    arguments = ["--spec", "{}", "--dataset", "none", "--backbone", "none", "--output", "none", "--gpu"]
+    for program in ("finetune", "measure"):
+        command = [sys.executable, SCRIPTS / f"{program}.py", *arguments]
+        found = subprocess.run([*command, "1"], env=environment, capture_output=True, text=True)
+        *imported, message = found.stderr.splitlines()
+        assert found.returncode == 2
+        assert message.startswith("error: a GPU was granted and cannot be used")
+        assert imported
+        assert not any(re.search(r"\| +(torch|numpy|pyarrow)$", line) for line in imported)

@@ -5,7 +5,9 @@ import io
 import os
 import random
 import tarfile
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from scipy.io import savemat
 
 from winnow.data import downloads
 from winnow.data.archives import OFFICIAL, archives
-from winnow.data.downloads import download
+from winnow.data.downloads import download, part_of
 from winnow.data.store import Store
 from winnow.files import InputError
 
@@ -59,7 +61,7 @@ def test_a_download_goes_on_in_a_later_run(server, target):
     with pytest.raises(InputError, match="cannot be downloaded"):
         download(f"{server.url}/a.zip", target, DIGEST, pause=0)
     assert not target.exists()
-    have = target.with_name(".archive.zip.part").stat().st_size
+    have = part_of(target, f"{server.url}/a.zip", DIGEST).stat().st_size
     assert have > 0
     server.asked.clear()
     download(f"{server.url}/a.zip", target, DIGEST)
@@ -70,9 +72,91 @@ def test_a_download_goes_on_in_a_later_run(server, target):
 def test_the_whole_part_of_a_killed_run_is_not_read_again(server, target):
     server.files["a.zip"] = CONTENT
     target.parent.mkdir()
-    target.with_name(".archive.zip.part").write_bytes(CONTENT)
+    part_of(target, f"{server.url}/a.zip", DIGEST).write_bytes(CONTENT)
     download(f"{server.url}/a.zip", target, DIGEST)
     assert target.read_bytes() == CONTENT
+    assert server.asked == [f"bytes={len(CONTENT)}-"]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("size", [1000, len(CONTENT), len(CONTENT) + 1])
+def test_a_part_that_does_not_fit_the_digest_is_started_anew(server, target, ranges, size):
+    server.files["a.zip"], server.ranges = CONTENT, ranges
+    target.parent.mkdir()
+    part_of(target, f"{server.url}/a.zip", DIGEST).write_bytes(b"x" * size)
+    download(f"{server.url}/a.zip", target, DIGEST, pause=0)
+    assert target.read_bytes() == CONTENT
+    assert left(target) == ["archive.zip"]
+
+
+def test_a_server_that_goes_on_with_another_file_is_asked_for_the_whole_once_and_then_named(server, target):
+    server.files["a.zip"] = CONTENT[:-1] + b"x"
+    target.parent.mkdir()
+    part_of(target, f"{server.url}/a.zip", DIGEST).write_bytes(CONTENT[:1000])
+    with pytest.raises(InputError, match="is not the expected file"):
+        download(f"{server.url}/a.zip", target, DIGEST)
+    assert server.asked == ["bytes=1000-", None]
+    assert left(target) == []
+
+
+@pytest.mark.parametrize("other", ["address", "digest"])
+def test_what_was_begun_under_another_address_or_digest_is_not_taken_up(server, target, other):
+    before = CONTENT[::-1]
+    server.files |= {"a.zip": before, "b.zip": CONTENT}
+    server.cut, server.cuts = 100_000, downloads.ATTEMPTS
+    with pytest.raises(InputError, match="cannot be downloaded"):
+        download(f"{server.url}/a.zip", target, f"sha256:{hashlib.sha256(before).hexdigest()}", pause=0)
+    server.asked.clear()
+    server.files["a.zip"] = CONTENT
+    download(f"{server.url}/{'b' if other == 'address' else 'a'}.zip", target, DIGEST)
+    assert server.asked == [None]
+    assert target.read_bytes() == CONTENT
+    assert left(target) == ["archive.zip"]
+
+
+@pytest.mark.parametrize("first", ["whole", "cut off"])
+def test_two_that_want_one_file_read_it_once(server, target, capfd, first):
+    """The second waits for the first, and takes its file, or goes on where it was left."""
+    server.files["a.zip"] = CONTENT
+    server.cut, server.cuts = 100_000, 1 if first == "whole" else downloads.ATTEMPTS
+    pausing, go_on = threading.Event(), threading.Event()
+
+    def fetch(number):
+        try:
+            download(f"{server.url}/a.zip", target, DIGEST, pause=number)
+        except InputError as error:
+            return str(error)
+        return ""
+
+    def sleep(pause):
+        if pause == 1:  # the first, between its first try and its second
+            pausing.set()
+            assert go_on.wait(30)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(downloads.time, "sleep", sleep)
+        one = pool.submit(fetch, 1)
+        assert pausing.wait(30)
+        if first == "cut off":
+            server.cut = 0
+        other = pool.submit(fetch, 7)
+        said, tick = "", threading.Event()
+        for _ in range(3000):
+            said += capfd.readouterr().err
+            if "waiting for it" in said or other.done():
+                break
+            tick.wait(0.01)
+        assert f"another process downloads {part_of(target, f'{server.url}/a.zip', DIGEST)}: waiting for it" in said
+        assert len(server.asked) == 1
+        if first == "cut off":
+            server.cuts = downloads.ATTEMPTS - 1
+        go_on.set()
+        failed, done = one.result(30), other.result(30)
+    assert ("cannot be downloaded" in failed) == (first == "cut off")
+    assert done == ""
+    assert target.read_bytes() == CONTENT
+    assert left(target) == ["archive.zip"]
+    assert server.asked[1:] == [f"bytes={downloads.CHUNK}-"] * (1 if first == "whole" else downloads.ATTEMPTS)
 
 
 def test_404_is_final_and_says_how_to_do_without(server, target):
@@ -119,7 +203,7 @@ def test_a_file_placed_elsewhere_by_hand_is_taken_without_a_network(tmp_path, ta
     if not linked:
         monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(18, "Invalid cross-device link")))
     target.parent.mkdir()
-    target.with_name(".archive.zip.part").write_bytes(b"of a cut download")
+    part_of(target, "http://127.0.0.1:9/a.zip", DIGEST).write_bytes(b"of a cut download")
     download("http://127.0.0.1:9/a.zip", target, DIGEST, placed=placed)
     assert target.read_bytes() == CONTENT
     assert left(target) == ["archive.zip"]

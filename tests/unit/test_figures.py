@@ -669,6 +669,13 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures are made and listed, and not drawn: it is drawing that takes time."""
+    monkeypatch.setattr(look, "write", lambda figure, folder: None)
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_cells_that_make_their_own_masks_have_figures_but_those_of_masks(tmp_path):
     experiment = GRID | {"protocols": ["iterative_3"]}
     results(tmp_path, experiment, NETWORK, ["5", "6", "7"])
@@ -747,7 +754,8 @@ class TestFiles:
         shown = [row for panel in panels(chart) for row in data(chart, marks(panel)["point"][0], panel)]
         assert len(shown) == 2 * 4 * 3
 
-    def test_a_grid_of_its_own_shows_its_own_cells_and_needs_no_statistics(self, folder, tmp_path):
+    @pytest.mark.usefixtures("undrawn")
+    def test_a_grid_of_its_own_shows_its_own_cells_and_needs_no_statistics(self, tmp_path):
         experiment = BOTH | {"criteria": ["average_weight", "random"], "scopes": ["global"], "inits": ["inherited"]}
         results(tmp_path, experiment, NETWORK, ["5", "6"])
         shutil.rmtree(tmp_path / "statistics")
@@ -768,6 +776,7 @@ class TestFiles:
         run_plot(tmp_path, tmp_path / "figures")
         assert index_of(tmp_path / "figures") == []
 
+    @pytest.mark.usefixtures("undrawn")
     def test_cells_that_a_partial_summary_leaves_out_are_not_asked_for(self, tmp_path):
         results(tmp_path, GRID, NETWORK, ["5", "6"], diverged=lambda cell: cell.ratio == 0.8)
         for path in tmp_path.glob("cells/**/0.800"):
@@ -812,7 +821,8 @@ class TestFiles:
             assert path.read_bytes() == (folder / "figures" / path.name).read_bytes(), path.name
 
 
-def test_a_thesis_size_map_stays_small(tmp_path):
+def test_a_thesis_size_map_stays_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(look.vl_convert, "svg_to_png", lambda svg, scale: b"")
     names = [f"hard-leaved pocket orchid {number}" for number in range(102)]
     found = analysis.responses(activations_of({"a": 64, "b": 256, "c": 512}, 102))
     look.write(activations.activation_map(found, names, *PLACE), tmp_path)

@@ -1,7 +1,9 @@
 """The cell's program: what it writes, and what it does when things go wrong."""
 
 import dataclasses
+import os
 import signal
+import subprocess
 import sys
 import weakref
 
@@ -14,10 +16,11 @@ import winnow
 from winnow import tables
 from winnow.data.images import Images
 from winnow.data.store import Entry, Store, write_store
-from winnow.files import InputError, canonical_json, read_json
+from winnow.files import InputError, canonical_json, file_digest, read_json
 from winnow.importance import masks
 from winnow.networks import backbones, models
-from winnow.training import loop
+from winnow.training import cells, checkpoints, judging, loop
+from winnow.workflow import identity, specs
 
 from . import programs
 from .test_backbones import imported
@@ -36,7 +39,8 @@ RECIPE = {
     "precision": "auto",
     "evaluate_every": 1,
 }
-TIMES = ("seconds", "images_per_second", "resumed")
+# What differs from run to run; a history has its seconds, and with them its digest.
+TIMES = ("seconds", "images_per_second", "resumed", "files", "peak_mb")
 
 
 def stored(directory, splits):
@@ -82,8 +86,8 @@ def job(
     """A job's spec and its other arguments."""
     cell = {"dataset": "d", "backbone": "b", "criterion": "apoz", "scope": "layer", "ratio": 0.5, "round_to": None}
     cell |= {"init": init, "seed": 0, "protocol": protocol}
-    spec = {"cell": cell, "recipe": recipe, "models": "keep" if keep else "drop", "code": "0"}
-    arguments = ["--dataset", inputs / "store", "--backbone", inputs / "net", "--output", output]
+    spec = {"cell": cell, "recipe": recipe, "code": "0"}
+    arguments = ["--dataset", inputs / "store", "--backbone", inputs / "net", "--output", *programs.cell(output, keep)]
     arguments += ["--checkpoint-seconds", checkpoint_seconds, *(["--mask", inputs / "mask.parquet"] if mask else [])]
     arguments += ["--teacher", teacher] if teacher else []
     return spec, *arguments
@@ -103,6 +107,8 @@ def test_a_cell_has_metrics_history_predictions_and_a_model(inputs, tmp_path):
     assert metrics["requested_ratio"] == 0.5
     assert metrics["achieved_ratio"] == 0.5
     assert metrics["precision"] == "fp32"
+    assert metrics["peak_mb"]["host"] > 100  # torch alone takes more
+    assert metrics["peak_mb"]["device"] is None
     history = tables.read_table(tmp_path / "history.parquet", "history").to_pylist()
     assert [row["epoch"] for row in history] == [1, 2]
     assert metrics["val_accuracy"] == history[metrics["epoch"] - 1]["val_accuracy"]
@@ -124,7 +130,7 @@ def test_a_cell_has_metrics_history_predictions_and_a_model(inputs, tmp_path):
         description["mean"],
         description["std"],
     )
-    judged = loop.evaluate(network, images, store.rows("test"), "fp32")
+    judged = judging.evaluate(network, images, store.rows("test"), "fp32")
     assert judged.predicted.tolist() == [row["predicted"] for row in predictions]
     assert description["classes"] == store.classes
     assert metrics["params"] == sum(parameter.numel() for parameter in network.parameters())
@@ -147,14 +153,66 @@ def test_the_chosen_epochs_weights_are_judged_and_kept(inputs, tmp_path, monkeyp
     assert not any(parameter.any() for parameter in network.parameters())
 
 
-def test_the_baseline_has_no_mask_and_dropped_models_leave_none(inputs, tmp_path):
-    pruned = finetuned(inputs, tmp_path)
-    assert (tmp_path / "model.safetensors").exists()
-    metrics = finetuned(inputs, tmp_path, mask=False, keep=False)
-    assert not list(tmp_path.glob("model.*"))
-    assert metrics["model"] is None
+def test_the_baseline_has_a_mask_that_keeps_all(inputs, tmp_path):
+    pruned = finetuned(inputs, tmp_path / "pruned", keep=False)
+    metrics = finetuned(inputs, tmp_path / "whole", mask=False, keep=False)
     assert metrics["achieved_ratio"] == 0
     assert metrics["params"] > pruned["params"]
+    places = (tmp_path / "whole" / "mask.parquet", inputs / "mask.parquet")
+    whole, given = (tables.read_table(place, "mask") for place in places)
+    assert whole["keep"].to_pylist() == [True] * given.num_rows
+    assert whole.select(["layer", "filter"]).equals(given.select(["layer", "filter"]))
+    assert tables.read_table(tmp_path / "pruned" / "mask.parquet", "mask").equals(given)
+
+
+def test_a_program_writes_the_files_that_it_is_told_and_no_others(inputs, tmp_path):
+    spec, *arguments = job(inputs, tmp_path, keep=False)
+    place = arguments.index("--output")
+    del arguments[place : place + 5]
+    programs.run("finetune", spec, *arguments, "--output", tmp_path / "folder")
+    assert {path.name for path in (tmp_path / "folder").iterdir()} == set(cells.FILES)
+    digests = read_json(tmp_path / "folder" / "metrics.json")["files"]
+    assert digests == {name: file_digest(tmp_path / "folder" / name) for name in cells.FILES if name != "metrics.json"}
+
+    network = [tmp_path / "network" / name for name in models.FILES]
+    programs.run("finetune", spec, *arguments, "--output", *network)
+    assert sorted((tmp_path / "network").iterdir()) == sorted(network)
+    whole = finetuned(inputs, tmp_path / "whole")
+    assert (tmp_path / "whole" / "model.safetensors").read_bytes() == network[0].read_bytes()
+    # Whether the network is kept changes nothing else.
+    assert comparable(whole) == comparable(read_json(tmp_path / "folder" / "metrics.json"))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["metrics.json", "scores.parquet"], "scores.parquet is none of them"),
+        (["a/metrics.json", "b/metrics.json"], "one of them is given twice"),
+        (["model.json", "metrics.json"], "model.safetensors and model.json go together, in one folder"),
+        (["a/model.json", "b/model.safetensors"], "model.safetensors and model.json go together, in one folder"),
+    ],
+)
+def test_outputs_that_make_no_sense_are_named(inputs, tmp_path, capsys, names, said):
+    spec, *arguments = job(inputs, tmp_path)
+    with pytest.raises(SystemExit):
+        programs.run("finetune", spec, *arguments, "--output", *(tmp_path / name for name in names))
+    assert said in capsys.readouterr().err
+
+
+def test_a_cell_of_one_phase_depends_on_nothing_that_measures_filters(inputs, tmp_path):
+    spec, *arguments = job(inputs, tmp_path)
+    program = programs.SCRIPTS / "finetune.py"
+    code = f"import runpy, sys; runpy.run_path({str(program)!r}, run_name='__main__'); print(*sorted(sys.modules))"
+    command = [sys.executable, "-c", code, "--spec", canonical_json(spec), *map(str, arguments)]
+    environment = os.environ | {"WINNOW_WORKERS": "off", "PYTHONPATH": str(programs.SCRIPTS)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    loaded = {name for name in done.stdout.split() if name.startswith("winnow.")}
+    assert specs.BETWEEN_PHASES in identity.sources(program)
+    # The rooms themselves are no modules of their own that a digest covers, but for their docstrings.
+    assert loaded - {"winnow.runtime"} <= {
+        *identity.sources(program, without=specs.BETWEEN_PHASES),
+        *(name for name in loaded if name.startswith("winnow.runtime.")),
+    }
 
 
 def test_random_weights_make_the_same_network_with_other_values(inputs, tmp_path):
@@ -170,6 +228,10 @@ def test_a_diverged_cell_is_a_result_that_says_why(inputs, tmp_path, capsys):
     assert "at learning rate 1e+30" in metrics["reason"]
     assert metrics["accuracy"] is None
     assert "DIVERGED" in capsys.readouterr().out
+    # Its network's files are there all the same, and say why there is none.
+    assert models.divergence(tmp_path) == metrics["reason"]
+    with pytest.raises(InputError, match=r"model.safetensors holds no network, its training diverged: .* 1e\+30"):
+        models.load(tmp_path)
     assert tables.read_table(tmp_path / "predictions.parquet", "predictions").num_rows == 0
 
 
@@ -182,7 +244,7 @@ def test_a_cell_whose_last_step_diverged_is_one_too(inputs, tmp_path):
     metrics = finetuned(tmp_path, tmp_path / "out", recipe=recipe)
     assert metrics["status"] == "diverged"
     assert metrics["reason"] in [f"test loss is {loss} with the weights of epoch 1" for loss in ("nan", "inf")]
-    assert not list(tmp_path.glob("out/model.*"))
+    assert models.divergence(tmp_path / "out") == metrics["reason"]
 
 
 def test_what_filled_the_memory_is_gone_when_the_cell_runs_once_more(inputs, tmp_path, monkeypatch):
@@ -228,7 +290,7 @@ def test_out_of_memory_runs_once_more_with_half_the_images_a_pass(inputs, tmp_pa
 
 def test_a_killed_cell_goes_on_and_ends_with_the_same_metrics(inputs, tmp_path, monkeypatch):
     reference = finetuned(inputs, tmp_path / "a")
-    write = loop.Checkpoint.write
+    write = checkpoints.Checkpoint.write
 
     class Killed(BaseException):
         pass
@@ -237,11 +299,11 @@ def test_a_killed_cell_goes_on_and_ends_with_the_same_metrics(inputs, tmp_path, 
         write(self, *arguments)
         raise Killed
 
-    monkeypatch.setattr(loop.Checkpoint, "write", mortal)
+    monkeypatch.setattr(checkpoints.Checkpoint, "write", mortal)
     with pytest.raises(Killed):
         finetuned(inputs, tmp_path / "b", checkpoint_seconds=0)
     assert not (tmp_path / "b" / "metrics.json").exists()
-    monkeypatch.setattr(loop.Checkpoint, "write", write)
+    monkeypatch.setattr(checkpoints.Checkpoint, "write", write)
     resumed = finetuned(inputs, tmp_path / "b")
     assert resumed["resumed"] == 1
     assert not (tmp_path / "b" / "checkpoint.pt").exists()
@@ -258,7 +320,7 @@ def test_a_process_that_is_killed_and_told_to_end_ends_with_the_same_files(input
     spec, *arguments = job(inputs, tmp_path / "b", recipe=recipe, checkpoint_seconds=0.1)
     command = [sys.executable, programs.SCRIPTS / "finetune.py", "--spec", canonical_json(spec), *arguments]
     checkpoint = tmp_path / "b" / "checkpoint.pt"
-    for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, loop.TERMINATED)):
+    for number, status in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, checkpoints.TERMINATED)):
         assert programs.signalled(command, checkpoint, number) == status
         assert not (tmp_path / "b" / "metrics.json").exists()
     resumed = finetuned(inputs, tmp_path / "b", recipe=recipe)
@@ -269,11 +331,13 @@ def test_a_process_that_is_killed_and_told_to_end_ends_with_the_same_files(input
 
 
 def test_a_checkpoint_of_another_mask_is_not_taken_up(inputs, tmp_path, monkeypatch):
-    write = loop.Checkpoint.write
-    monkeypatch.setattr(loop.Checkpoint, "write", lambda self, *a: (write(self, *a), exec("raise SystemExit(9)")))
+    write = checkpoints.Checkpoint.write
+    monkeypatch.setattr(
+        checkpoints.Checkpoint, "write", lambda self, *a: (write(self, *a), exec("raise SystemExit(9)"))
+    )
     with pytest.raises(SystemExit):
         finetuned(inputs, tmp_path, checkpoint_seconds=0)
-    monkeypatch.setattr(loop.Checkpoint, "write", write)
+    monkeypatch.setattr(checkpoints.Checkpoint, "write", write)
     assert finetuned(inputs, tmp_path, mask=False)["resumed"] == 0
 
 
@@ -295,10 +359,10 @@ def test_a_distilled_cell_learns_from_the_baseline(inputs, tmp_path):
     results = {}
     for weight in (0.0, 0.5):
         recipe = RECIPE | {"distillation": DISTILLATION | {"weight": weight}}
-        options = {"recipe": recipe, "protocol": "distilled", "teacher": tmp_path / "baseline" / "metrics.json"}
+        options = {"recipe": recipe, "protocol": "distilled", "teacher": tmp_path / "baseline"}
         results[weight] = finetuned(inputs, tmp_path / str(weight), **options)
     # Without weight the teacher changes no bit.
-    differ = (*TIMES, "spec", "model")
+    differ = (*TIMES, "spec", "files")
     first, second = ({k: v for k, v in found.items() if k not in differ} for found in (results[0.0], alone))
     assert first == second
     states = [models.load(tmp_path / name)[0].state_dict() for name in ("alone", "0.0", "0.5")]
@@ -308,12 +372,12 @@ def test_a_distilled_cell_learns_from_the_baseline(inputs, tmp_path):
 
 def test_a_teacher_is_there_of_the_same_classes_and_has_not_diverged(inputs, tmp_path):
     recipe = RECIPE | {"distillation": DISTILLATION}
-    with pytest.raises(InputError, match="give one of its files with --teacher"):
+    with pytest.raises(InputError, match="give its network with --teacher"):
         finetuned(inputs, tmp_path / "a", recipe=recipe, protocol="distilled")
 
     diverging = RECIPE | {"learning_rate": 1e30, "schedule": "constant"}
     finetuned(inputs, tmp_path / "baseline", mask=False, recipe=diverging)
-    options = {"recipe": recipe, "protocol": "distilled", "teacher": tmp_path / "baseline" / "metrics.json"}
+    options = {"recipe": recipe, "protocol": "distilled", "teacher": tmp_path / "baseline"}
     metrics = finetuned(inputs, tmp_path / "b", **options)
     assert metrics["status"] == "diverged"
     assert metrics["reason"] == "the training of its teacher, the unpruned baseline, diverged"
@@ -348,8 +412,10 @@ def test_budgets_are_of_epochs_or_of_operations(inputs, tmp_path):
 def test_pretraining_makes_weights_that_a_backbone_can_be_made_of(inputs, tmp_path):
     backbone = {"architecture": "vgg_digits", "head": "gap", "mean": [0.5] * 3, "std": [0.5] * 3}
     spec = {"backbone": backbone, "recipe": RECIPE, "seed": 1, "code": "0"}
-    programs.run("pretrain", spec, "--dataset", inputs / "store", "--output", tmp_path / "w.safetensors")
-    imported(tmp_path / "net", tmp_path / "w.safetensors", weights=None)
+    programs.run("pretrain", spec, "--dataset", inputs / "store", "--output", tmp_path / "made")
+    weights = tmp_path / "made" / "pretrained.safetensors"
+    assert read_json(weights.with_suffix(".json"))["weights_sha256"] == file_digest(weights)
+    imported(tmp_path / "net", weights, weights=None)
     loaded = backbones.load(tmp_path / "net")
     assert loaded.manifest["classes"] == 3
     assert loaded.network()(torch.zeros(1, 3, 8, 8)).shape == (1, 3)

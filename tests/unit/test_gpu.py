@@ -22,7 +22,8 @@ from winnow.data.store import Store
 from winnow.files import read_json
 from winnow.importance import masks, statistics, sums
 from winnow.networks import backbones, latency, models
-from winnow.training import loop
+from winnow.training import judging, loop
+from winnow.training.checkpoints import Checkpoint
 
 from . import programs
 
@@ -79,15 +80,16 @@ def leases(monkeypatch, tmp_path):
 def finetuned(inputs, output, checkpoint_seconds=120, **recipe):
     cell = {"dataset": "d", "backbone": "b", "criterion": "apoz", "scope": "layer", "ratio": 0.5, "round_to": None}
     cell |= {"init": "inherited", "seed": 0, "protocol": "one_shot"}
-    spec = {"cell": cell, "recipe": RECIPE | recipe, "models": "keep", "code": "0"}
-    arguments = ["--gpu", 1, "--dataset", inputs / "store", "--backbone", inputs / "net", "--output", output]
+    spec = {"cell": cell, "recipe": RECIPE | recipe, "code": "0"}
+    arguments = ["--gpu", 1, "--dataset", inputs / "store", "--backbone", inputs / "net"]
     arguments += ["--mask", inputs / "mask.parquet", "--checkpoint-seconds", checkpoint_seconds]
+    arguments += ["--output", *programs.cell(output, True)]
     programs.run("finetune", spec, *arguments)
     return read_json(output / "metrics.json")
 
 
 def comparable(metrics):
-    times = ("seconds", "images_per_second", "resumed")
+    times = ("seconds", "images_per_second", "resumed", "files", "peak_mb")
     return {name: value for name, value in metrics.items() if name not in times}
 
 
@@ -108,7 +110,7 @@ def test_a_killed_cell_goes_on_and_ends_with_the_same_files(inputs, tmp_path, mo
     reference = finetuned(inputs, tmp_path / "a", precision=precision)
     assert reference["device"] == torch.cuda.get_device_name()
     assert reference["precision"] == ("bf16" if precision == "auto" else "fp32")
-    write = loop.Checkpoint.write
+    write = Checkpoint.write
 
     class Killed(BaseException):
         pass
@@ -117,10 +119,10 @@ def test_a_killed_cell_goes_on_and_ends_with_the_same_files(inputs, tmp_path, mo
         write(self, *arguments)
         raise Killed
 
-    monkeypatch.setattr(loop.Checkpoint, "write", mortal)
+    monkeypatch.setattr(Checkpoint, "write", mortal)
     with pytest.raises(Killed):
         finetuned(inputs, tmp_path / "b", checkpoint_seconds=0, precision=precision)
-    monkeypatch.setattr(loop.Checkpoint, "write", write)
+    monkeypatch.setattr(Checkpoint, "write", write)
     resumed = finetuned(inputs, tmp_path / "b", precision=precision)
     assert resumed["resumed"] == 1
     assert comparable(resumed) == comparable(reference)
@@ -249,7 +251,7 @@ def test_a_network_trained_on_the_gpu_answers_the_same_on_the_cpu_and_exported(i
     predictions = tables.read_table(tmp_path / "cell" / "predictions.parquet", "predictions")
     store = Store.open(inputs / "store")
     images = load_images(store, description["mean"], description["std"], "cpu")
-    judged = loop.evaluate(network, images, predictions["image"].to_numpy(), "fp32")
+    judged = judging.evaluate(network, images, predictions["image"].to_numpy(), "fp32")
     np.testing.assert_allclose(judged.probability, predictions["probability"].to_numpy(), atol=0.02)
     # The program itself holds the ONNX file against the network on the test images.
     arguments = ["--cell", tmp_path / "cell", "--dataset", inputs / "store", "--output", tmp_path / "export"]

@@ -25,7 +25,7 @@ def small(request):
     """A network in float64, its layers, images and labels; of class 2 of 4 there is no image."""
     side = 8 if request.param == "vgg_digits" else 32
     network = backbones.initialised(request.param, "gap", 5, 0).eval().double()
-    layers = [vars(layer) for layer in channels.layers_of(network)]
+    layers = [vars(layer) for layer in channels.of(network).layers]
     images = torch.randn(7, 3, side, side, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return network, layers, images, torch.tensor([0, 3, 3, 0, 1, 1, 3], dtype=torch.int16)
 

@@ -70,6 +70,21 @@ def test_the_path_says_the_cell(cell):
     assert (start == cell.init) == (cell.protocol == "one_shot")
 
 
+@given(CELLS, st.integers(9, 60))
+def test_a_trunk_is_named_by_all_that_it_is_made_of(cell, epochs):
+    cell = dataclasses.replace(cell, ratio=0.5) if cell.ratio == 0 else cell
+    trunk = grid.trunk(cell, epochs)
+    assert (trunk is None) == (protocols.phase_count(cell.protocol) == 1)
+    if trunk is not None:
+        ratio, length = protocols.phases(cell.protocol, cell.ratio, epochs)[0]
+        assert (trunk.share, trunk.epochs, trunk.seed) == (ratio, length, cell.seed)
+        assert grid.parse_trunk(trunk.path) == trunk
+        # The unpruned half is the same whatever comes after.
+        other = grid.trunk(dataclasses.replace(cell, criterion="apoz", scope="layer", ratio=0.123), epochs)
+        if cell.protocol == protocols.FINE_TUNE_FIRST:
+            assert other == trunk
+
+
 @given(CELLS)
 def test_the_workflow_knows_the_component_of_every_canonical_cell_and_no_other(cell):
     assert bool(re.fullmatch(protocols.COMPONENT, cell.init_text)) == any(

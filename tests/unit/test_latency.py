@@ -143,9 +143,9 @@ def test_the_file_says_what_was_timed_where_and_how(inputs, tmp_path, monkeypatc
         for name in ("ms", "unpruned_ms", "speedup"):
             assert 0 < batch[name]["q1"] <= batch[name]["median"] <= batch[name]["q3"]
     backbone = backbones.load(inputs / "net")
-    keep, _, achieved = backbones.read_mask(inputs / "mask.parquet", backbone)
+    keep, _, achieved = surgery.read_mask(inputs / "mask.parquet", backbone)
     for mask, prefix in ((keep, ""), (None, "unpruned_")):
-        network = backbones.pruned(backbone, mask, 3, "inherited", 0)
+        network = surgery.pruned(backbone, mask, 3, "inherited", 0)
         assert (found[f"{prefix}params"], found[f"{prefix}macs"]) == surgery.cost(network, 8)
     assert found["mac_reduction"] == found["unpruned_macs"] / found["macs"] > 3
     assert (found["requested_ratio"], found["achieved_ratio"]) == (0.5, achieved)

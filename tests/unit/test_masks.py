@@ -217,7 +217,7 @@ def test_counts_on_plain_he_initialised_vgg16_are_exact():
     from winnow.importance import criteria
     from winnow.networks import backbones, channels
 
-    layers = channels.layers_of(backbones.build("vgg16", "gap", 10))
+    layers = channels.of(backbones.build("vgg16", "gap", 10)).layers
     generator = np.random.default_rng(0)
     names, scores, width = [], [], 3
     for layer in layers:

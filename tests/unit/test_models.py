@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from winnow.files import InputError
-from winnow.networks import backbones, channels, models
+from winnow.networks import backbones, channels, models, surgery
 from winnow.networks.backbones import Backbone
 
 DESCRIPTION = {"architecture": "vgg_digits", "head": "gap", "classes": ["x", "y", "z"], "accuracy": 0.5}
@@ -18,10 +18,11 @@ DESCRIPTION = {"architecture": "vgg_digits", "head": "gap", "classes": ["x", "y"
 @pytest.fixture
 def network():
     dense = backbones.initialised("vgg_digits", "gap", 5, 0)
-    layers = [vars(layer) for layer in channels.layers_of(dense)]
+    found = channels.of(dense)
+    layers = [vars(layer) for layer in found.layers]
     manifest = {"architecture": "vgg_digits", "head": "gap", "classes": 5, "layers": layers}
-    backbone = Backbone(manifest, dense.state_dict(), channels.derive(dense))
-    return backbones.pruned(backbone, np.arange(backbone.units) % 3 > 0, 3, "inherited", 0)
+    backbone = Backbone(manifest, dense.state_dict(), found.table)
+    return surgery.pruned(backbone, np.arange(backbone.units) % 3 > 0, 3, "inherited", 0)
 
 
 def test_a_rebuilt_network_answers_the_same(network, tmp_path):

@@ -84,7 +84,7 @@ def shown():
 
 def effects(network, images, labels):
     """What each filter adds to the loss, by layer."""
-    layers = [vars(layer) for layer in channels.layers_of(network)]
+    layers = [vars(layer) for layer in channels.of(network).layers]
     found = gradients.measure(network, layers, lambda: batched(images.clone(), labels, 20), 5)
     return [found.over_classes(layer["layer"], layer["filters"])["sum"] for layer in layers]
 

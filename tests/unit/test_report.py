@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import html.parser
 import json
 import re
@@ -14,9 +13,10 @@ import pandas as pd
 import pytest
 import yaml
 
+import plot
 from winnow import tables
-from winnow.answers import graphs, summary
 from winnow.answers import report as pages
+from winnow.answers import summary
 from winnow.files import InputError, write_json
 from winnow.workflow import grid
 
@@ -76,7 +76,7 @@ def metrics(cell: grid.Cell) -> dict:
         **{"status": "diverged" if diverged else "finished", "reason": None, "seconds": {"total": 2.5}},
         **dict.fromkeys(("accuracy", "class_accuracy", "val_accuracy"), None if diverged else accuracy),
         **{"params": int(10_000 * (1.2 - cell.ratio)), "macs": int(200_000 * (1.2 - cell.ratio)), "bytes": 40_000},
-        **{"achieved_ratio": cell.ratio, "device": f"Card {NASTY}", "precision": "bf16", "threads": 4, "model": None},
+        **{"achieved_ratio": cell.ratio, "device": f"Card {NASTY}", "precision": "bf16", "threads": 4},
         **{"versions": {"torch": "2.0", "winnow": "0.1"}, "spec": {"code": "a" * 32 if cell.seed else "b" * 32}},
     }
 
@@ -189,7 +189,7 @@ def columns(page: Reader, table: str) -> dict[str, list[str]]:
 
 def test_it_has_every_section_and_a_table_of_contents_that_leads_there(page):
     links = [a["attributes"]["href"] for a in page.find("a") if a["attributes"].get("class") != "anchor"]
-    assert links == ["#verdict", "#figures", "#summary", "#configuration", "#provenance", "#rules"]
+    assert links == ["#verdict", "#figures", "#summary", "#configuration", "#provenance"]
     identities = [element["attributes"]["id"] for element in page.elements if "id" in element["attributes"]]
     assert len(identities) == len(set(identities))
     assert {link[1:] for link in links} <= set(identities)
@@ -336,14 +336,14 @@ def test_provenance_tells_devices_versions_digests_and_failures(page):
     assert environments["precision"] == ("bf16",)
     assert environments["torch"] == ("2.0",)
     assert environments["cells"] == (str(len(CELLS)),)
-    rules = columns(page, "rules")
-    digests = dict(zip(rules["rule"], rules["digest of the code that made them"], strict=True))
-    assert digests["decode"] == "d" * 32
-    assert digests["finetune"] == f"{'a' * 32}, {'b' * 32}"
-    assert digests["summarize"] == "e" * 32
-    assert digests["recommend"] == "unknown"
-    assert digests["write_report"] == "c" * 32
-    assert digests["mask"] == "–"
+    codes = columns(page, "codes")
+    assert dict(zip(codes["what"], codes["digest of the code"], strict=True)) == {
+        "cells": f"{'a' * 32}, {'b' * 32}",
+        "summary": "e" * 32,
+        "verdict": "unknown",
+        "page": "c" * 32,
+    }
+    assert codes["results"][0] == str(len(CELLS))
     facts = dict(zip([e["text"] for e in page.find("dt")], [e["text"] for e in page.find("dd")], strict=True))
     assert facts["Cells"] == f"{len(CELLS)}, of which {len(CELLS) - 1} finished, 1 diverged"
     assert facts["Time in them"] == "0:00:25"
@@ -354,19 +354,6 @@ def test_provenance_tells_devices_versions_digests_and_failures(page):
 def test_a_cell_without_result_is_counted():
     told = pages.facts(None, dict.fromkeys(CELLS))
     assert told["Cells"] == f"{len(CELLS)}, of which 0 finished, {len(CELLS)} have no result"
-
-
-def test_rules_that_an_experiment_does_without_are_left_out():
-    assert {"download", "pretrain", "latency", "differentiate", "retrain"} & set(
-        pages.used_rules(CONFIGURATION)
-    ) == set()
-    full = copy.deepcopy(CONFIGURATION)
-    full["experiments"]["tiny"] |= {"latency": True, "protocols": ["one_shot", "distilled"], "models": "drop"}
-    full["experiments"]["tiny"]["screening"] = True
-    full["experiments"]["tiny"]["criteria"] = ["reversed_taylor@digits"]
-    full["datasets"]["digits"]["source"] = "flowers102"
-    full["backbones"]["net"]["pretrain"] = {"dataset": "digits"}
-    assert list(pages.used_rules(full)) == list(pages.RULES)
 
 
 @pytest.mark.parametrize(
@@ -388,37 +375,6 @@ def test_a_missing_or_damaged_source_is_named_and_the_old_page_stays(made, tmp_p
     with pytest.raises(InputError, match=message):
         report(results)
     assert text_of(results) == before
-
-
-class TestGraph:
-    @pytest.fixture
-    def drawing(self):
-        return graphs.drawing({name: rule.needs for name, rule in pages.RULES.items()}, "Rules & <more>")
-
-    def test_a_box_a_node_and_a_curve_an_edge(self, drawing):
-        assert drawing.count("<rect") == len(pages.RULES)
-        assert drawing.count("<path") == sum(len(rule.needs) for rule in pages.RULES.values())
-        assert "<title>Rules &amp; &lt;more&gt;</title>" in drawing
-        Reader(drawing)
-
-    def test_what_is_needed_stands_above_and_no_box_on_another(self, drawing):
-        boxes = dict(
-            zip(
-                re.findall(r"<text[^>]*>([^<]+)</text>", drawing),
-                ((float(x), float(y)) for x, y in re.findall(r'<rect x="([-\d.]+)" y="([-\d.]+)"', drawing)),
-                strict=True,
-            )
-        )
-        for name, rule in pages.RULES.items():
-            for need in rule.needs:
-                assert boxes[need][1] < boxes[name][1]
-        for name, (x, y) in boxes.items():
-            for other, (left, top) in boxes.items():
-                assert name == other or y != top or abs(x - left) >= 140, (name, other)
-
-    def test_a_cycle_is_an_error(self):
-        with pytest.raises(ValueError, match="cycle"):
-            graphs.drawing({"a": ["b"], "b": ["a"]}, "")
 
 
 # Put into the page: notes every complaint from the start, and at the end tries out what a reader would.
@@ -514,3 +470,18 @@ def test_a_browser_draws_every_figure_sorts_and_filters_without_complaint(browse
     assert told["one"] == 1
     assert told["left"] == 1
     assert told["count"] == "1 of 5 rows"
+
+
+def test_figures_may_come_in_one_file_and_a_damaged_one_is_named(made, tmp_path):
+    results, archive = tmp_path / "results", tmp_path / "figures.zip"
+    shutil.copytree(made, results)
+    experiment = results / "experiments" / "tiny"
+    before = re.findall(r'<figure id="[^"]*"', text_of(results))
+    plot.pack(experiment / "figures", archive)
+    shutil.rmtree(experiment / "figures")
+    arguments = ["--experiment", experiment, "--results", results, "--output", experiment / "report.html"]
+    programs.run("report", SPEC, *arguments, "--figures", archive)
+    assert re.findall(r'<figure id="[^"]*"', text_of(results)) == before
+    archive.write_bytes(archive.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"figures\.zip cannot be read"):
+        programs.run("report", SPEC, *arguments, "--figures", archive)

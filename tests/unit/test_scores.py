@@ -6,7 +6,7 @@ import torch
 
 from winnow.importance import gradients, scores, statistics
 from winnow.importance.criteria import CRITERIA
-from winnow.networks import backbones, surgery
+from winnow.networks import surgery, units
 
 from .test_couplings import Silenced, backbone, images_of, keep_of, removed, units_of
 
@@ -31,7 +31,7 @@ def test_two_cuts_are_one(architecture):
     found = surgery.slice_state(before, net.channels, keep, kept)
     expected = surgery.slice_state(net.state, net.channels, keep)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
-    network = backbones.cut(net, before, keep, kept)
+    network = surgery.cut(net, before, keep, kept)
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert network.eval()(images_of(64)).shape == (2, 5)
 
@@ -128,6 +128,6 @@ def test_every_criterion_that_looks_at_weights_has_a_value_for_what_is_left():
 
 def test_units_are_named_after_their_first_member():
     net = backbone("resnet18")
-    layer, index = scores.units(net.manifest["layers"], net.channels)
+    layer, index = units.named(net.manifest["layers"], net.channels)
     assert layer.tolist() == units_of(net).tolist()
     assert index.min() == 0

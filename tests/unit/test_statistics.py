@@ -27,7 +27,7 @@ def small():
     # In float64, what a convolution gives does not depend on the batch that it is in; how well float32 adds up is
     # looked at below.
     network = backbones.initialised("vgg_digits", "gap", 3, 0).eval().double()
-    layers = [vars(layer) for layer in channels.layers_of(network)]
+    layers = [vars(layer) for layer in channels.of(network).layers]
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(11, 3, 8, 8, generator=generator, dtype=torch.float64)
     labels = torch.tensor([0, 2, 2, 0, 1, 1, 1, 0, 2, 0, 1])
@@ -99,7 +99,7 @@ def test_any_subset_of_classes_is_a_query_and_a_class_without_images_has_zeros(s
 @pytest.mark.parametrize("architecture", ["vgg11", "vgg11_bn"])
 def test_real_architectures_with_and_without_batch_norm(architecture):
     network = backbones.initialised(architecture, "gap", 2, 0).eval().double()
-    layers = [vars(layer) for layer in channels.layers_of(network)]
+    layers = [vars(layer) for layer in channels.of(network).layers]
     images, labels = torch.randn(3, 3, 32, 32, dtype=torch.float64), torch.tensor([0, 1, 1])
     table = statistics.measure(network, layers, batched(images, labels, 2), 2)
     check(table, brute_force(network, layers, images, labels, 2))
@@ -216,7 +216,8 @@ def test_the_classifier_does_not_run_and_no_hook_stays(small):
 
 
 def test_filters_that_never_fire_change_no_logit_when_removed(small):
-    from winnow.networks.backbones import Backbone, pruned
+    from winnow.networks.backbones import Backbone
+    from winnow.networks.surgery import pruned
 
     network, layers, images, labels = small
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -226,7 +227,7 @@ def test_filters_that_never_fire_change_no_logit_when_removed(small):
         index = unit if unit < 16 else unit - 16 if unit < 32 else unit - 32
         state[f"{layer['layer']}.bias"][index] = -1e3
     manifest = {"architecture": "vgg_digits", "head": "gap", "classes": 3, "layers": layers}
-    backbone = Backbone(manifest, state, channels.derive(network))
+    backbone = Backbone(manifest, state, channels.of(network).table)
     table = statistics.measure(backbone.network(), layers, batched(images, labels, 11), 3)
     silent = [criteria.apoz(table.over_classes(layer["layer"], layer["filters"])) for layer in layers]
     never = np.concatenate(silent) == 1

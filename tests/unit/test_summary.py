@@ -107,6 +107,20 @@ def run_summarize(root, output, *flags, experiment=None):
     return summary.read(output / "summary.parquet")
 
 
+def test_libraries_that_change_numbers_are_named_where_several_meet(tmp_path):
+    new, old = ({"versions": {"torch": version, "torchvision": "0.1", "winnow": version}} for version in ("2.2", "2.1"))
+    assert summary.mixed_versions([new, new, None]) is None
+    # Winnow's own version is none of them: its code is in each cell's spec.
+    assert summary.mixed_versions([new, new | {"versions": new["versions"] | {"winnow": "9"}}]) is None
+    remark = summary.mixed_versions([old, new, new])
+    assert "1 with torch 2.1, torchvision 0.1; 2 with torch 2.2, torchvision 0.1" in remark
+    results = tmp_path / "results"
+    versions = iter([old, new] * 50)
+    fake_results(results, accuracy=lambda one: metrics(0.9) | next(versions))
+    run_summarize(results, tmp_path)
+    assert "torch 2.1, torchvision 0.1" in (tmp_path / "summary.md").read_text()
+
+
 class TestNumbers:
     def test_mean_spread_and_interval_are_those_of_the_formulas(self):
         accuracies, baselines = {0: 0.91, 1: 0.93, 2: 0.89, 3: 0.94}, {0: 0.95, 1: 0.96, 2: 0.955, 3: 0.948}

@@ -27,9 +27,10 @@ def backbone_of(architecture, head, classes=7, dtype=torch.float32, seed=0):
             )
         elif "classifier" in name:
             tensor.normal_(0, tensor.shape[1] ** -0.5, generator=generator)
-    layers = [vars(layer) for layer in channels.layers_of(network)]
+    found = channels.of(network)
+    layers = [vars(layer) for layer in found.layers]
     manifest = {"architecture": architecture, "head": head, "classes": classes, "layers": layers}
-    return Backbone(manifest, {n: t.to(dtype) for n, t in network.state_dict().items()}, channels.derive(network))
+    return Backbone(manifest, {n: t.to(dtype) for n, t in network.state_dict().items()}, found.table)
 
 
 def keep_of(backbone, scope, ratio, seed=0):
@@ -78,18 +79,18 @@ def vgg16s(request):
 @pytest.mark.parametrize("scope", ["global", "layer"])
 def test_removed_equals_masked_at_every_ratio(vgg16s, scope, dtype):
     backbone = vgg16s[dtype]
-    for tenth in range(1, 10):
+    # Double precision sees every slice; what single precision adds is its rounding, at few filters and at many.
+    for tenth in range(1, 10) if dtype is torch.float64 else (1, 9):
         assert difference(backbone, keep_of(backbone, scope, tenth / 10, tenth), 32) <= TOLERANCES[dtype], tenth
 
 
-@pytest.mark.parametrize("dtype", TOLERANCES)
-def test_removed_equals_masked_for_every_layer_by_itself(vgg16s, dtype):
-    backbone, start = vgg16s[dtype], 0
+def test_removed_equals_masked_for_every_layer_by_itself(vgg16s):
+    backbone, start = vgg16s[torch.float64], 0
     for layer in backbone.manifest["layers"]:
         keep = np.ones(backbone.units, dtype=bool)
         keep[start : start + layer["filters"] : 2] = False
         start += layer["filters"]
-        assert difference(backbone, keep, 32) <= TOLERANCES[dtype], layer["layer"]
+        assert difference(backbone, keep, 32) <= TOLERANCES[torch.float64], layer["layer"]
 
 
 # Maps that are smaller than the 7 × 7 of the classifier's pooling, as large, and larger.
@@ -150,11 +151,12 @@ def test_vgg16_by_layer_at_0_4_has_the_size_that_follows_from_its_widths():
 
     with torch.device("meta"):
         network = backbones.build("vgg16", "classifier", 1000)
-    layers = [vars(layer) for layer in channels.layers_of(network)]
+    found = channels.of(network)
+    layers = [vars(layer) for layer in found.layers]
     manifest = {"architecture": "vgg16", "head": "classifier", "classes": 1000, "layers": layers}
     state = {name: torch.empty(tensor.shape) for name, tensor in network.state_dict().items()}
-    backbone = Backbone(manifest, state, channels.derive(network))
-    pruned = backbones.pruned(backbone, keep_of(backbone, "layer", 0.4), 102, "inherited", 0)
+    backbone = Backbone(manifest, state, found.table)
+    pruned = surgery.pruned(backbone, keep_of(backbone, "layer", 0.4), 102, "inherited", 0)
     assert surgery.cost(pruned, 224) == (params, macs)
     assert round(params / 1e6, 1) == 84.1
     assert round(macs / 1e9, 2) == 5.62

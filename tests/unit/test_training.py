@@ -11,9 +11,13 @@ from torch import nn
 from torch.nn import functional
 
 from winnow.data.augmentation import normalise
+from winnow.data.images import Images
 from winnow.data.preprocessing import evaluation_view
-from winnow.training import loop
-from winnow.training.loop import Checkpoint, Diverged, Images, evaluate, learning_rate, train
+from winnow.training import checkpoints, choice, judging, loop, precision
+from winnow.training.checkpoints import Checkpoint
+from winnow.training.distillation import Teacher
+from winnow.training.judging import Diverged, evaluate
+from winnow.training.loop import learning_rate, train
 
 RECIPE = {
     "epochs": 3,
@@ -160,9 +164,9 @@ def test_validation_chooses_the_epoch_by_accuracy_then_loss_then_earliest(images
     def fake(net, *_):
         accuracy, loss = next(judged)
         states.append({name: tensor.clone() for name, tensor in net.state_dict().items()})
-        return loop.Judgement(loss, accuracy, np.zeros(0), np.zeros(0))
+        return judging.Judgement(loss, accuracy, np.zeros(0), np.zeros(0))
 
-    monkeypatch.setattr(loop, "evaluate", fake)
+    monkeypatch.setattr(choice, "evaluate", fake)
     trained = run(images, RECIPE | {"epochs": 5})
     assert (trained.epoch, trained.val_accuracy) == (3, 0.7)
     assert all(torch.equal(trained.state[name], tensor) for name, tensor in states[2].items())
@@ -240,7 +244,7 @@ def test_bfloat16_trains_to_nearly_the_same_loss(images):
 
 def test_evaluation_equals_one_image_at_a_time(images, monkeypatch):
     net = network().train()
-    monkeypatch.setattr(loop, "EVALUATION_PIXELS", 3 * 64)
+    monkeypatch.setattr(judging, "EVALUATION_PIXELS", 3 * 64)
     judged = evaluate(net, images, TEST, "fp32")
     net.eval()
     for position, row in enumerate(TEST):
@@ -266,7 +270,7 @@ def test_distillation_is_the_sum_of_its_formula(temperature, weight):
         entropy = -student[label] + math.log(sum(math.exp(value) for value in student))
         expected += (1 - weight) * entropy + weight * temperature**2 * divergence
     entropy = functional.cross_entropy(logits, labels, reduction="sum")
-    loss = loop.Teacher(network(), temperature, weight).loss(entropy, logits, taught)
+    loss = Teacher(network(), temperature, weight).loss(entropy, logits, taught)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -287,7 +291,7 @@ class Recorder(nn.Module):
 def test_the_teacher_sees_what_the_student_sees_and_stays_as_it_is(images, micro_batch):
     teacher, student = Recorder(1, always=True).eval(), Recorder(0)
     before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-    options = {"teacher": loop.Teacher(teacher, 4.0, 1.0), "micro_batch": micro_batch}
+    options = {"teacher": Teacher(teacher, 4.0, 1.0), "micro_batch": micro_batch}
     trained = train(student, images, TRAIN, VAL, RECIPE, 0, "fp32", report=lambda line: None, **options)
     assert len(teacher.seen) == len(student.seen)
     assert all(torch.equal(one[0], other[0]) for one, other in zip(teacher.seen, student.seen, strict=True))
@@ -389,8 +393,8 @@ def test_a_run_that_began_on_a_cpu_has_a_generator_on_a_gpu(tmp_path):
     optimizer = loop.optimizer_for(net, RECIPE)
     cpu, gpu = torch.get_rng_state(), torch.ones(16, dtype=torch.uint8)
     checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "key", 0.0, lambda line: None)
-    checkpoint.write(net, optimizer, loop.Run({"cpu": cpu}, epoch=2))
-    run = checkpoint.restore(net, optimizer, loop.Run({"cpu": torch.zeros_like(cpu), "cuda": gpu}))
+    checkpoint.write(net, optimizer, checkpoints.Run({"cpu": cpu}, epoch=2))
+    run = checkpoint.restore(net, optimizer, checkpoints.Run({"cpu": torch.zeros_like(cpu), "cuda": gpu}))
     assert run.epoch == 2
     assert torch.equal(run.generator_state["cpu"], cpu)
     assert torch.equal(run.generator_state["cuda"], gpu)
@@ -412,10 +416,10 @@ def test_no_view_waits_for_the_gpu(images, resident):
 
 
 def test_auto_is_what_the_device_gains_from(monkeypatch):
-    monkeypatch.setattr(loop, "_has_bf16_arithmetic", lambda: True)
-    assert loop.precision_for("auto", "cpu", 10**9) == "bf16"
-    assert loop.precision_for("auto", "cpu", 10**6) == "fp32"
-    assert loop.precision_for("fp32", "cpu", 10**9) == "fp32"
-    monkeypatch.setattr(loop, "_has_bf16_arithmetic", lambda: False)
-    assert loop.precision_for("auto", "cpu", 10**9) == "fp32"
-    assert loop.precision_for("bf16", "cpu", 10**6) == "bf16"
+    monkeypatch.setattr(precision, "_has_bf16_arithmetic", lambda: True)
+    assert precision.precision_for("auto", "cpu", 10**9) == "bf16"
+    assert precision.precision_for("auto", "cpu", 10**6) == "fp32"
+    assert precision.precision_for("fp32", "cpu", 10**9) == "fp32"
+    monkeypatch.setattr(precision, "_has_bf16_arithmetic", lambda: False)
+    assert precision.precision_for("auto", "cpu", 10**9) == "fp32"
+    assert precision.precision_for("bf16", "cpu", 10**6) == "bf16"

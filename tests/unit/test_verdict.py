@@ -357,3 +357,10 @@ def test_a_rows_seeds_are_its_cells(study):
     row = {**dataclasses.asdict(cells[-1]), "seed": None}
     assert [cell.seed for cell in judge.seeds_of(row)] == [0, 1, 2]
     assert judge(row, 2.0)["verdict"] is None
+
+
+def test_libraries_that_change_numbers_are_named_in_the_notes(study):
+    assert not any("torch" in note for note in study.answer()["notes"])
+    path = next((study.folder / "cells").rglob("metrics.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"versions": {"torch": "2.1", "torchvision": "0.1"}}))
+    assert "1 with torch 2.1, torchvision 0.1" in study.answer()["notes"][-1]

@@ -15,6 +15,7 @@ import pytest
 from winnow.runtime import workers
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
+FAKE_GPUS = Path(__file__).parents[1] / "fake_gpus"
 # Runs what it is given, and leaves its process number.
 STAGE = """
 import sys
@@ -435,7 +436,11 @@ def test_threads_tell_workers_apart(run):
 
 
 def test_gpu_jobs_have_workers_of_their_own_that_keep_their_leases(start_run, tmp_path):
-    run = start_run(CUDA_VISIBLE_DEVICES="0,1", WINNOW_LEASES=str(tmp_path / "leases"))
+    run = start_run(
+        CUDA_VISIBLE_DEVICES="0,1",
+        WINNOW_LEASES=str(tmp_path / "leases"),
+        PYTHONPATH=f"{SCRIPTS}{os.pathsep}{FAKE_GPUS}",
+    )
     lease = "from winnow.runtime import devices; print(devices.lease(1).id, os.environ['CUDA_VISIBLE_DEVICES'])\n"
     for first in range(2):
         # Whichever number of threads, and with other jobs between: as many leases as GPU jobs side by side.

@@ -138,6 +138,14 @@ class Checkout:
         (log,) = set(logs.glob("*.log")) - before
         return jobs(log.read_text())
 
+    def account(self) -> str:
+        """Snakemake's account of the first run that was made here."""
+        return min((self.path / ".snakemake" / "log").glob("*.log"), key=lambda log: log.stat().st_mtime_ns).read_text()
+
+    def planned(self, *arguments: str, **environment: str) -> set[str]:
+        """The jobs that a run would have, by a dry run: as :meth:`run` names them."""
+        return jobs(self.snakemake("--dry-run", *arguments, **environment))
+
 
 def jobs(text: str) -> set[str]:
     """The jobs in Snakemake's account of a run, target rules left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import yaml
 
@@ -22,8 +24,9 @@ TIMES = ("seconds", "latency_ms", "latency_32_ms")
 
 
 def summary(checkout: Checkout, experiment: str) -> pa.Table:
+    """What the experiment found on the data set that all of these runs have."""
     table = read_table(checkout.path / "results" / "experiments" / experiment / "summary.parquet", "summary")
-    return table.drop_columns(list(TIMES))
+    return table.filter(pc.field("dataset") == "digits").drop_columns(list(TIMES))
 
 
 def processes_of(checkout: Checkout) -> list[str]:
@@ -49,23 +52,38 @@ def wait_until_gone(checkout: Checkout, seconds: float = 10.0) -> list[str]:
     return alive
 
 
+def one_data_set() -> dict:
+    """Half of the small grid: as many kinds of jobs, and half as many."""
+    raw = copy.deepcopy(SMALL_GRID)
+    raw["experiments"]["small"]["datasets"] = ["digits"]
+    return raw
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, request) -> tuple[Checkout, str, float]:
-    """A finished run, its experiment and how long it took."""
-    demo = request.config.getoption("--kill-demo")
-    config = yaml.safe_load((ROOT / "config.yaml").read_text()) if demo else SMALL_GRID
-    experiment = "demo" if demo else "small"
-    checkout = Checkout(tmp_path_factory.mktemp("undisturbed") / "checkout", config)
-    start = time.monotonic()
-    checkout.run(experiment)
-    return checkout, experiment, time.monotonic() - start
+def undisturbed(request, shared, finished) -> tuple[Checkout, dict, str]:
+    """A finished run, the configuration of those that are killed, and their experiment."""
+    if request.config.getoption("--kill-demo"):
+        config = yaml.safe_load((ROOT / "config.yaml").read_text())
+        return shared("demo", config, "demo"), config, "demo"
+    return finished, one_data_set(), "small"
 
 
-def killed(checkout: Checkout, experiment: str, moment: float) -> bool:
-    """Start a run and kill its whole process group after ``moment`` seconds; whether it still ran."""
+def wait_for_jobs(checkout: Checkout, process: subprocess.Popen, count: int) -> None:
+    """Return when so many of the run's jobs have finished, or it has."""
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline:
+        logs = list((checkout.path / ".snakemake" / "log").glob("*.log"))
+        if logs and logs[0].read_text().count("Finished jobid") >= count:
+            return
+        time.sleep(0.02)
+
+
+def killed(checkout: Checkout, experiment: str, count: int, seconds: float) -> bool:
+    """Start a run and kill its process group so long after its job number ``count``; whether it still ran."""
     process = checkout.start(experiment)
+    wait_for_jobs(checkout, process, count)
     try:
-        process.communicate(timeout=moment)
+        process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
@@ -74,19 +92,21 @@ def killed(checkout: Checkout, experiment: str, moment: float) -> bool:
 
 
 def test_a_run_killed_at_any_moment_is_resumed_to_the_same_summary(undisturbed, tmp_path, request):
-    reference, experiment, seconds = undisturbed
+    reference, config, experiment = undisturbed
+    # Jobs are counted, not seconds: the moments are as many and as different on a slow machine as on a fast one.
+    total = len(Checkout(tmp_path / "planned", config).planned(experiment))
     moments = random.Random(20)
-    for number in range(request.config.getoption("--kills")):
-        moment = moments.uniform(1.0, 0.9 * seconds)
-        while not killed(
-            checkout := Checkout(tmp_path / f"{number}-{moment:.3f}", reference.config), experiment, moment
-        ):
-            moment /= 2  # The machine was faster this time.
-        assert wait_until_gone(checkout) == [], f"alive after the kill at {moment:.1f} s"
+    kills = request.config.getoption("--kills")
+    for number in range(kills):
+        count, seconds = total * number // kills + moments.randrange(max(1, total // kills)), moments.uniform(0, 1.5)
+        moment = f"{seconds:.2f} s after job {count} of {total}"
+        while not killed(checkout := Checkout(tmp_path / f"{number}-{count}", config), experiment, count, seconds):
+            count -= 1  # The last jobs took less than that.
+        assert wait_until_gone(checkout) == [], f"alive after the kill {moment}"
 
         checkout.snakemake(experiment)
-        assert summary(checkout, experiment).equals(summary(reference, experiment)), f"killed at {moment:.1f} s"
-        assert checkout.run(experiment) == set()
+        assert summary(checkout, experiment).equals(summary(reference, experiment)), f"killed {moment}"
+        assert checkout.planned(experiment) == set()
         leftovers = [path for path in (checkout.path / "results").rglob("*") if path.name.startswith("checkpoint")]
         assert leftovers == []
 
@@ -94,28 +114,34 @@ def test_a_run_killed_at_any_moment_is_resumed_to_the_same_summary(undisturbed, 
 def test_ctrl_c_ends_the_run_and_all_its_processes(tmp_path):
     checkout = Checkout(tmp_path / "checkout")
     process = checkout.start()
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.communicate(timeout=5)
+    # The first job's end: the others' workers live by then.
+    wait_for_jobs(checkout, process, 1)
     os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode != 0
     assert wait_until_gone(checkout) == []
 
 
-def test_a_second_run_on_the_same_checkout_is_told(tmp_path):
-    checkout = Checkout(tmp_path / "checkout")
+def test_a_second_run_on_the_same_checkout_is_told(checkout):
+    (checkout.path / "results/cells/digits/net/apoz/layer/0.500/inherited/0/metrics.json").unlink()
     first = checkout.start()
     try:
-        deadline = time.monotonic() + 30
-        while not (checkout.path / ".snakemake" / "winnow.lock").exists():
+        deadline = time.monotonic() + 60
+        while (
+            not (lock := checkout.path / ".snakemake" / "winnow.lock").exists()
+            or f"{first.pid} " not in lock.read_text()
+        ):
             assert time.monotonic() < deadline
             time.sleep(0.05)
+        # However slowly the second begins, the first is not done.
+        os.killpg(first.pid, signal.SIGSTOP)
         output = checkout.snakemake(status=1)
         assert "is in use by another run" in output
         assert f"process {first.pid}" in output
     finally:
+        os.killpg(first.pid, signal.SIGCONT)
         first.communicate(timeout=120)
     assert first.returncode == 0
     # A dry run looks on at any time, and the lock went with its process.
-    checkout.snakemake("-n")
+    assert checkout.planned() == set()
     assert checkout.run() == set()

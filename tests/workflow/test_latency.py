@@ -33,12 +33,6 @@ def timings(networks) -> set[str]:
     return {f"latency digits/net/{network}" for network in networks}
 
 
-def account(checkout: Checkout) -> str:
-    """Snakemake's account of the last run."""
-    logs = (checkout.path / ".snakemake" / "log").glob("*.log")
-    return max(logs, key=lambda path: path.stat().st_mtime_ns).read_text()
-
-
 def running(text: str) -> list[list[str]]:
     """The rules of the jobs that ran at a time, after each start of a job and each end, as the account has them."""
     now: dict[str, str] = {}
@@ -54,27 +48,19 @@ def running(text: str) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> tuple[Checkout, str]:
-    """A small grid with latencies, run as on a machine with GPUs to share; and the account of its run."""
-    checkout = Checkout(tmp_path_factory.mktemp("timed") / "checkout", timed_grid())
-    checkout.run("--resources", "gpu=2")
-    return checkout, account(checkout)
-
-
-@pytest.fixture
-def checkout(finished, tmp_path) -> Checkout:
-    return finished[0].copy(tmp_path / "checkout")
+def finished(shared) -> Checkout:
+    """A small grid with latencies, run as on a machine with GPUs to share."""
+    return shared("timed", timed_grid(), "--resources", "gpu=2")
 
 
 def test_networks_of_the_same_widths_are_timed_once(finished):
-    checkout, text = finished
-    assert {job for job in jobs(text) if job.startswith("latency")} == timings(NETWORKS)
-    folder = checkout.path / "results" / "latency" / "digits" / "net"
+    assert {job for job in jobs(finished.account()) if job.startswith("latency")} == timings(NETWORKS)
+    folder = finished.path / "results" / "latency" / "digits" / "net"
     assert {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.json")} == NETWORKS
 
 
 def test_the_summary_has_the_latencies(finished):
-    path = finished[0].path / "results" / "experiments" / "small"
+    path = finished.path / "results" / "experiments" / "small"
     rows = read_table(path / "summary.parquet", "summary").to_pylist()
     assert all(row["latency_ms"] > 0 and row["latency_32_ms"] > 0 for row in rows)
     assert len({row["latency_ms"] for row in rows if row["scope"] == "layer"}) == 1
@@ -83,7 +69,7 @@ def test_the_summary_has_the_latencies(finished):
 
 
 def test_nothing_runs_beside_a_timing(finished):
-    states = running(finished[1])
+    states = running(finished.account())
     assert states[-1] == []
     assert max(len(state) for state in states) == 2  # It was no run of one job at a time.
     beside = [state for state in states if "latency" in state]
@@ -92,7 +78,7 @@ def test_nothing_runs_beside_a_timing(finished):
 
 
 def test_a_small_network_is_timed_with_the_threads_of_its_cells(finished):
-    results = finished[0].path / "results"
+    results = finished.path / "results"
     found = {json.loads(path.read_text())["threads"] for path in Path(results / "latency").rglob("*.json")}
     assert found == {json.loads(next(results.rglob("metrics.json")).read_text())["threads"]} == {1}
 
@@ -105,28 +91,26 @@ def configure(checkout: Checkout, **changes) -> None:
 
 def test_growing_the_ratios_times_only_the_new_networks(checkout):
     configure(checkout, ratios=[0.5, 0.25])
-    ran = checkout.run("small")
+    planned = checkout.planned("small")
     new = {"any/layer/0.250", "apoz/global/0.250", "random~0/global/0.250"}
-    assert {job for job in ran if job.startswith("latency")} == timings(new)
-    assert checkout.run("small") == set()
+    assert {job for job in planned if job.startswith("latency")} == timings(new)
 
 
 def test_another_seed_criterion_or_device_times_nothing_by_layer_again(checkout):
     configure(checkout, scopes=["layer"])
-    assert checkout.run("--resources", "gpu=0", "--cores", "1") == report()
+    assert checkout.planned("--resources", "gpu=0", "--cores", "1") == report()
     configure(checkout, scopes=["layer"], seeds=[0, 1, 2], criteria=["apoz", "average_weight"])
-    ran = checkout.run()
-    assert {job.split()[0] for job in ran - report()} == {"score", "mask", "finetune"}
+    assert {job.split()[0] for job in checkout.planned() - report()} == {"score", "mask", "finetune"}
 
 
 def test_an_edit_of_how_latency_is_measured_times_all_again_and_trains_nothing(checkout):
     checkout.edit("scripts/winnow/networks/latency.py", "SECONDS = 3.0", "SECONDS = 2.0")
-    assert checkout.run() == timings(NETWORKS) | report()
+    assert checkout.planned() == timings(NETWORKS) | report()
 
 
 def test_a_deleted_latency_is_measured_again(checkout):
     (checkout.path / "results/latency/digits/net/any/layer/0.500.json").unlink()
-    assert checkout.run() == timings(["any/layer/0.500"]) | report()
+    assert checkout.planned() == timings(["any/layer/0.500"]) | report()
 
 
 def test_switched_off_nothing_is_timed_and_the_summary_says_nothing_of_it(checkout):

@@ -7,12 +7,8 @@ import json
 
 import pytest
 
-from winnow.answers import report as pages
-from winnow.workflow import config
-
-from .checkout import SMALL_GRID, Checkout
-from .test_report import edges
-from .test_rerun_contract import configured, report
+from .checkout import SMALL_GRID, Checkout, jobs
+from .test_rerun_contract import appended, configured, report
 
 PROTOCOLS = ("one_shot", "fine_tune_first", "iterative_2", "distilled")
 BASELINE = "digits/net/unpruned/none/0.000/inherited/0"
@@ -33,25 +29,27 @@ def grid_of(**axes):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Checkout:
-    checkout = Checkout(tmp_path_factory.mktemp("protocols") / "checkout", grid_of())
-    checkout.ran = checkout.run()
-    return checkout
+def finished(shared) -> Checkout:
+    return shared("protocols", grid_of())
 
 
 def cell(start: str) -> str:
     return f"finetune digits/net/apoz/global/0.500/{start}/0"
 
 
+def trunk(place: str) -> str:
+    return f"trunk digits/net/{place}/0"
+
+
 def test_every_protocol_is_a_cell_and_the_teacher_is_trained_once_more_where_none_is_kept(finished):
-    cells = {job for job in finished.ran if job.startswith(("finetune", "retrain"))}
-    assert cells == {cell(start) for start in STARTS} | {f"finetune {BASELINE}", f"retrain {BASELINE}"}
+    cells = {job for job in jobs(finished.account()) if job.startswith(("trunk", "finetune", "retrain"))}
+    trunks = {trunk("unpruned/none/0/1"), trunk("apoz/global/1_4/1")}
+    assert cells == {cell(start) for start in STARTS} | {f"finetune {BASELINE}", f"retrain {BASELINE}"} | trunks
     folder = finished.path / "results" / "cells" / "digits" / "net" / "apoz" / "global" / "0.500"
     metrics = {start: json.loads((folder / start / "0" / "metrics.json").read_text()) for start in STARTS}
     assert {found["achieved_ratio"] for found in metrics.values()} == {0.5}
     assert {found["status"] for found in metrics.values()} == {"finished"}
-    own = {start for start in STARTS if (folder / start / "0" / "mask.parquet").exists()}
-    assert own == {"inherited~fine_tune_first", "inherited~iterative_2"}
+    assert all((folder / start / "0" / "mask.parquet").exists() for start in STARTS)
     distilled = {start for start in STARTS if "distillation" in metrics[start]["spec"]["recipe"]}
     assert distilled == {"inherited~distilled", "random~distilled"}
 
@@ -64,39 +62,25 @@ def test_every_protocol_is_a_cell_and_the_teacher_is_trained_once_more_where_non
     assert finished.run() == set()
 
 
-def test_a_temperature_trains_what_is_distilled_and_nothing_else(finished, tmp_path):
-    checkout = finished.copy(tmp_path / "checkout")
+def test_a_temperature_trains_what_is_distilled_and_nothing_else(checkout):
     configured(lambda raw: raw["recipes"]["quick"].update(distillation={"temperature": 2.0}))(checkout)
-    assert checkout.run() == {cell("inherited~distilled"), cell("random~distilled")} | report()
+    assert checkout.planned() == {cell("inherited~distilled"), cell("random~distilled")} | report()
 
 
-def test_a_protocol_more_trains_its_cells_and_nothing_else(finished, tmp_path):
-    checkout = finished.copy(tmp_path / "checkout")
+def test_a_protocol_more_trains_its_cells_and_nothing_else(checkout):
     configured(lambda raw: raw["experiments"]["small"]["protocols"].append("iterative_3"))(checkout)
-    assert checkout.run() == {cell("inherited~iterative_3")} | report()
+    assert checkout.planned() == {cell("inherited~iterative_3"), trunk("apoz/global/1_6/1")} | report()
 
 
-def test_code_that_only_a_protocol_uses_trains_its_cells_alone(finished, tmp_path):
-    checkout = finished.copy(tmp_path / "checkout")
-    with open(checkout.path / "scripts" / "winnow" / "phases.py", "a") as source:
-        source.write("\nUNUSED = 1\n")
+def test_one_trunk_serves_all_criteria_scopes_and_ratios(tmp_path):
+    axes = {"criteria": ["apoz", "average_weight", "mean_activation"], "scopes": ["global", "layer"]}
+    raw = grid_of(protocols=["fine_tune_first"], inits=["inherited"], ratios=[0.25, 0.5], **axes)
+    planned = jobs(Checkout(tmp_path / "checkout", raw).snakemake("-n"))
+    assert {job for job in planned if job.startswith("trunk")} == {trunk("unpruned/none/0/1")}
+    assert sum(job.startswith("finetune") for job in planned) == 3 * 2 * 2 + 1
+
+
+def test_code_that_only_a_protocol_uses_trains_its_cells_alone(checkout):
+    appended("scripts/winnow/training/phases.py", "\nUNUSED = 1\n")(checkout)
     own = {cell("inherited~fine_tune_first"), cell("inherited~iterative_2")}
-    assert checkout.run() == own | report()
-
-
-@pytest.mark.parametrize(
-    "axes",
-    [
-        {},
-        {"models": "keep"},
-        {"protocols": ["fine_tune_first"], "inits": ["inherited"]},
-        {"protocols": ["iterative_2"], "inits": ["inherited"]},
-        {"protocols": ["iterative_2"], "inits": ["inherited"], "scopes": ["layer"], "latency": True},
-    ],
-    ids=["all", "kept", "first", "iterative", "timed"],
-)
-def test_the_report_draws_the_rules_that_run(tmp_path, axes):
-    raw = grid_of(**axes)
-    output = Checkout(tmp_path / "checkout", raw).snakemake("small", "--rulegraph")
-    rules = pages.used_rules(config.load(raw).part("small"))
-    assert edges(output) == {(need, name) for name, rule in rules.items() for need in rule.needs}
+    assert checkout.planned() == own | report()

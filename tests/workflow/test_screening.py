@@ -8,12 +8,9 @@ import re
 
 import pytest
 
-from winnow.answers import report as pages
 from winnow.tables import read_table
-from winnow.workflow import config
 
 from .checkout import SMALL_GRID, Checkout, jobs
-from .test_report import edges
 
 AXES = {
     "datasets": ["digits"],
@@ -34,21 +31,21 @@ def screened_grid() -> dict:
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory) -> tuple[Checkout, str, set[str]]:
-    """A screened grid, what its dry run said, and the jobs that it ran."""
-    checkout = Checkout(tmp_path_factory.mktemp("screened") / "checkout", screened_grid())
-    return checkout, checkout.snakemake("-n"), checkout.run()
+def finished(shared) -> Checkout:
+    """A screened grid."""
+    return shared("screened", screened_grid())
 
 
 def cells_of(found: set[str]) -> set[str]:
     return {job.removeprefix("finetune ") for job in found if job.startswith("finetune ")}
 
 
-def test_only_what_short_trainings_leave_is_trained_in_full(ran):
-    checkout, planned, done = ran
+def test_only_what_short_trainings_leave_is_trained_in_full(finished, tmp_path):
+    checkout, done = finished, jobs(finished.account())
     first = {cell for cell in cells_of(done) if "~short_4" in cell}
     assert len(first) == 3 * 2 + 1
     # A dry run shows what is known: the first rung.
+    planned = Checkout(tmp_path / "checkout", screened_grid()).snakemake("-n")
     assert cells_of(jobs(planned)) == first
     assert re.search(r"Disk: about [\d.]+ [kMGT]B for 7 cells", planned)
     record = json.loads((checkout.path / EXPERIMENT / "screening/short_2.json").read_text())
@@ -78,19 +75,12 @@ def test_only_what_short_trainings_leave_is_trained_in_full(ran):
     assert 'id="table-screening"' in page
 
 
-def test_again_there_is_nothing_to_do(ran):
-    assert ran[0].run() == set()
+def test_again_there_is_nothing_to_do(finished):
+    assert finished.planned() == set()
 
 
-def test_its_report_draws_the_rules_that_it_ran(ran):
-    rules = pages.used_rules(config.load(screened_grid()).part("small"))
-    found = {edge for edge in edges(ran[0].snakemake("small", "--rulegraph")) if "small" not in edge}
-    assert found - {("screen", "screen")} == {(need, name) for name, rule in rules.items() for need in rule.needs}
-
-
-def test_the_whole_grid_reuses_its_cells_and_the_screening_keeps_its_own(ran, tmp_path):
-    checkout = ran[0].copy(tmp_path / "checkout")
-    full = {cell for cell in cells_of(ran[2]) if "~short" not in cell}
+def test_the_whole_grid_reuses_its_cells_and_the_screening_keeps_its_own(checkout):
+    full = {cell for cell in cells_of(jobs(checkout.account())) if "~short" not in cell}
     raw = screened_grid()
     raw["experiments"]["small"]["screening"] = False
     checkout.configure(raw)
@@ -98,16 +88,16 @@ def test_the_whole_grid_reuses_its_cells_and_the_screening_keeps_its_own(ran, tm
     assert len(added | full) == 2 * (1 + 4 * 2)
     assert not added & full
     checkout.configure(screened_grid())
-    assert cells_of(checkout.run()) == set()
+    assert cells_of(checkout.planned()) == set()
 
 
-def test_another_survivor_is_all_that_is_trained_anew(ran, tmp_path):
-    checkout = ran[0].copy(tmp_path / "checkout")
+def test_another_survivor_is_all_that_is_trained_anew(checkout):
+    before = cells_of(jobs(checkout.account()))
     raw = screened_grid()
     raw["experiments"]["small"]["criteria"].append("l2_norm")
     checkout.configure(raw)
     done = checkout.run()
     assert {"digits/net/l2_norm/layer/0.300/inherited~short_4/0"} <= cells_of(done)
-    assert not cells_of(done) & cells_of(ran[2])
+    assert not cells_of(done) & before
     kept = json.loads((checkout.path / EXPERIMENT / "screening/short_2.json").read_text())["survivors"]
     assert all((checkout.path / "results/cells" / cell / "metrics.json").exists() for cell in kept)

@@ -17,11 +17,10 @@ import pandas as pd
 import vl_convert
 import yaml
 
-from winnow.answers import graphs, screening, summary, verdict
+from winnow.answers import screening, summary, verdict
 from winnow.files import InputError, read_json
-from winnow.importance.criteria import CRITERIA
 from winnow.training import protocols
-from winnow.training.protocols import DISTILLED, ONE_SHOT, steps
+from winnow.training.protocols import ONE_SHOT
 from winnow.workflow import grid, provenance
 
 _HERE = Path(__file__)
@@ -32,72 +31,9 @@ MISSING = "–"
 _NUMBERS = frozenset(
     [
         *("ratio", "size", "accuracy %", "drop, points", "removed", "params", "MACs", *LATENCIES.values()),
-        *("validation accuracy %", "validation drop, points", "seeds", "threads", "cells", "results here"),
+        *("validation accuracy %", "validation drop, points", "seeds", "threads", "cells", "results"),
     ]
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """What the page tells of a rule of the workflow.
-
-    Attributes
-    ----------
-    needs : tuple of str
-        The rules whose files its jobs read.
-    makes : str
-    result : str or None
-        The file that tells what a job was given, below ``results/``, with the fields of a cell; None if none does.
-    """
-
-    needs: tuple[str, ...]
-    makes: str
-    result: str | None = None
-
-
-# tests/workflow/test_report.py holds it against what Snakemake says.
-RULES = {
-    "download": Rule((), "the archives of data sets, as their sources serve them"),
-    "decode": Rule(("download",), "images, decoded once, and their split", "datasets/{cell.dataset}/manifest.json"),
-    "pretrain": Rule(("decode",), "a backbone's weights", "backbones/{cell.backbone}/pretrained.safetensors"),
-    "import_backbone": Rule(
-        ("pretrain",), "weights in one form, and what goes with a filter", "backbones/{cell.backbone}/manifest.json"
-    ),
-    "measure": Rule(
-        ("decode", "import_backbone"),
-        "activation statistics of the training images",
-        "statistics/{cell.dataset}/{cell.backbone}/activations.json",
-    ),
-    "differentiate": Rule(
-        ("decode", "import_backbone"),
-        "gradient statistics of the training images",
-        "statistics/{cell.dataset}/{cell.backbone}/gradients.json",
-    ),
-    "score": Rule(
-        ("import_backbone", "measure", "differentiate"),
-        "a score a filter",
-        "scores/{cell.dataset}/{cell.backbone}/{cell.mask_criterion}.parquet",
-    ),
-    "mask": Rule(("score",), "which filters stay", "masks/{cell.mask}"),
-    "retrain": Rule(
-        ("decode", "import_backbone"), "unpruned networks to learn from", "models/{cell.baseline.path}/metrics.json"
-    ),
-    "finetune": Rule(
-        ("decode", "import_backbone", "score", "mask", "retrain"),
-        "pruned networks, trained and judged",
-        "cells/{cell.path}/metrics.json",
-    ),
-    "screen": Rule(
-        ("finetune",),
-        "which networks are worth training in full",
-        f"{{experiment}}/screening/{screening.RUNGS[-1]}.json",
-    ),
-    "latency": Rule(("decode", "import_backbone", "mask"), "how long a network takes", "latency/{cell.latency}"),
-    "summarize": Rule(("finetune", "screen", "latency"), "the summary", "{experiment}/summary.parquet"),
-    "recommend": Rule(("finetune", "screen", "summarize"), "the verdict", "{experiment}/recommendation.json"),
-    "plot": Rule(("decode", "measure", "score", "mask", "screen", "summarize"), "the figures"),
-    "write_report": Rule(("finetune", "screen", "summarize", "recommend", "plot"), "this page"),
-}
 
 
 class Field(NamedTuple):
@@ -143,13 +79,15 @@ class Figure:
     image: str
 
 
-def page(experiment: Path, results: Path, spec: Mapping[str, Any], screened: Path | None = None) -> str:
+def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any], screened: Path | None = None) -> str:
     """The page of an experiment, as HTML.
 
     Parameters
     ----------
     experiment
-        The experiment's folder, with ``summary.parquet``, ``recommendation.json`` and ``figures/``.
+        The experiment's folder, with ``summary.parquet`` and ``recommendation.json``.
+    figures
+        The folder of its figures.
     results
         The folder with ``cells/`` and what they were made from.
     spec
@@ -165,12 +103,11 @@ def page(experiment: Path, results: Path, spec: Mapping[str, Any], screened: Pat
     name, configuration = spec["experiment"], spec["configuration"]
     frame = summary.read(experiment / "summary.parquet")
     recommendation = _with_keys(experiment / "recommendation.json", ("lines", "notes", "chosen", *_VERDICTS))
-    figures = read_figures(experiment / "figures")
+    drawn = read_figures(figures)
     cells = {
         cell: read_json(path) if (path := results / "cells" / cell.path / "metrics.json").exists() else None
         for cell in screening.experiment_cells(configuration["experiments"][name], screened)
     }
-    rules = used_rules(configuration)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE.parent),
         autoescape=True,
@@ -183,8 +120,8 @@ def page(experiment: Path, results: Path, spec: Mapping[str, Any], screened: Pat
         name=name,
         recommendation=recommendation,
         verdicts=verdict_tables(recommendation),
-        groups=_grouped(figures),
-        charts={figure.name: figure.chart for figure in figures},
+        groups=_grouped(drawn),
+        charts={figure.name: figure.chart for figure in drawn},
         screened=screening_table(screening.read(screened)) if screened else None,
         summary=summary_table(frame),
         failed=failed_seeds(frame),
@@ -194,11 +131,10 @@ def page(experiment: Path, results: Path, spec: Mapping[str, Any], screened: Pat
         ),
         facts=facts(results, cells),
         environments=environments_table(cells.values()),
-        rules=rules_table(rules, results, experiment, cells, spec["code"]),
-        graph=graphs.drawing({rule: rules[rule].needs for rule in rules}, "Each rule below those that it needs"),
+        codes=codes_table(experiment, cells.values(), spec["code"]),
         style=_beside("css"),
         script=_beside("js"),
-        vega=_unclosed(vl_convert.javascript_bundle()) if figures else "",
+        vega=_unclosed(vl_convert.javascript_bundle()) if drawn else "",
         vega_version=vl_convert.get_vega_version(),
     )
 
@@ -404,7 +340,6 @@ def facts(results: Path, cells: Mapping[grid.Cell, Mapping[str, Any] | None]) ->
         told["Cells made"] = first if first == last else f"{first} to {last}"
         seconds = sum(metrics["seconds"]["total"] for metrics in found.values())
         told["Time in them"] = str(datetime.timedelta(seconds=round(seconds)))
-        told["Networks kept"] = str(sum(metrics["model"] is not None for metrics in found.values()))
     told["Page made"] = _moment(datetime.datetime.now().timestamp())
     return told
 
@@ -435,70 +370,29 @@ def environments_table(cells: Iterable[Mapping[str, Any] | None]) -> Table:
     return Table("environments", "Where the cells were made", rows)
 
 
-def used_rules(configuration: Mapping[str, Any]) -> dict[str, Rule]:
-    """The rules that make an experiment with this configuration."""
-    unused = set()
-    if all(dataset["source"] in ("digits", "folder") for dataset in configuration["datasets"].values()):
-        unused.add("download")
-    if all(backbone.get("pretrain") is None for backbone in configuration["backbones"].values()):
-        unused.add("pretrain")
-    if not any(experiment.get("latency") for experiment in configuration["experiments"].values()):
-        unused.add("latency")
-    if not any(experiment.get("screening") for experiment in configuration["experiments"].values()):
-        unused.add("screen")
-    criteria = {name for experiment in configuration["experiments"].values() for name in experiment["criteria"]}
-    if not any(CRITERIA[grid.parse_source(name)[0]].needs == "gradients" for name in criteria):
-        unused.add("differentiate")
-    # What depends on how the cells are pruned and trained, and by what they learn.
-    experiments = configuration["experiments"].values()
-    cells = [cell for experiment in experiments for cell in grid.cells(experiment)]
-    kept = all(experiment["models"] == "keep" for experiment in experiments)
-    if kept or not any(cell.protocol == DISTILLED for cell in cells):
-        unused.add("retrain")
-    absent = set()
-    if not any(steps(cell.protocol) for cell in cells):
-        absent.add(("score", "finetune"))
-    if not any(cell.mask for cell in cells):
-        absent |= {("mask", "finetune")} | {(need, "plot") for need in ("decode", "measure", "score", "mask")}
-        if "latency" in unused:
-            unused.add("mask")
-            if ("score", "finetune") in absent:
-                unused |= {"score", "measure", "differentiate"}
-    return {
-        name: dataclasses.replace(
-            rule, needs=tuple(need for need in rule.needs if need not in unused and (need, name) not in absent)
-        )
-        for name, rule in RULES.items()
-        if name not in unused
+def codes_table(experiment: Path, cells: Iterable[Mapping[str, Any] | None], code: str) -> Table:
+    """A row a kind of result that the page reads, with the digests of the code that made it, as the results say."""
+    made = {
+        "cells": [metrics["spec"]["code"] for metrics in cells if metrics is not None],
+        "summary": [_code_of(experiment / "summary.parquet")],
+        "verdict": [_code_of(experiment / "recommendation.json")],
+        "page": [code],
     }
+    rows = [
+        {
+            "what": Field(name),
+            "results": _number(len(found), str),
+            "digest of the code": Field(", ".join(sorted({*found}))),
+        }
+        for name, found in made.items()
+        if found
+    ]
+    return Table("codes", "The code that made them", rows)
 
 
-def rules_table(
-    rules: Mapping[str, Rule], results: Path, experiment: Path, cells: Iterable[grid.Cell], code: str
-) -> Table:
-    """A row a rule: what it makes, how many results lie here, and the digests of the code that made them.
-
-    More than one digest means that results of different code stand side by side.
-    """
-    cells = list(cells)
-    rows = []
-    for name, rule in rules.items():
-        if name == "write_report":
-            found, digests = 1, {code}
-        else:
-            names = {rule.result.format(cell=cell, experiment=experiment.resolve()) for cell in cells if rule.result}
-            paths = [results / path for path in sorted(names) if (results / path).exists()]
-            specs = [provenance.spec_of(str(path)) for path in paths]
-            found, digests = len(paths), {json.loads(spec)["code"] if spec else "unknown" for spec in specs}
-        rows.append(
-            {
-                "rule": Field(name),
-                "makes": Field(rule.makes),
-                "results here": _number(found or None, str),
-                "digest of the code that made them": _text(", ".join(sorted(digests)) or None),
-            }
-        )
-    return Table("rules", "What each rule makes", rows)
+def _code_of(path: Path) -> str:
+    spec = provenance.spec_of(str(path))
+    return json.loads(spec)["code"] if spec else "unknown"
 
 
 def _beside(suffix: str) -> str:

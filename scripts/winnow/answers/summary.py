@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
 import os
@@ -93,6 +94,37 @@ def read_latency(path: str | os.PathLike) -> dict[int, tuple[float, float]]:
     if not result or not all(_is_number(value) and value > 0 for pair in result.values() for value in pair):
         raise InputError(f"{path} is not a network's latency: delete it and run again to make it anew")
     return result
+
+
+# The libraries whose versions change numbers: the same cell comes out otherwise under another one.
+NUMERIC_LIBRARIES = ("torch", "torchvision")
+
+
+def mixed_versions(metrics: Iterable[Mapping[str, Any] | None]) -> str | None:
+    """A remark where cells were made with several versions of torch or torchvision, since those change numbers.
+
+    Parameters
+    ----------
+    metrics
+        Of the cells, with their ``versions``; None where a cell has none.
+
+    Returns
+    -------
+    str or None
+        None where all cells are of one version.
+    """
+    counts = collections.Counter(
+        ", ".join(f"{name} {found.get('versions', {}).get(name, 'unknown')}" for name in NUMERIC_LIBRARIES)
+        for found in metrics
+        if found is not None
+    )
+    if len(counts) < 2:
+        return None
+    listed = "; ".join(f"{count} with {versions}" for versions, count in sorted(counts.items()))
+    return (
+        f"Cells were made with several versions of libraries that change numbers: {listed}. "
+        "A difference between them may be the libraries'."
+    )
 
 
 def comparable(latencies: Mapping[str, Mapping[int, tuple[float, float]]]) -> dict[str, dict[str, float]]:
@@ -432,7 +464,7 @@ def aligned(text: pd.DataFrame) -> list[list[str]]:
     return [list(line) for line in zip(*columns, strict=True)]
 
 
-def markdown(frame: pd.DataFrame, experiment: str, missing: int = 0) -> str:
+def markdown(frame: pd.DataFrame, experiment: str, missing: int = 0, remark: str | None = None) -> str:
     """The summary as a page: a table per data set, backbone, scope, init and protocol, each led by its baseline.
 
     Within a table, the highest accuracy of each ratio is bold (controls aside). Times stand only in the last
@@ -442,10 +474,14 @@ def markdown(frame: pd.DataFrame, experiment: str, missing: int = 0) -> str:
     ----------
     missing
         How many cells have no metrics yet; the page says so.
+    remark
+        What has to be known before the numbers are read: see :func:`mixed_versions`.
     """
     lines = [f"# Summary of {experiment}", ""]
     if missing:
         lines += [f"**Not complete: {missing} cells have no result.** They count as failed seeds below.", ""]
+    if remark:
+        lines += [f"**{remark}**", ""]
     lines += [
         "Accuracy on the test images, mean over seeds ± half of the 95 % interval (Student's t). Drop: accuracy of the "
         "unpruned network with inherited weights, fine-tuned with the same recipe and seed, less the accuracy; paired "

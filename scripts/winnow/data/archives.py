@@ -1,4 +1,5 @@
-"""What data sets are made from, before anything is opened: archives with their addresses and digests, and folders.
+"""What data sets and backbones are made from, before anything is opened: files with their addresses and digests, and
+folders.
 
 The Snakefile asks this module, so it imports nothing heavy.
 """
@@ -6,13 +7,14 @@ The Snakefile asks this module, so it imports nothing heavy.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from winnow.files import InputError
+from winnow.files import InputError, file_digest
 
 SPLIT_FOLDERS = ("train", "val", "test")
 # Those that Pillow reads, and .heic, which it does not: better skipped by name than passed over in silence.
@@ -38,7 +40,7 @@ SUFFIXES = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Archive:
-    """A file that a data set is made from. ``digest`` is ``md5:`` or ``sha256:`` and hex digits."""
+    """A file that can be downloaded. ``digest`` is ``md5:`` or ``sha256:`` and hex digits, or the first of them."""
 
     name: str
     url: str
@@ -130,6 +132,20 @@ def listing_digest(folder: str) -> str:
         size = path.stat().st_size if path.exists() else "missing"
         digest.update(f"{path.relative_to(root).as_posix()}\0{size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
+
+
+@functools.cache
+def content_digest(path: str) -> str:
+    """``sha256:`` and hex digits of a user's own file, read once a process.
+
+    Raises
+    ------
+    InputError
+        If there is no such file.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist")
+    return f"sha256:{file_digest(path)}"
 
 
 def listing_count(folder: str) -> int:

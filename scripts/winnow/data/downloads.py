@@ -1,12 +1,22 @@
-"""Downloads that end whole or not at all: resumed where they were cut, checked against their digest, then renamed."""
+"""Downloads that end whole or not at all: resumed where they were cut, checked against their digest, then renamed.
+
+What is read of a file lies in a part beside its place until it is whole. A part belongs to one address and one digest:
+its name carries both, so that nothing is ever taken up for another content. It is locked by the one that writes it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import glob
+import hashlib
 import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import requests
@@ -14,8 +24,6 @@ from tqdm import tqdm
 
 from winnow.files import InputError, file_digest
 
-# Where a backbone's weights are put, and looked for first.
-FOLDER = Path("results/downloads/weights")
 ATTEMPTS = 5
 CHUNK = 2**16
 TIMEOUT = (10, 60)  # seconds to connect, and between two reads
@@ -27,8 +35,9 @@ def download(url: str, target: Path, digest: str, pause: float = 1.0, placed: Pa
     A file that was placed by hand is taken instead of a download. Where a workflow removes the target before it makes
     it, as Snakemake does, ``placed`` has to lie elsewhere.
 
-    What was read of an interrupted download is kept beside the target, as ``.{name}.part``, and taken up by the next
-    try, in this process or a later one.
+    What was read of an interrupted download is kept in its part, and taken up by the next try, in this process or a
+    later one. Where the whole then is not the expected file, it is read once more from its beginning. Who comes while
+    another writes the part waits until that one is done.
 
     Parameters
     ----------
@@ -46,29 +55,25 @@ def download(url: str, target: Path, digest: str, pause: float = 1.0, placed: Pa
     InputError
         If the file cannot be had or is not the expected one; the message says how to place it by hand.
     """
-    if target.exists():
-        verify(target, digest)
-        return
-    placed = placed or target
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    if placed.exists():
-        verify(placed, digest)
-        _copy(placed, part, target)
-        return
-    address = urlsplit(url)
-    if address.scheme in ("http", "https"):
-        _fetch(url, part, _by_hand(placed, digest), pause)
-    else:
-        path = Path(unquote(address.path) if address.scheme == "file" else url)
-        if not path.is_file():
-            raise InputError(f"{path} does not exist. {_by_hand(placed, digest)}")
-        shutil.copyfile(path, part)
-    difference = _difference(part, digest)
-    if difference:
-        part.unlink()
-        raise InputError(f"{url} is not the expected file: {difference}. {_by_hand(placed, digest)}")
-    part.replace(target)
+    placed = placed or target
+    with _locked(part_of(target, url, digest)) as file:
+        part = Path(file.name)
+        if target.exists():
+            verify(target, digest)
+        elif placed.exists():
+            verify(placed, digest)
+            _copy(placed, file, target)
+        else:
+            _bring(url, file, digest, _by_hand(placed, digest), pause)
+            part.replace(target)
+    _sweep(target)
+
+
+def part_of(target: Path, url: str, digest: str) -> Path:
+    """Where what was read of one address's file of one digest is kept until it is whole."""
+    binding = hashlib.sha256(f"{url}\0{digest}".encode()).hexdigest()[:16]
+    return target.with_name(f".{target.name}.{binding}.part")
 
 
 def verify(path: Path, digest: str) -> None:
@@ -91,9 +96,50 @@ def _difference(path: Path, digest: str) -> str:
     return "" if found.startswith(expected) else f"its {algorithm} is {found}, expected is {expected}"
 
 
-def _copy(source: Path, part: Path, target: Path) -> None:
-    """Make ``target`` the same as ``source``, by a link where the file system has them."""
-    part.unlink(missing_ok=True)
+@contextlib.contextmanager
+def _locked(part: Path) -> Iterator[BinaryIO]:
+    """The part, open at its end and this process's alone, until it is closed or the process ends, however it ends.
+
+    A part in which nothing is left after an error is removed.
+    """
+    while True:
+        with open(part, "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"another process downloads {part}: waiting for it", file=sys.stderr, flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Whoever held it may have renamed or removed it meanwhile: then this is nobody's part any more.
+            if not _is_at(part, file):
+                continue
+            try:
+                yield file
+            except BaseException:
+                if not os.fstat(file.fileno()).st_size:
+                    part.unlink(missing_ok=True)
+                raise
+            return
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    """Whether an open file is the one that lies at a path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _sweep(target: Path) -> None:
+    """Remove what was begun under other addresses or digests and nobody writes any more."""
+    for part in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        with open(part, "ab") as file, contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            part.unlink()
+
+
+def _copy(source: Path, file: BinaryIO, target: Path) -> None:
+    """Make ``target`` the same as ``source``, by a link where the file system has them, else by way of the part."""
+    part = Path(file.name)
     try:
         os.link(source.resolve(), target)
     except OSError:
@@ -101,7 +147,29 @@ def _copy(source: Path, part: Path, target: Path) -> None:
         part.replace(target)
 
 
-def _fetch(url: str, part: Path, by_hand: str, pause: float) -> None:
+def _bring(url: str, file: BinaryIO, digest: str, by_hand: str, pause: float) -> None:
+    """Fill the part with the file of an address, and hold it against its digest."""
+    address, part = urlsplit(url), Path(file.name)
+    if address.scheme in ("http", "https"):
+        resumed = os.fstat(file.fileno()).st_size > 0
+        _fetch(url, file, by_hand, pause)
+        if resumed and _difference(part, digest):
+            print(f"{part} does not go on as it began; once more from the beginning", file=sys.stderr, flush=True)
+            file.truncate(0)
+            _fetch(url, file, by_hand, pause)
+    else:
+        path = Path(unquote(address.path) if address.scheme == "file" else url)
+        if not path.is_file():
+            file.truncate(0)
+            raise InputError(f"{path} does not exist. {by_hand}")
+        shutil.copyfile(path, part)
+    difference = _difference(part, digest)
+    if difference:
+        file.truncate(0)
+        raise InputError(f"{url} is not the expected file: {difference}. {by_hand}")
+
+
+def _fetch(url: str, file: BinaryIO, by_hand: str, pause: float) -> None:
     reason = ""
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -109,7 +177,7 @@ def _fetch(url: str, part: Path, by_hand: str, pause: float) -> None:
             time.sleep(pause)
             pause *= 2
         try:
-            if _read(url, part):
+            if _read(url, file):
                 return
             reason = "the connection was cut"
         except requests.HTTPError as error:
@@ -126,9 +194,9 @@ def _by_hand(place: Path, digest: str) -> str:
     return f"Without it, put the file at {place.absolute()} by hand ({digest}) and run again."
 
 
-def _read(url: str, part: Path) -> bool:
-    """Read what is missing of ``part``; whether it is whole as far as the server says."""
-    have = part.stat().st_size if part.exists() else 0
+def _read(url: str, file: BinaryIO) -> bool:
+    """Read what is missing of a part; whether it is whole as far as the server says."""
+    have = os.fstat(file.fileno()).st_size
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == 416:
@@ -136,26 +204,22 @@ def _read(url: str, part: Path) -> bool:
             total = response.headers.get("Content-Range", "").rpartition("/")[2]
             if total == str(have):
                 return True
-            part.unlink()
+            file.truncate(0)
             return False
         response.raise_for_status()
-        resumed = response.status_code == 206
-        have = have if resumed else 0
+        if response.status_code != 206:
+            file.truncate(0)
+            have = 0
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
-        with (
-            open(part, "ab" if resumed else "wb") as file,
-            tqdm(
-                total=total,
-                initial=have,
-                unit="B",
-                unit_scale=True,
-                desc=part.name[1:-5],
-                mininterval=1,
-                dynamic_ncols=True,
-            ) as bar,
-        ):
-            for chunk in response.iter_content(CHUNK):
-                file.write(chunk)
-                bar.update(len(chunk))
-    return total is None or part.stat().st_size == total
+        name = Path(file.name).name[1:].rsplit(".", 2)[0]
+        with tqdm(
+            total=total, initial=have, unit="B", unit_scale=True, desc=name, mininterval=1, dynamic_ncols=True
+        ) as bar:
+            try:
+                for chunk in response.iter_content(CHUNK):
+                    file.write(chunk)
+                    bar.update(len(chunk))
+            finally:
+                file.flush()
+    return total is None or os.fstat(file.fileno()).st_size == total

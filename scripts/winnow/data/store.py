@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from winnow.files import InputError, atomic_path, read_json, write_json
+from winnow.files import InputError, atomic_path, file_digest, read_json, write_json
 from winnow.runtime import verification
 from winnow.tables import read_table, write_table
 
@@ -214,6 +214,7 @@ def write_store(
     columns |= {"height": [entries[row].height for row in kept], "split": [splits[row] for row in kept]}
     columns |= {"image": np.arange(len(kept)), "crc32": kept_checksums}
     write_table(directory / "index.parquet", columns, "index", {"spec": manifest["spec"]})
+    manifest["index_sha256"] = file_digest(directory / "index.parquet")
     manifest["counts"] = {split: columns["split"].count(split) for split in SPLITS}
     write_json(directory / "manifest.json", manifest)
     return manifest

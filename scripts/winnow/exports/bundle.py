@@ -19,7 +19,7 @@ from winnow import tables
 from winnow.data import preprocessing
 from winnow.data.store import Store
 from winnow.exports import cards, prediction
-from winnow.files import InputError, atomic_folder, read_json, write_json
+from winnow.files import InputError, atomic_folder, write_json
 from winnow.networks import backbones, descriptions, models, surgery
 
 CHECKED_IMAGES = 100
@@ -31,13 +31,17 @@ class Disagreement(Exception):
     """The ONNX file does not answer as the network does."""
 
 
-def export(cell: Path, dataset: Path, output: Path, spec: dict[str, Any], threads: int) -> dict[str, Any]:
+def export(
+    cell: Path, network: Path, dataset: Path, output: Path, spec: dict[str, Any], threads: int
+) -> dict[str, Any]:
     """Export a cell.
 
     Parameters
     ----------
     cell
-        Folder of a finished cell whose model was kept.
+        Folder of a finished cell.
+    network
+        Folder of its network, as it was kept or trained once more.
     dataset
         Folder of the store that it was judged on.
     output
@@ -63,8 +67,8 @@ def export(cell: Path, dataset: Path, output: Path, spec: dict[str, Any], thread
     if output.exists() and not (output / descriptions.DESCRIPTION).exists():
         raise InputError(f"{output} exists and is no exported model: give another --output")
     store = Store.open(dataset)
-    network, description, measured = finished(cell, store)
-    description = described(network, description, read_json(cell / "metrics.json"), store, spec)
+    network, description, measured = finished(cell, network, store)
+    description = described(network, description, store, spec)
     rows = store.rows("test")
     # The store has its classes one after the other: images from all over it.
     rows = rows[np.linspace(0, rows.size - 1, min(CHECKED_IMAGES, rows.size)).astype(int)]
@@ -81,23 +85,21 @@ def export(cell: Path, dataset: Path, output: Path, spec: dict[str, Any], thread
     return whole
 
 
-def finished(cell: Path, store: Store) -> tuple[nn.Module, dict[str, Any], np.ndarray]:
+def finished(cell: Path, place: Path, store: Store) -> tuple[nn.Module, dict[str, Any], np.ndarray]:
     """A cell's network, its description, and what the cell predicted: for each row of the store a class, or −1.
 
     Raises
     ------
     InputError
-        If the cell is not finished, was not kept, or is not of this store.
+        If the network was not kept, its training diverged, or it is not of this cell and store.
     """
-    metrics = read_json(cell / "metrics.json")
-    if metrics["status"] != "finished":
-        raise InputError(f"{cell} has no network to export, it {metrics['status']}: {metrics['reason']}")
-    if metrics["model"] is None:
-        raise InputError(f"{cell} has no network to export, it was not kept: set models: keep for it in config.yaml")
-    network, description = models.load(cell)
-    if descriptions.written(cell / metrics["model"]["file"]) != metrics["model"]:
-        raise InputError(f"{cell / metrics['model']['file']} is not the network that {cell / 'metrics.json'} measured")
-    predictions = tables.read_table(cell / "predictions.parquet", "predictions")
+    if not (place / models.WEIGHTS).exists():
+        raise InputError(f"{place} has no network to export, it was not kept: set models: keep for it in config.yaml")
+    network, description = models.load(place)
+    table = cell / "predictions.parquet"
+    predictions = tables.read_table(table, "predictions")
+    if tables.read_provenance(table)["spec"] != description["spec"]:
+        raise InputError(f"the network in {place} is not of the cell in {cell}: their specs differ")
     rows = predictions["image"].to_numpy()
     same = description["classes"] == store.classes and np.array_equal(rows, store.rows("test"))
     if not same or not np.array_equal(predictions["label"].to_numpy(), store.labels[rows]):
@@ -107,26 +109,19 @@ def finished(cell: Path, store: Store) -> tuple[nn.Module, dict[str, Any], np.nd
     return network, description, measured
 
 
-def described(
-    network: nn.Module, kept: dict[str, Any], metrics: dict[str, Any], store: Store, spec: dict[str, Any]
-) -> dict[str, Any]:
+def described(network: nn.Module, kept: dict[str, Any], store: Store, spec: dict[str, Any]) -> dict[str, Any]:
     """All that is to be known about a network, less what is known of its files."""
     unpruned = backbones.build(kept["architecture"], kept["head"], len(kept["classes"]))
     params, macs = surgery.cost(unpruned, kept["image_size"])
     normalisation = kept["store_size"], kept["image_size"], kept["mean"], kept["std"]
-    found = ("val_accuracy", "class_accuracy", "per_class", "epoch", "requested_ratio", "achieved_ratio")
-    return {name: value for name, value in kept.items() if name != "spec"} | {
-        **{name: metrics[name] for name in found},
+    made = ("versions", "device", "precision")
+    return {name: value for name, value in kept.items() if name not in ("spec", *made)} | {
         "layers": layers(network, unpruned),
         "unpruned": {"params": params, "macs": macs, "bytes": models.stored_bytes(unpruned)},
         "bytes": models.stored_bytes(network),
         "images": store.manifest["counts"],
         "preprocessing": preprocessing.steps(*normalisation),
-        "provenance": {
-            "cell": kept["spec"],
-            "export": spec,
-            **{name: metrics[name] for name in ("versions", "device", "precision")},
-        },
+        "provenance": {"cell": kept["spec"], "export": spec, **{name: kept[name] for name in made}},
     }
 
 

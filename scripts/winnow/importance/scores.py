@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from winnow.files import InputError
 from winnow.importance.criteria import CRITERIA, Criterion
 from winnow.importance.sums import Sums
+from winnow.networks.units import members
 
 
 def score(
@@ -53,7 +54,7 @@ def score(
     if name not in CRITERIA:
         raise InputError(f"unknown criterion {name!r}; allowed: {', '.join(CRITERIA)}")
     criterion = CRITERIA[name]
-    unit, layer, index = _members(channels, layers)
+    unit, layer, index = members(channels, layers)
     _, first = np.unique(unit, return_index=True)
     keep = np.ones(first.size, dtype=bool) if keep is None else keep
     if criterion.needs == "norms":
@@ -75,30 +76,13 @@ def score(
     return value, criterion.score(value)
 
 
-def units(layers: Sequence[Mapping[str, Any]], channels: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """Layer and filter, (units,) each, that a unit is named after: its first member in network order."""
-    unit, layer, index = _members(channels, layers)
-    _, first = np.unique(unit, return_index=True)
-    return np.array([each["layer"] for each in layers])[layer[first]], index[first]
-
-
 def remaining(layers: Sequence[Mapping[str, Any]], channels: pa.Table, keep: np.ndarray | None) -> list[dict[str, Any]]:
     """The prunable layers of a network that still has the units ``keep``, None for all: ``filters`` are how many."""
     if keep is None:
         return [dict(layer) for layer in layers]
-    unit, layer, _ = _members(channels, layers)
+    unit, layer, _ = members(channels, layers)
     counts = np.bincount(layer[keep[unit]], minlength=len(layers)).tolist()
     return [{**each, "filters": count} for each, count in zip(layers, counts, strict=True)]
-
-
-def _members(channels: pa.Table, layers: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every unit's members: unit, position of the layer in ``layers``, filter; by unit, then layer, then filter."""
-    place = {each["layer"]: position for position, each in enumerate(layers)}
-    names = channels["layer"].combine_chunks().dictionary_encode()
-    layer = np.array([place[name] for name in names.dictionary.to_pylist()])[names.indices.to_numpy()]
-    rows = np.stack([channels["unit"].to_numpy(), layer, channels["filter"].to_numpy()])
-    unit, layer, index = np.unique(rows, axis=1)
-    return unit, layer, index
 
 
 def _of_filters(
@@ -143,7 +127,7 @@ def _of_norms(
         total += np.bincount(unit, [value[span].mean() for span in spans], keep.size)
         count += np.bincount(unit, minlength=keep.size)
     if not count.all():
-        unit, layer, _ = _members(channels, layers)
+        unit, layer, _ = members(channels, layers)
         without = layers[layer[np.flatnonzero(unit == np.flatnonzero(count == 0)[0])[0]]]["layer"]
         raise InputError(
             f"{name} reads the batch norm after a convolution, but after {without} there is none: "

@@ -1,7 +1,7 @@
-"""The big networks: their architectures, their weights in one form, and the pruned networks cut from them.
+"""The big networks: their architectures, and their weights in one form.
 
 Networks are built on the meta device, where they cost no memory and no initialisation, and get their tensors
-afterwards: from a backbone's file, sliced from it, or drawn.
+afterwards: from a backbone's file, sliced from it (:mod:`winnow.networks.surgery`), or drawn.
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from safetensors import SafetensorError
@@ -24,9 +22,9 @@ from torchvision.models import get_model
 from torchvision.models import vgg as torchvision_vgg
 
 from winnow.files import InputError, file_digest, read_json
-from winnow.networks import factories, surgery
+from winnow.networks import factories
 from winnow.networks.architectures import TORCHVISION
-from winnow.tables import read_provenance, read_table
+from winnow.tables import read_table
 
 HEADS = ("classifier", "gap")
 ARCHITECTURES: dict[str, Callable[[str, int], nn.Module]] = {}
@@ -64,7 +62,7 @@ for _depth, _letter in ((11, "A"), (13, "B"), (16, "D"), (19, "E")):
 
 # With their published weights they rescale their images themselves. The classifiers amid the network serve its training
 # alone, and are left out.
-_AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
+AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 # A global average pool and one linear layer take the place of more than that.
 _GAP = ("alexnet", "mobilenet_v3_large", "mobilenet_v3_small")
 
@@ -72,7 +70,7 @@ _GAP = ("alexnet", "mobilenet_v3_large", "mobilenet_v3_small")
 def _torchvision(name: str, head: str, classes: int) -> nn.Module:
     if head == "gap" and name not in _GAP:
         raise InputError(f"{name} has no head gap, its own is as small; allowed: classifier")
-    options = {"transform_input": True, "aux_logits": False, "init_weights": False} if name in _AUXILIARY else {}
+    options = {"transform_input": True, "aux_logits": False, "init_weights": False} if name in AUXILIARY else {}
     if name.startswith("regnet"):
         # Its widths are computed with tensors, which must have values.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -146,16 +144,6 @@ def head_prefix(network: nn.Module) -> str:
     return "classifier." if hasattr(network, "classifier") else f"{last_layer(network)}."
 
 
-def published(architecture: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state dict as torchvision publishes it, under the names of the architecture's network."""
-    dropped = _AUXILIARY.get(architecture, ())
-    state = {name: tensor for name, tensor in state.items() if not name.startswith(dropped)} if dropped else {**state}
-    if architecture.startswith("densenet"):
-        # The files are older than the names: norm.1 has become norm1.
-        state = {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12])\.", r"\1\2.", name): t for name, t in state.items()}
-    return state
-
-
 @dataclasses.dataclass(frozen=True)
 class Backbone:
     """A backbone as the workflow stores it.
@@ -211,25 +199,6 @@ def load(directory: Path) -> Backbone:
     return Backbone(manifest, state, read_table(directory / "channels.parquet", "channels"))
 
 
-def read_mask(path: Path | None, backbone: Backbone) -> tuple[np.ndarray | None, float, float]:
-    """Which units stay, the share of units to remove that was asked for, and the one that was achieved.
-
-    Without a path all stay: None, 0 and 0.
-
-    Raises
-    ------
-    InputError
-        If the file is not a mask, or not one of this backbone; the message names it.
-    """
-    if path is None:
-        return None, 0.0, 0.0
-    keep = read_table(path, "mask")["keep"].to_numpy(zero_copy_only=False)
-    provenance = read_provenance(path)
-    if keep.size != backbone.units:
-        raise InputError(f"{path} is a mask of {keep.size} filters, the backbone has {backbone.units}")
-    return keep, provenance["requested"], provenance["achieved"]
-
-
 def initialise(module: nn.Module, generator: torch.Generator) -> None:
     """Draw a network's weights as torchvision does for the VGG family.
 
@@ -266,65 +235,3 @@ def initialised(architecture: str, head: str, classes: int, seed: int) -> nn.Mod
     network = build(architecture, head, classes).to_empty(device="cpu")
     initialise(network, torch.Generator().manual_seed(seed))
     return network
-
-
-def cut(
-    backbone: Backbone, state: Mapping[str, torch.Tensor], keep: np.ndarray, kept: np.ndarray | None = None
-) -> nn.Module:
-    """A trained network less further units, its last layer and all other tensors as they are.
-
-    Parameters
-    ----------
-    state
-        The trained network's tensors. Those that lose nothing become the new network's own.
-    keep, kept : (units,) bool
-        Which of the backbone's units stay, and which there still are; None for all.
-    """
-    manifest = backbone.manifest
-    head = last_layer(build(manifest["architecture"], manifest["head"], 2))
-    classes = state[f"{head}.weight"].shape[0]
-    network = build(manifest["architecture"], manifest["head"], classes)
-    sliced = surgery.slice_state(state, backbone.channels, keep, kept)
-    surgery.resize(network, {name: tensor.shape for name, tensor in sliced.items()})
-    network.load_state_dict({name: tensor.contiguous() for name, tensor in sliced.items()}, assign=True)
-    return network
-
-
-def pruned(backbone: Backbone, keep: np.ndarray | None, classes: int, init: str, seed: int) -> nn.Module:
-    """A cell's network: the backbone less the removed units, with a new last layer.
-
-    Parameters
-    ----------
-    backbone
-        Where widths and, for ``init`` "inherited", weights come from. It is not changed.
-    keep : (units,) bool or None
-        Which units stay; None for all.
-    classes
-        Outputs of the new last layer.
-    init
-        ``inherited``: the surviving filters keep their weights. ``random``: everything is drawn anew at these widths.
-    seed
-        Of the new last layer, and of everything else that is drawn.
-    """
-    manifest = backbone.manifest
-    state = backbone.state if keep is None else surgery.slice_state(backbone.state, backbone.channels, keep)
-    network = build(manifest["architecture"], manifest["head"], classes)
-    head = last_layer(network)
-    body = {name: tensor for name, tensor in state.items() if not name.startswith(f"{head}.")}
-    shapes = {name: tensor.shape for name, tensor in body.items()}
-    # The new last layer has its classes from the build and its inputs from the sliced old one.
-    inputs = state[f"{head}.weight"].shape[1:]
-    surgery.resize(network, shapes | {f"{head}.weight": (classes, *inputs), f"{head}.bias": (classes,)})
-
-    generator = torch.Generator().manual_seed(seed)
-    if init == "random":
-        network.to_empty(device="cpu")
-        initialise(network, generator)
-        return network
-    layer = network.get_submodule(head).to_empty(device="cpu")
-    initialise(layer, generator)
-    new = {f"{head}.{name}": tensor for name, tensor in layer.state_dict().items()}
-    # A tensor that lost nothing is the backbone's own, which serves the next cell too: training must not write into it.
-    own = {name: tensor.clone() if tensor is backbone.state[name] else tensor for name, tensor in body.items()}
-    network.load_state_dict(own | new, assign=True)
-    return network.requires_grad_()

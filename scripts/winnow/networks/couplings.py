@@ -30,6 +30,7 @@ from winnow.tables import SCHEMAS
 
 # Sides of the image that the graph is derived with: the first that the network takes.
 IMAGE_SIZES = (64, 96, 224, 32, 28, 8)
+HIDDEN = 64
 TOLERANCE = 1e-9  # of the largest logit, in double precision
 
 OUTPUT = "its outputs are the network's"
@@ -88,7 +89,7 @@ def derive(
     InputError
         If no filter can go.
     """
-    network = drawn(network)
+    network = drawn(narrowed(network))
     image = example(network)
     order = {name: position for position, name in enumerate(activations)}
     holds = _holds(network, image, activations)
@@ -131,6 +132,29 @@ def derive(
     return table, [layer for layer in order if layer in members], named
 
 
+def _skeleton(network: nn.Module) -> nn.Module:
+    """A copy on the meta device: shapes without values, which are not copied on the way."""
+    memo: dict[int, object] = {id(tensor): tensor.to("meta") for tensor in network.buffers()}
+    memo |= {id(tensor): nn.Parameter(tensor.detach().to("meta")) for tensor in network.parameters()}
+    return copy.deepcopy(network, memo)
+
+
+def narrowed(network: nn.Module) -> nn.Module:
+    """A copy on the meta device with at most :data:`HIDDEN` outputs of linear layers that linear layers alone hear.
+
+    No filter hangs on these, and most of a VGG's numbers are theirs: its table comes from an eighth of its weights.
+    """
+    copied = _skeleton(network)
+    for first, second in tracing.linear_pairs(copied):
+        into, out = copied.get_submodule(first), copied.get_submodule(second)
+        into.out_features = out.in_features = min(into.out_features, HIDDEN)
+        into.weight = nn.Parameter(into.weight.detach()[: into.out_features])
+        out.weight = nn.Parameter(out.weight.detach()[:, : into.out_features])
+        if into.bias is not None:
+            into.bias = nn.Parameter(into.bias.detach()[: into.out_features])
+    return copied
+
+
 def drawn(network: nn.Module) -> nn.Module:
     """A copy in double precision and eval mode, its tensors drawn so that no channel is like another or silent.
 
@@ -140,7 +164,7 @@ def drawn(network: nn.Module) -> nn.Module:
         If the network takes no plain state dict.
     """
     generator = torch.Generator().manual_seed(0)
-    copied = copy.deepcopy(network).to("meta").double().to_empty(device="cpu").eval()
+    copied = _skeleton(network).double().to_empty(device="cpu").eval()
     for name, tensor in copied.state_dict(keep_vars=True).items():
         tensor = tensor.detach()
         if not tensor.is_floating_point():
@@ -343,7 +367,7 @@ def _difference(network: nn.Module, image: torch.Tensor, table: pa.Table) -> str
         unheard[name] = state[name].index_fill(1, torch.from_numpy(np.concatenate(columns)), 0)
     try:
         sliced = surgery.slice_state(state, table, keep)
-        smaller = surgery.resize(copy.deepcopy(network).to("meta"), {name: part.shape for name, part in sliced.items()})
+        smaller = surgery.resize(_skeleton(network), {name: part.shape for name, part in sliced.items()})
         with torch.inference_mode():
             expected = torch.func.functional_call(network, unheard, (image,))
             smaller.load_state_dict(sliced, assign=True)

@@ -5,14 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from winnow.files import InputError, atomic_path, first_line, write_json
+from winnow.files import InputError, atomic_path, first_line, read_json, write_json
 from winnow.networks import backbones, descriptions, surgery
 
 WEIGHTS = descriptions.FILES["weights"]
+DESCRIPTION = descriptions.DESCRIPTION
+FILES = (WEIGHTS, DESCRIPTION)
+
+
+# In place of a network whose training diverged: why.
+DIVERGED = "diverged"
 
 
 def save(directory: Path, network: nn.Module, description: dict[str, Any]) -> dict[str, Any]:
@@ -32,19 +39,27 @@ def save(directory: Path, network: nn.Module, description: dict[str, Any]) -> di
     dict
         ``file``, ``sha256`` and ``bytes`` of the weights.
     """
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return _write(directory, network.state_dict(), description)
+
+
+def save_none(directory: Path, reason: str, spec: dict[str, Any]) -> None:
+    """Write the files of a network that there is none of, since its training diverged: they say why."""
+    _write(directory, {}, {DIVERGED: reason, "spec": spec})
+
+
+def divergence(directory: Path) -> str | None:
+    """Why there is no network in a folder, as :func:`save_none` wrote it; None if there is one."""
+    return read_json(directory / descriptions.DESCRIPTION).get(DIVERGED)
+
+
+def _write(directory: Path, tensors: dict[str, torch.Tensor], description: dict[str, Any]) -> dict[str, Any]:
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     path = directory / WEIGHTS
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata={descriptions.KEY: descriptions.pack(description)})
     written = descriptions.written(path)
     write_json(directory / descriptions.DESCRIPTION, description | {"weights": written})
     return written
-
-
-def remove(directory: Path) -> None:
-    """Delete a network's files, if there are any."""
-    (directory / descriptions.DESCRIPTION).unlink(missing_ok=True)
-    (directory / WEIGHTS).unlink(missing_ok=True)
 
 
 def load(place: Path, device: str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
@@ -63,8 +78,8 @@ def load(place: Path, device: str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
     Raises
     ------
     InputError
-        If the weights are missing or truncated, or the two files are not the pair that was written; the message names
-        the file.
+        If the weights are missing or truncated, the training that they are of diverged, or the two files are not the
+        pair that was written; the message names the file.
     """
     path = place / WEIGHTS if place.is_dir() else place
     if not path.exists():
@@ -75,6 +90,8 @@ def load(place: Path, device: str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
             description = descriptions.unpack((file.metadata() or {}).get(descriptions.KEY), path)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         descriptions.check_description(path, "weights", description)
+        if DIVERGED in description:
+            raise InputError(f"{path} holds no network, its training diverged: {description[DIVERGED]}")
         network = backbones.build(description["architecture"], description["head"], len(description["classes"]))
         surgery.resize(network, {name: tensor.shape for name, tensor in state.items()})
         network.load_state_dict(state, assign=True)

@@ -1,14 +1,103 @@
-"""Removing units for good: tensors are sliced, modules take their new shapes. Knows no architecture, only the table."""
+"""Removing units for good: from a mask to a network without them. Tensors are sliced, modules take their new shapes.
+
+Knows no architecture, only the channel table of a backbone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from winnow.files import InputError
+from winnow.networks import backbones
+from winnow.tables import read_provenance, read_table
+
+
+def read_mask(path: Path | None, backbone: backbones.Backbone) -> tuple[np.ndarray | None, float, float]:
+    """Which units stay, the share of units to remove that was asked for, and the one that was achieved.
+
+    Without a path all stay: None, 0 and 0.
+
+    Raises
+    ------
+    InputError
+        If the file is not a mask, or not one of this backbone; the message names it.
+    """
+    if path is None:
+        return None, 0.0, 0.0
+    keep = read_table(path, "mask")["keep"].to_numpy(zero_copy_only=False)
+    provenance = read_provenance(path)
+    if keep.size != backbone.units:
+        raise InputError(f"{path} is a mask of {keep.size} filters, the backbone has {backbone.units}")
+    return keep, provenance["requested"], provenance["achieved"]
+
+
+def pruned(backbone: backbones.Backbone, keep: np.ndarray | None, classes: int, init: str, seed: int) -> nn.Module:
+    """A cell's network: the backbone less the removed units, with a new last layer.
+
+    Parameters
+    ----------
+    backbone
+        Where widths and, for ``init`` "inherited", weights come from. It is not changed.
+    keep : (units,) bool or None
+        Which units stay; None for all.
+    classes
+        Outputs of the new last layer.
+    init
+        ``inherited``: the surviving filters keep their weights. ``random``: everything is drawn anew at these widths.
+    seed
+        Of the new last layer, and of everything else that is drawn.
+    """
+    manifest = backbone.manifest
+    state = backbone.state if keep is None else slice_state(backbone.state, backbone.channels, keep)
+    network = backbones.build(manifest["architecture"], manifest["head"], classes)
+    head = backbones.last_layer(network)
+    body = {name: tensor for name, tensor in state.items() if not name.startswith(f"{head}.")}
+    shapes = {name: tensor.shape for name, tensor in body.items()}
+    # The new last layer has its classes from the build and its inputs from the sliced old one.
+    inputs = state[f"{head}.weight"].shape[1:]
+    resize(network, shapes | {f"{head}.weight": (classes, *inputs), f"{head}.bias": (classes,)})
+
+    generator = torch.Generator().manual_seed(seed)
+    if init == "random":
+        network.to_empty(device="cpu")
+        backbones.initialise(network, generator)
+        return network
+    layer = network.get_submodule(head).to_empty(device="cpu")
+    backbones.initialise(layer, generator)
+    new = {f"{head}.{name}": tensor for name, tensor in layer.state_dict().items()}
+    # A tensor that lost nothing is the backbone's own, which serves the next cell too: training must not write into it.
+    own = {name: tensor.clone() if tensor is backbone.state[name] else tensor for name, tensor in body.items()}
+    network.load_state_dict(own | new, assign=True)
+    return network.requires_grad_()
+
+
+def cut(
+    backbone: backbones.Backbone, state: Mapping[str, torch.Tensor], keep: np.ndarray, kept: np.ndarray | None = None
+) -> nn.Module:
+    """A trained network less further units, its last layer and all other tensors as they are.
+
+    Parameters
+    ----------
+    state
+        The trained network's tensors. Those that lose nothing become the new network's own.
+    keep, kept : (units,) bool
+        Which of the backbone's units stay, and which there still are; None for all.
+    """
+    manifest = backbone.manifest
+    head = backbones.last_layer(backbones.build(manifest["architecture"], manifest["head"], 2))
+    classes = state[f"{head}.weight"].shape[0]
+    network = backbones.build(manifest["architecture"], manifest["head"], classes)
+    sliced = slice_state(state, backbone.channels, keep, kept)
+    resize(network, {name: tensor.shape for name, tensor in sliced.items()})
+    network.load_state_dict({name: tensor.contiguous() for name, tensor in sliced.items()}, assign=True)
+    return network
 
 
 def slice_state(

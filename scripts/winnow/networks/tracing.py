@@ -96,6 +96,32 @@ def _function(node: fx.Node, modules: Mapping[str, nn.Module]) -> str | None:
     return node.target.removesuffix("_") if node.op == "call_method" else None
 
 
+def linear_pairs(network: nn.Module) -> list[tuple[str, str]]:
+    """Linear layers, each called once, of which the second alone takes what the first gives, number by number."""
+    module, _ = trace(network)
+    modules = dict(network.named_modules())
+    targets = [node.target for node in module.graph.nodes if node.op == "call_module"]
+
+    def is_linear(node: fx.Node) -> bool:
+        called = node.op == "call_module" and targets.count(node.target) == 1
+        return called and isinstance(modules[node.target], nn.Linear)
+
+    def keeps_apart(node: fx.Node) -> bool:
+        if node.op == "call_module" and isinstance(modules[node.target], nn.Dropout | nn.Identity):
+            return True
+        function = _function(node, modules)
+        return node.target is F.dropout or (function in _NONLINEARITIES and function != "prelu")
+
+    found = []
+    for node in filter(is_linear, module.graph.nodes):
+        after = node
+        while len(after.users) == 1 and (after is node or keeps_apart(after)):
+            after = next(iter(after.users))
+        if after is not node and is_linear(after):
+            found.append((node.target, after.target))
+    return found
+
+
 class Watch(fx.Interpreter):
     """A network that shows what some of its steps gave, as soon as they gave it.
 

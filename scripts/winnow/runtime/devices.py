@@ -4,6 +4,9 @@ Snakemake counts GPUs but assigns none. A job leases one: of those that it may s
 lease is a locked file in a folder of the node, held for the process's life; the kernel releases it however the process
 ends, so a killed holder leaves nothing behind.
 
+A device that was granted and cannot be used is an error, with what to do about it: computing on the CPU in its place
+would take a hundred times as long, without a word.
+
 A job that hands itself to a warm worker imports this module to learn whether there are GPUs: it is kept light.
 """
 
@@ -12,11 +15,18 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+import re
 import time
 from io import TextIOWrapper
 from pathlib import Path
 
+from winnow.files import InputError
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+DEVICE_FILES = Path("/dev")
+# Where Windows puts its driver's libraries under WSL2, whose one device file may stand for any maker's GPU.
+WSL_LIBRARIES = Path("/usr/lib/wsl/lib")
+DRIVER = Path("/proc/driver/nvidia/version")
 
 
 class Lease:
@@ -37,11 +47,7 @@ class Lease:
     @property
     def device(self) -> str:
         """The device's name for torch, which sees no GPU but the leased one."""
-        if self.id is None:
-            return "cpu"
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cpu" if self.id is None else "cuda"
 
     @property
     def name(self) -> str:
@@ -58,7 +64,7 @@ _held: Lease | None = None
 
 
 def lease(gpu: int) -> Lease:
-    """Lease a device and let this process see no other.
+    """Lease a device, let this process see no other, and see that torch can use it.
 
     Has to be called before CUDA is initialised.
 
@@ -66,7 +72,28 @@ def lease(gpu: int) -> Lease:
     ----------
     gpu
         GPUs that the job was granted; with 0, or where there is none, the lease is of the CPU.
+
+    Raises
+    ------
+    InputError
+        If torch cannot use the device. Nothing is leased then.
     """
+    global _held
+    fresh = _held is None
+    placed = place(gpu)
+    if placed.id is not None and fresh:
+        try:
+            require_driver()
+            _compute()
+        except InputError:
+            placed.holder.close()
+            _held = None
+            raise
+    return placed
+
+
+def place(gpu: int) -> Lease:
+    """Lease a device and let this process see no other; whether it can be used is not asked."""
     global _held
     if gpu > 0 and _held is None and (found := candidates()):
         _held = _place(found)
@@ -77,6 +104,78 @@ def lease(gpu: int) -> Lease:
     if _held is None:
         os.environ[VISIBLE] = ""
     return Lease(None)
+
+
+def require_driver() -> None:
+    """See that the driver is there, and as new as the CUDA that torch was built for; torch itself is not loaded.
+
+    CUDA of one major version runs on every driver of that version, or of a later one.
+
+    Raises
+    ------
+    InputError
+        If it is not; the message names driver, torch and what to do.
+    """
+    wheel, driver = _wheel(), _driver()
+    if wheel is None:
+        return  # nobody knows: torch will say
+    _, cuda = wheel
+    if cuda is None:
+        raise _unusable("this torch was built without CUDA")
+    if driver is None:
+        raise _unusable("there is no NVIDIA driver: libcuda.so.1 cannot be loaded")
+    if driver[0] < int(cuda.split(".")[0]):
+        raise _unusable("the driver is older than the CUDA of this torch")
+
+
+def _unusable(reason: str) -> InputError:
+    cuda = _driver()
+    try:
+        release = re.search(r"\s(\d+\.[\d.]+)\s", DRIVER.read_text())[1]
+    except (OSError, TypeError):
+        release = "of unknown release"  # under WSL2 it is Windows's
+    driver = "none" if cuda is None else f"NVIDIA's, {release}, for CUDA up to {cuda[0]}.{cuda[1]}"
+    version, built = _wheel() or ("of unknown version", "unknown")
+    return InputError(
+        f"a GPU was granted and cannot be used: {reason}. Driver: {driver}; torch: {version}, built for CUDA: "
+        f"{built or 'no'}. Either run without GPUs, with --resources gpu=0, or install a torch wheel that is built for "
+        "a CUDA that the driver has"
+    )
+
+
+def _wheel() -> tuple[str, str | None] | None:
+    """Version of the installed torch and of the CUDA that it is built for (None: for none); None if nobody knows."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("torch")
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text()
+        version = re.search(r"^__version__ = '(.*)'$", text, re.MULTILINE)[1]
+        return version, re.search(r"^cuda\b.* = (?:'(.*)'|None)$", text, re.MULTILINE)[1]
+    except (AttributeError, OSError, TypeError):
+        return None
+
+
+def _driver() -> tuple[int, int] | None:
+    """The newest CUDA that the driver knows, major and minor; None if there is no driver. No device is touched."""
+    import ctypes
+
+    version = ctypes.c_int()
+    try:
+        failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except OSError:
+        return None
+    return None if failed else (version.value // 1000, version.value % 1000 // 10)
+
+
+def _compute() -> None:
+    """Let the device compute something: a driver that counts it may still refuse it, and a kernel may not fit it."""
+    import torch
+
+    try:
+        torch.ones(1, device="cuda").item()
+    except (RuntimeError, AssertionError) as error:
+        raise _unusable(str(error).partition("\n")[0].rstrip(".")) from None
 
 
 def threads() -> int:
@@ -103,9 +202,15 @@ def candidates() -> list[str]:
         if "SLURM_JOB_ID" in os.environ:
             return []
         # CUDA counts what it sees from 0, whatever the device files are called: a container may have just nvidia3.
-        return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+        numbered = [str(number) for number, _ in enumerate(DEVICE_FILES.glob("nvidia[0-9]*"))]
+        # Under WSL2 no file says how many there are: it is one until somebody names more.
+        return numbered or (["0"] if _wsl() else [])
     names = [name.strip() for name in inherited.split(",")]
     return list(dict.fromkeys(itertools.takewhile(_names_a_device, names)))
+
+
+def _wsl() -> bool:
+    return (DEVICE_FILES / "dxg").exists() and any(WSL_LIBRARIES.glob("libcuda.so*"))
 
 
 def _names_a_device(name: str) -> bool:

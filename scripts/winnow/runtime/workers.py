@@ -55,13 +55,16 @@ def delegate(file: str) -> None:
     file
         The stage program. It is run as ``__main__``, with this process's arguments.
     """
+    if _serving:
+        return
+    leases = _leases_gpu(sys.argv[1:])
     owner = os.environ.get(OWNER)
-    if _serving or os.environ.get(SWITCH) != "on" or not owner:
+    if os.environ.get(SWITCH) != "on" or not owner:
         return
     status = None
     try:
         request = _request(file)
-        for connection in _workers(_folder(int(owner)), _kind(file)):
+        for connection in _workers(_folder(int(owner)), _kind(file, leases)):
             status = _hand_over(connection, request)
             if status is not None:
                 break
@@ -74,24 +77,40 @@ def delegate(file: str) -> None:
         sys.exit(status)
 
 
-def _kind(file: str) -> str:
+def _kind(file: str, leases: bool) -> str:
     """Which workers may run a program of this process's: the others cannot be made to look like it any more.
 
-    GPU workers are told apart from the rest, so that there are never more leases than GPU jobs side by side; for the
-    same reason their number of threads makes no difference. Of Snakemake's six variables for it, torch heeds the one.
+    Those of jobs that lease a GPU are told apart from the rest, so that there are never more leases than GPU jobs side
+    by side; for the same reason their number of threads makes no difference. Of Snakemake's six variables for it, torch
+    heeds the one.
     """
-    granted = _gpus_granted(sys.argv[1:])
-    if granted:
-        from winnow.runtime import devices
-
-        granted = bool(devices.candidates())
     variables = sorted(
         f"{name}={value}"
         for name, value in os.environ.items()
-        if name == "CUDA_VISIBLE_DEVICES" or (not granted and name == "OMP_NUM_THREADS")
+        if name == "CUDA_VISIBLE_DEVICES" or (not leases and name == "OMP_NUM_THREADS")
     )
     text = "\0".join([sys.executable, os.path.dirname(os.path.abspath(file)), *variables])
-    return f"{'gpu' if granted else 'cpu'}-{zlib.crc32(os.fsencode(text)):08x}"
+    return f"{'gpu' if leases else 'cpu'}-{zlib.crc32(os.fsencode(text)):08x}"
+
+
+def _leases_gpu(arguments: list[str]) -> bool:
+    """Whether the job will lease a GPU: it was granted one, and there is one.
+
+    One that the driver here cannot serve ends the job at once: loading torch to hear the same takes seconds.
+    """
+    if not _gpus_granted(arguments):
+        return False
+    from winnow.files import InputError
+    from winnow.runtime import devices
+
+    if not devices.candidates():
+        return False
+    try:
+        devices.require_driver()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    return True
 
 
 def _gpus_granted(arguments: list[str]) -> bool:

@@ -1,14 +1,14 @@
-"""What the programs that train a cell share: what they work with, a second attempt where memory runs out, and the
-files that they leave."""
+"""What the programs that train cells and trunks share: what they work with, a second attempt where memory runs out, and
+the files that a cell leaves."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,13 +20,19 @@ from winnow import cli, tables
 from winnow.data.images import Images, load_images
 from winnow.data.store import Store
 from winnow.files import canonical_json, file_digest, read_json, write_json
-from winnow.networks import backbones, models
+from winnow.networks import backbones, models, surgery, units
 from winnow.runtime import devices
-from winnow.runtime.memory import kept
-from winnow.training import loop
+from winnow.runtime.memory import begin_peak, kept, peak_mb
+from winnow.training import checkpoints, judging, loop
 
 # Everything that these say of a mask, a backbone or a data set is in their digests: a checkpoint is of all of them.
 INPUTS = ("manifest.json", "channels.parquet")
+METRICS, HISTORY, PREDICTIONS, MASK = FILES = ("metrics.json", "history.parquet", "predictions.parquet", "mask.parquet")
+# What a network's description says of it.
+JUDGED = ("params", "macs", "accuracy", "class_accuracy", "per_class", "val_accuracy", "epoch")
+JUDGED += ("requested_ratio", "achieved_ratio")
+
+Made = TypeVar("Made")
 
 
 class Clock:
@@ -45,6 +51,11 @@ class Clock:
         self.parts[source] -= seconds
         self.parts[target] = self.parts.get(target, 0.0) + seconds
 
+    def add(self, part: str, seconds: float) -> None:
+        """Count what another job spent on this one's behalf."""
+        self.parts[part] = self.parts.get(part, 0.0) + seconds
+        self.start -= seconds
+
     def seconds(self) -> dict[str, float]:
         self.lap("write")
         return self.parts | {"total": self.last - self.start}
@@ -52,7 +63,7 @@ class Clock:
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """What a cell is made of and where: the device is leased, images and backbone are there.
+    """What a cell or a trunk is made of and where: the device is leased, images and backbone are there.
 
     Attributes
     ----------
@@ -72,13 +83,91 @@ class Bench:
         """The images to train on and those to choose the epoch with."""
         return self.store.rows("train"), self.store.rows("val")
 
-    def checkpoint(self, precision: str, *files: Path | None) -> loop.Checkpoint:
-        """The cell's, which is of the spec, the inputs, among them ``files``, and the precision."""
+    @property
+    def unpruned_cost(self) -> tuple[int, int]:
+        """Parameters and multiply-accumulates of the unpruned network."""
+        manifest, store = self.backbone.manifest, self.store
+        unpruned = backbones.build(manifest["architecture"], manifest["head"], len(store.classes))
+        return surgery.cost(unpruned, store.image_size)
+
+    def network(self, keep: np.ndarray | None, init: str, seed: int) -> nn.Module:
+        """The backbone less its removed units, with a new last layer, on the device as it is trained."""
+        network = surgery.pruned(self.backbone, keep, len(self.store.classes), init, seed)
+        return network.to(self.lease.device, memory_format=torch.channels_last)
+
+    def checkpoint(self, precision: str, *files: Path | None) -> checkpoints.Checkpoint:
+        """The job's, which is of the spec, the inputs, among them ``files``, and the precision."""
         arguments = self.arguments
         inputs = [arguments.backbone / name for name in INPUTS] + [path for path in files if path]
         digests = [read_json(arguments.dataset / "manifest.json")["images_sha256"], *map(file_digest, inputs)]
         key = canonical_json({"spec": arguments.spec, "inputs": digests, "precision": precision})
-        return loop.Checkpoint(arguments.output / "checkpoint.pt", key, arguments.checkpoint_seconds)
+        return checkpoints.Checkpoint(self.working_file, key, arguments.checkpoint_seconds)
+
+    @property
+    def working_file(self) -> Path:
+        """Where an interrupted job goes on, beside its first output; gone when it ends."""
+        return next(iter(self.arguments.output.values())).parent / "checkpoint.pt"
+
+    def surroundings(self, precision: str) -> dict[str, Any]:
+        """Where and with what a network is trained, as results say it."""
+        return {
+            "device": self.lease.name,
+            "lease": self.lease.id,
+            "precision": precision,
+            "threads": self.threads,
+            "peak_mb": peak_mb(),
+            "versions": {
+                "torch": torch.__version__,
+                "torchvision": torchvision.__version__,
+                "winnow": winnow.__version__,
+            },
+        }
+
+    def mask(self, before: Before) -> dict[str, np.ndarray]:
+        """The columns of a mask; without one all units stay, and none is the first to go."""
+        layer, index = units.named(self.backbone.manifest["layers"], self.backbone.channels)
+        keep = np.ones(layer.size, dtype=bool) if before.keep is None else before.keep.numpy()
+        rank = np.full(layer.size, -1) if before.rank is None else before.rank.numpy()
+        return {"layer": layer, "filter": index, "keep": keep, "rank": rank}
+
+
+@dataclasses.dataclass(frozen=True)
+class Before:
+    """What a phase has behind it, as a checkpoint can hold it.
+
+    Attributes
+    ----------
+    phase : int
+        How many phases.
+    history, evaluation_seconds, resumed
+        Theirs, as a :class:`winnow.training.loop.Training` has them.
+    keep, rank : (units,) Tensor
+        The mask that the phase begins with; None for none.
+    """
+
+    phase: int = 0
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    evaluation_seconds: float = 0.0
+    resumed: int = 0
+    keep: torch.Tensor | None = None
+    rank: torch.Tensor | None = None
+
+    @property
+    def kept(self) -> np.ndarray | None:
+        return None if self.keep is None else self.keep.numpy()
+
+    def pruned(self, keep: np.ndarray | None, rank: np.ndarray | None) -> Before:
+        if keep is None:
+            return self
+        return dataclasses.replace(self, keep=torch.from_numpy(keep.copy()), rank=torch.from_numpy(rank.copy()))
+
+    def added_to(self, trained: loop.Training) -> loop.Training:
+        return dataclasses.replace(
+            trained,
+            history=self.history + trained.history,
+            evaluation_seconds=self.evaluation_seconds + trained.evaluation_seconds,
+            resumed=self.resumed + trained.resumed,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +180,10 @@ class Outcome:
         As it was trained last.
     trained : Training or None
         None where it diverged; then ``reason`` says why.
-    requested, achieved : float
-        Share of filters to remove, asked for and done.
+    requested : float
+        Share of filters to remove that was asked for.
+    before : Before
+        With the network's mask.
     """
 
     network: nn.Module
@@ -100,7 +191,7 @@ class Outcome:
     macs: int
     precision: str
     requested: float
-    achieved: float
+    before: Before
     trained: loop.Training | None
     reason: str | None = None
 
@@ -108,6 +199,7 @@ class Outcome:
 def open_bench(arguments: argparse.Namespace) -> Bench:
     """Lease a device and load what the cell needs, or find it where the last cell left it."""
     clock = Clock()
+    begin_peak()
     lease = devices.lease(arguments.gpu)
     threads = devices.threads()
     store = kept("store", arguments.dataset, lambda: Store.open(arguments.dataset))
@@ -124,30 +216,28 @@ def open_bench(arguments: argparse.Namespace) -> Bench:
     return Bench(arguments, clock, lease, threads, store, backbone, images)
 
 
-def finish(bench: Bench, attempt: Callable[[int], Outcome]) -> None:
-    """Train a cell, judge it and write its files.
+def attempted(bench: Bench, micro_batch: int, attempt: Callable[[int], Made]) -> tuple[Made, int]:
+    """What ``attempt`` makes with at most ``micro_batch`` images a pass, or half as many, and how many they were.
 
-    Parameters
-    ----------
-    attempt
-        Trains with at most so many images a pass. It makes its network itself, so that nothing holds what filled the
-        memory when it is called once more, with half of them.
+    It makes its network itself, so that nothing holds what filled the memory when it is called once more.
     """
+    try:
+        return attempt(micro_batch), micro_batch
+    except torch.OutOfMemoryError:
+        pass
+    # Not in the except clause: as long as there is an exception, so are the frames that it came through, and with them
+    # the network, the activations and the optimizer's state that filled the memory.
+    batch_size, micro_batch = bench.arguments.spec["recipe"]["batch_size"], max(1, (micro_batch + 1) // 2)
+    print(f"out of memory: once more with {micro_batch} images a pass, {batch_size} a step as before")
+    bench.clock.lap("train")
+    torch.cuda.empty_cache()
+    return attempt(micro_batch), micro_batch
+
+
+def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
+    """Judge a cell and write those of its files that the program was asked for."""
     arguments, clock, store = bench.arguments, bench.clock, bench.store
     spec, output = arguments.spec, arguments.output
-    micro_batch = batch_size = spec["recipe"]["batch_size"]
-    outcome = None
-    try:
-        outcome = attempt(micro_batch)
-    except torch.OutOfMemoryError:
-        micro_batch = max(1, (micro_batch + 1) // 2)
-        print(f"out of memory: once more with {micro_batch} images a pass, {batch_size} a step as before")
-    if outcome is None:
-        # Not in the except clause: as long as there is an exception, so are the frames that it came through, and with
-        # them the network, the activations and the optimizer's state that filled the memory.
-        clock.lap("train")
-        torch.cuda.empty_cache()
-        outcome = attempt(micro_batch)
     clock.lap("train")
     network, trained, reason = outcome.network, outcome.trained, outcome.reason
     test_rows = store.rows("test")
@@ -155,23 +245,23 @@ def finish(bench: Bench, attempt: Callable[[int], Outcome]) -> None:
     if trained is not None:
         clock.move("train", "evaluate", trained.evaluation_seconds)
         network.load_state_dict(trained.state)
-        judged = loop.evaluate(network, bench.images, test_rows, outcome.precision)
+        judged = judging.evaluate(network, bench.images, test_rows, outcome.precision)
         try:
-            loop.require_finite(judged.loss, "test loss", f"with the weights of epoch {trained.epoch}")
-        except loop.Diverged as divergence:
+            judging.require_finite(judged.loss, "test loss", f"with the weights of epoch {trained.epoch}")
+        except judging.Diverged as divergence:
             trained, reason = None, str(divergence)
         clock.lap("evaluate")
 
-    history: list[dict] = []
+    mask = bench.mask(outcome.before)
+    ratios = {"requested": outcome.requested, "achieved": float(np.count_nonzero(~mask["keep"]) / mask["keep"].size)}
+    surroundings = bench.surroundings(outcome.precision)
     predictions = {name: [] for name in tables.SCHEMAS["predictions"].names}
     if trained is None:
         print(f"DIVERGED: {reason}")
         metrics = {"status": "diverged", "reason": reason}
         metrics |= dict.fromkeys(("accuracy", "class_accuracy", "test_loss", "val_accuracy", "epoch"))
-        metrics |= {"per_class": {}, "resumed": 0, "images_per_second": None, "model": None}
-        models.remove(output)
+        metrics |= {"per_class": {}, "resumed": 0, "images_per_second": None}
     else:
-        history = trained.history
         labels = store.labels[test_rows]
         correct = judged.predicted == labels
         per_class = {
@@ -189,7 +279,7 @@ def finish(bench: Bench, attempt: Callable[[int], Outcome]) -> None:
             "epoch": trained.epoch,
             "per_class": per_class,
             "resumed": trained.resumed,
-            "images_per_second": sum(row["images_per_second"] for row in history) / len(history),
+            "images_per_second": sum(row["images_per_second"] for row in trained.history) / len(trained.history),
         }
         predictions = {
             "image": test_rows,
@@ -199,42 +289,38 @@ def finish(bench: Bench, attempt: Callable[[int], Outcome]) -> None:
             "correct": correct,
         }
         print(f"test accuracy {judged.accuracy:.4f} with the weights of epoch {trained.epoch}")
-        metrics["model"] = None
-        if spec["models"] == "keep":
-            metrics["model"] = models.save(output, network, _description(bench, outcome, judged.accuracy))
-        else:
-            models.remove(output)
-
-    provenance = {"spec": spec}
-    columns = {name: [row[name] for row in history] for name in tables.SCHEMAS["history"].names}
-    tables.write_table(output / "history.parquet", columns, "history", provenance)
-    tables.write_table(output / "predictions.parquet", predictions, "predictions", provenance)
     metrics |= {
         "params": outcome.params,
         "macs": outcome.macs,
         "bytes": models.stored_bytes(network),
-        "requested_ratio": outcome.requested,
-        "achieved_ratio": outcome.achieved,
-        "micro_batch": micro_batch,
-        "device": bench.lease.name,
-        "lease": bench.lease.id,
-        "precision": outcome.precision,
-        "threads": bench.threads,
-        "versions": {
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "winnow": winnow.__version__,
-        },
-        "seconds": clock.seconds(),
-        "spec": spec,
+        **{f"{name}_ratio": ratio for name, ratio in ratios.items()},
     }
-    # The last file: a cell that has its metrics is finished.
-    write_json(output / "metrics.json", metrics)
-    (output / "checkpoint.pt").unlink(missing_ok=True)
+
+    if models.WEIGHTS in output:
+        folder = output[models.WEIGHTS].parent
+        if trained is None:
+            models.save_none(folder, reason, spec)
+        else:
+            models.save(folder, network, _description(bench, metrics, surroundings))
+    written = {
+        HISTORY: (loop.table(trained.history if trained else []), {}),
+        PREDICTIONS: (predictions, {}),
+        MASK: (mask, ratios),
+    }
+    for name in written.keys() & output.keys():
+        rows, more = written[name]
+        tables.write_table(output[name], rows, name.removesuffix(".parquet"), {"spec": spec, **more})
+    if METRICS in output:
+        # The last file: a cell that has its metrics is finished.
+        digests = {name: file_digest(output[name]) for name in written if name in output}
+        seconds = clock.seconds()
+        metrics |= surroundings | {"micro_batch": micro_batch, "files": digests, "seconds": seconds, "spec": spec}
+        write_json(output[METRICS], metrics)
+    bench.working_file.unlink(missing_ok=True)
 
 
-def _description(bench: Bench, outcome: Outcome, accuracy: float) -> dict[str, Any]:
-    """What a kept network's user should know of it."""
+def _description(bench: Bench, metrics: dict[str, Any], surroundings: dict[str, Any]) -> dict[str, Any]:
+    """What a kept network's user should know of it: how to use it, how well it did, and what made it."""
     manifest, store = bench.backbone.manifest, bench.store
     return {
         "architecture": manifest["architecture"],
@@ -244,19 +330,53 @@ def _description(bench: Bench, outcome: Outcome, accuracy: float) -> dict[str, A
         "store_size": store.manifest["store_size"],
         "mean": manifest["mean"],
         "std": manifest["std"],
-        "params": outcome.params,
-        "macs": outcome.macs,
-        "accuracy": accuracy,
+        **{name: metrics[name] for name in JUDGED},
+        **{name: surroundings[name] for name in ("device", "precision", "versions")},
         "spec": bench.arguments.spec,
     }
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """The options that all programs have that make a cell."""
+class Outputs(argparse.Action):
+    """Takes files, told apart by their names, or one folder for all of ``names``; stores name → path.
+
+    ``more`` are names that are asked for one by one, and all of them or none.
+    """
+
+    def __init__(
+        self, option_strings: Sequence[str], dest: str, names: Sequence[str], more: Sequence[str] = (), **rest: Any
+    ) -> None:
+        super().__init__(option_strings, dest, nargs="+", type=Path, metavar="PATH", **rest)
+        self.names, self.more = names, more
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        allowed = (*self.names, *self.more)
+        paths: list[Path] = values
+        if len(paths) == 1 and paths[0].name not in allowed:
+            paths = [paths[0] / name for name in self.names]
+        found = {path.name: path for path in paths}
+        foreign = [str(path) for path in paths if path.name not in allowed]
+        if foreign or len(found) < len(paths):
+            what = f"{foreign[0]} is none of them" if foreign else "one of them is given twice"
+            raise argparse.ArgumentError(self, f"a folder, or files named {', '.join(allowed)}: {what}")
+        together = {path.parent for name, path in found.items() if name in self.more}
+        if together and (len(together) > 1 or not found.keys() >= set(self.more)):
+            raise argparse.ArgumentError(self, f"{' and '.join(self.more)} go together, in one folder")
+        setattr(namespace, self.dest, found)
+
+
+def parser(description: str, names: Sequence[str], more: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The options of a program that trains on a data set: what it makes are files with ``names`` and ``more``."""
     result = cli.parser(description, leases=True)
-    result.add_argument("--dataset", type=Path, required=True, metavar="DIR")
-    result.add_argument("--backbone", type=Path, required=True, metavar="DIR")
-    result.add_argument("--output", type=Path, required=True, metavar="DIR")
+    result.add_argument("--dataset", action=cli.Folder, required=True)
+    result.add_argument("--backbone", action=cli.Folder, required=True)
+    help = f"a folder, or files named {', '.join((*names, *more))}"
+    result.add_argument("--output", action=Outputs, names=names, more=more, required=True, help=help)
     result.add_argument(
         "--checkpoint-seconds",
         type=float,

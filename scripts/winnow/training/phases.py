@@ -1,54 +1,62 @@
-"""Training in phases, each of which begins with pruning what the phase before has trained."""
+"""Between two phases of a training: prune what the phase before has trained.
+
+What is gone stays gone, and the last phase's mask keeps to the ratio as any other does. Cells of one phase have no use
+for this module, and the digest of their code leaves it out.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from fractions import Fraction
 
 import numpy as np
 import torch
 
 from winnow.importance import gradients, masks, passes, scores, statistics
 from winnow.importance.criteria import CRITERIA
+from winnow.networks import surgery, units
 from winnow.training import cells, loop
 
 
-@dataclasses.dataclass(frozen=True)
-class Before:
-    """What a phase has behind it, as a checkpoint can hold it.
+def cut(
+    network: torch.nn.Module,
+    trained: loop.Training,
+    before: cells.Before,
+    ratio: Fraction,
+    last: bool,
+    bench: cells.Bench,
+) -> tuple[torch.nn.Module, masks.Mask]:
+    """Prune what a phase has trained, by what its filters do now.
 
-    Attributes
+    Parameters
     ----------
-    phase : int
-        How many phases.
-    history, evaluation_seconds, resumed
-        Theirs, as a :class:`winnow.training.loop.Training` has them.
-    keep, rank : (units,) Tensor
-        The mask that the phase begins with; None for none.
+    network
+        As it was trained, on the device. It is not to be trained any further.
+    before
+        With the mask that it has.
+    ratio
+        Share of the backbone's filters that are gone afterwards.
+    last
+        Whether no further phase prunes.
+
+    Returns
+    -------
+    (network, mask)
+        The network for the next phase, with the chosen epoch's weights, and all that is gone.
     """
-
-    phase: int = 0
-    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    evaluation_seconds: float = 0.0
-    resumed: int = 0
-    keep: torch.Tensor | None = None
-    rank: torch.Tensor | None = None
-
-    @property
-    def kept(self) -> np.ndarray | None:
-        return None if self.keep is None else self.keep.numpy()
-
-    def pruned(self, mask: masks.Mask) -> Before:
-        return dataclasses.replace(self, keep=torch.from_numpy(mask.keep), rank=torch.from_numpy(mask.rank))
-
-    def added_to(self, trained: loop.Training) -> loop.Training:
-        return dataclasses.replace(
-            trained,
-            history=self.history + trained.history,
-            evaluation_seconds=self.evaluation_seconds + trained.evaluation_seconds,
-            resumed=self.resumed + trained.resumed,
-        )
+    network.load_state_dict(trained.state)
+    spec, backbone = bench.arguments.spec, bench.backbone
+    found = masks.mask(
+        units.named(backbone.manifest["layers"], backbone.channels)[0],
+        measured(network, before.kept, bench),
+        spec["cell"]["scope"],
+        ratio,
+        spec["min_filters"],
+        spec["cell"]["round_to"],
+        gone=None if before.kept is None else ~before.kept,
+        last=last,
+    )
+    return surgery.cut(backbone, trained.state, found.keep, before.kept), found
 
 
 def measured(network: torch.nn.Module, keep: np.ndarray | None, bench: cells.Bench) -> np.ndarray:

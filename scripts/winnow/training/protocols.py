@@ -62,7 +62,7 @@ def phase_count(protocol: str) -> int:
 def phases(protocol: str, ratio: float, epochs: int) -> list[tuple[Fraction, int]]:
     """The phases of a protocol: the ratio of filters that are gone in each, exact, and its epochs.
 
-    Epochs that do not divide go to the last phase. There must be one for each phase.
+    One shot is one phase. Epochs that do not divide go to the last phase. There must be one for each phase.
     """
     count, whole = phase_count(protocol), Fraction(str(float(ratio)))
     ratios = [0 * whole, whole] if protocol == FINE_TUNE_FIRST else [whole * (n + 1) / count for n in range(count)]

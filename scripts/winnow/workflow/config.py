@@ -3,6 +3,7 @@ what is allowed."""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import itertools
 from collections.abc import Iterable, Mapping
@@ -10,8 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from winnow.data.archives import Archive, archives
 from winnow.files import InputError
 from winnow.importance.criteria import CRITERIA
+from winnow.networks import published
 from winnow.networks.architectures import NAMES as ARCHITECTURES
 from winnow.training import protocols
 from winnow.workflow import grid
@@ -23,6 +26,8 @@ CRITERION_NAMES = tuple(name for name in CRITERIA if name != "any")
 # Names become path components, rule names and wildcards.
 NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"
 Name = Annotated[str, StringConstraints(pattern=NAME)]
+# The folder of downloaded weights, beside those of the data sets' archives.
+WEIGHTS = "weights"
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -66,7 +71,7 @@ class Augmentation(_Model):
 
 
 class Distillation(_Model):
-    """How the protocol ``distilled`` learns from the unpruned network: see :class:`winnow.training.loop.Teacher`."""
+    """How ``distilled`` learns from the unpruned network: see :class:`winnow.training.distillation.Teacher`."""
 
     temperature: Annotated[float, Field(gt=0)] = 4.0
     """What logits are divided by before the two are compared."""
@@ -181,7 +186,7 @@ class Backbone(_Model):
     weights_file: str | None = None
     """A state dict: a .pt or .pth file that loads with ``weights_only=True``, or a .safetensors file."""
     weights_url: str | None = None
-    """Where to download the enum's file from, instead of the official address."""
+    """Where to download the enum's file from, instead of the official address: one for all backbones that have it."""
     pretrain: Pretraining | None = None
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
@@ -207,7 +212,20 @@ class Backbone(_Model):
             raise ValueError(f"exactly one of weights, weights_file and pretrain is needed, given: {given or 'none'}")
         if self.weights_url and self.weights in (None, "random"):
             raise ValueError("weights_url needs weights: the name of the enum's member that it serves")
+        if self.weights not in (None, "random"):
+            try:
+                published.check_images(self.architecture, self.weights, self.mean, self.std)
+            except InputError as error:
+                raise ValueError(str(error)) from None
         return self
+
+    @property
+    def download(self) -> Archive | None:
+        """The file of weights that is downloaded, from the mirror if there is one; None if none is."""
+        if self.weights in (None, "random"):
+            return None
+        file = published.weights(self.architecture, self.weights).file
+        return dataclasses.replace(file, url=self.weights_url or file.url)
 
 
 class Experiment(_Model):
@@ -311,8 +329,42 @@ class Config(_Model):
         unused = None if protocol == protocols.DISTILLED else {"distillation"}
         return self.recipe(dataset, backbone).model_dump(exclude=unused)
 
+    def downloads(self) -> dict[str, Archive]:
+        """Every file that can be downloaded, once for all that need it: its place below results/downloads → what it is.
+
+        A mirror that one backbone names serves all that have the same file.
+
+        Raises
+        ------
+        InputError
+            If ``urls`` names an archive that a source does not have, or two backbones name a mirror each of one file.
+        """
+        found = {
+            f"{name}/{archive.name}": archive
+            for name, dataset in self.datasets.items()
+            for archive in archives(dataset.model_dump())
+        }
+        mirrored: dict[str, str] = {}
+        for name, backbone in self.backbones.items():
+            if backbone.download is None:
+                continue
+            place = f"{WEIGHTS}/{backbone.download.name}"
+            if backbone.weights_url:
+                first = mirrored.setdefault(place, name)
+                if self.backbones[first].weights_url != backbone.weights_url:
+                    raise InputError(
+                        f"backbones.{name}.weights_url: {backbone.weights_url!r} is another mirror of "
+                        f"{backbone.download.name} than backbones.{first} has; allowed: the same, or none"
+                    )
+            if backbone.weights_url or place not in found:
+                found[place] = backbone.download
+        return found
+
     def part(self, experiment: str) -> dict[str, dict[str, Any]]:
-        """What of the file an experiment depends on: section → name → entry, without what is not set."""
+        """What of the file an experiment depends on: section → name → entry, without what is not set.
+
+        Whether it keeps its networks is left out: that is a target, and changes none of them.
+        """
         axes = self.experiments[experiment]
         pretrainings = [self.backbones[name].pretrain for name in axes.backbones if self.backbones[name].pretrain]
         used = {name: self.datasets[name].recipe for name in axes.datasets}
@@ -326,7 +378,10 @@ class Config(_Model):
             "backbones": set(axes.backbones),
             "recipes": recipes | {pretraining.recipe for pretraining in pretrainings},
         }
-        unused = {"recipes": None if protocols.DISTILLED in axes.protocols else {"distillation"}}
+        unused = {
+            "experiments": {"models"},
+            "recipes": None if protocols.DISTILLED in axes.protocols else {"distillation"},
+        }
         return {
             section: {
                 name: getattr(self, section)[name].model_dump(
@@ -349,6 +404,8 @@ class Config(_Model):
                     _named(backbone, self.backbones, "backbone", key)
                 if recipe is not None:
                     _named(recipe, self.recipes, "recipe", key)
+        if WEIGHTS in self.datasets:
+            raise ValueError(f"datasets.{WEIGHTS}: the name is taken by the folder of downloaded weights")
         for name, backbone in self.backbones.items():
             if backbone.pretrain:
                 _named(backbone.pretrain.dataset, self.datasets, "dataset", f"backbones.{name}.pretrain.dataset")
@@ -393,7 +450,9 @@ RESERVED_TARGETS = frozenset(
         "differentiate",
         "score",
         "mask",
+        "trunk",
         "finetune",
+        "finetune_kept",
         "latency",
         "screen",
         "summarize",

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+
+from winnow.data import archives
+from winnow.workflow import costs
+from winnow.workflow.config import Config
+from winnow.workflow.grid import Cell
 
 # Parameters of the convolutions by VGG depth, as torchvision's networks have them; batch norm adds under 0.1 %.
 _VGG_CONVOLUTIONS = {11: 9_220_480, 13: 9_404_992, 16: 14_714_688, 19: 20_024_384}
 _VGG_FIRST_LINEAR = 512 * 49 * 4096
 _VGG_OTHER_LINEARS = 4096 * 4096 + 4096 * 100
-_SMALL_NETWORK = 300_000
-# Of torchvision's other networks, in millions, with 1,000 classes; of networks that nobody knows, a medium one's.
-_MILLIONS = {
-    "alexnet": 61.1, "densenet121": 8.0, "densenet161": 28.7, "densenet169": 14.1, "densenet201": 20.0,
-    "efficientnet_b0": 5.3, "efficientnet_b1": 7.8, "efficientnet_b2": 9.1, "efficientnet_b3": 12.2,
-    "efficientnet_b4": 19.3, "efficientnet_b5": 30.4, "efficientnet_b6": 43.0, "efficientnet_b7": 66.3,
-    "efficientnet_v2_s": 21.5, "efficientnet_v2_m": 54.1, "efficientnet_v2_l": 118.5, "googlenet": 6.6,
-    "inception_v3": 27.2, "mobilenet_v2": 3.5, "mobilenet_v3_large": 5.5, "mobilenet_v3_small": 2.5,
-}  # fmt: skip
-_OTHER_MILLIONS = 25.0
 _IMAGES = {"digits": 1_797, "flowers102": 8_189, "cats_vs_dogs": 24_998}
 # Metrics, history and a log; predictions come on top, about 8 bytes a test image once compressed.
 _CELL_BYTES = 12_000
@@ -31,8 +27,7 @@ def model_bytes(architecture: str, head: str, ratio: float) -> int:
     """
     vgg = re.fullmatch(r"vgg(\d+)(_bn)?", architecture)
     if vgg is None:
-        whole = _SMALL_NETWORK if architecture == "vgg_digits" else 1e6 * _MILLIONS.get(architecture, _OTHER_MILLIONS)
-        return round(4 * whole * (1 - ratio) ** 2)
+        return round(4 * costs.parameters(architecture) * (1 - ratio) ** 2)
     parameters = _VGG_CONVOLUTIONS[int(vgg[1])] * (1 - ratio) ** 2
     if head == "classifier":
         parameters += _VGG_FIRST_LINEAR * (1 - ratio) + _VGG_OTHER_LINEARS
@@ -47,6 +42,30 @@ def cell_bytes(architecture: str, head: str, ratio: float, keep_model: bool) -> 
 def store_bytes(source: str, store_size: int, images: int | None = None) -> int:
     """Bytes of a data set's store; ``images`` is needed for a folder."""
     return (_IMAGES[source] if images is None else images) * store_size**2 * 3
+
+
+def forecast(config: Config, cells: Iterable[tuple[Cell, bool]], datasets: Iterable[str]) -> str:
+    """What a run will fill, as a sentence; empty where it makes nothing that is worth one.
+
+    Parameters
+    ----------
+    cells
+        Those that it trains, each with whether its network is kept.
+    datasets
+        Those whose stores it makes.
+    """
+    cells, stores = list(cells), [config.datasets[name] for name in datasets]
+    if not cells and not stores:
+        return ""
+    size = 0
+    for store in stores:
+        images = archives.listing_count(store.path) if store.source == "folder" else None
+        size += store_bytes(store.source, store.store_size, images)
+    for cell, keep in cells:
+        backbone = config.backbones[cell.backbone]
+        size += cell_bytes(backbone.architecture or backbone.factory, backbone.head, cell.ratio, keep)
+    kept = sum(keep for _, keep in cells)
+    return f"Disk: about {readable(size)} for {len(cells)} cells ({kept} keep their model) and {len(stores)} stores."
 
 
 def readable(size: float) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterable, Mapping
+from fractions import Fraction
 from typing import Any
 
 from winnow.training import protocols
@@ -95,6 +96,60 @@ class Cell:
     def baseline(self) -> Cell:
         """The unpruned network with inherited weights, fine-tuned with the same recipe, budget and seed."""
         return canonical(dataclasses.replace(self, ratio=0.0, init="inherited"))
+
+
+@dataclasses.dataclass(frozen=True, order=True, slots=True)
+class Trunk:
+    """What cells begin with that prune what they have trained: a first mask, and so many epochs under it.
+
+    Attributes
+    ----------
+    criterion : str
+        As a path component; ``unpruned`` where training comes first.
+    share : Fraction
+        Of filters that the first mask removes.
+    """
+
+    dataset: str
+    backbone: str
+    criterion: str
+    scope: str
+    share: Fraction
+    round_to: int | None
+    epochs: int
+    seed: int
+
+    @property
+    def path(self) -> str:
+        """The trunk's folder below ``results/trunks/``."""
+        share = str(self.share).replace("/", "_") + (f"~{self.round_to}" if self.round_to else "")
+        return f"{self.dataset}/{self.backbone}/{self.criterion}/{self.scope}/{share}/{self.epochs}/{self.seed}"
+
+
+def trunk(cell: Cell, epochs: int) -> Trunk | None:
+    """What a cell begins with whose recipe has so many epochs; None for a cell of one phase."""
+    if not cell.alternates:
+        return None
+    share, length = protocols.phases(cell.protocol, cell.ratio, epochs)[0]
+    pruned = (cell.mask_criterion, cell.scope, share, cell.round_to) if share else (UNPRUNED, NO_SCOPE, share, None)
+    return Trunk(cell.dataset, cell.backbone, *pruned, length, cell.seed)
+
+
+def parse_trunk(path: str) -> Trunk:
+    """Read the folder that :attr:`Trunk.path` writes.
+
+    Raises
+    ------
+    ValueError
+        If no trunk has such a path.
+    """
+    dataset, backbone, criterion, scope, text, epochs, seed = path.split("/")
+    share, _, round_to = text.partition("~")
+    share, round_to = Fraction(share.replace("_", "/")), int(round_to) if round_to else None
+    found = Trunk(dataset, backbone, criterion, scope, share, round_to, int(epochs), int(seed))
+    if found.path != path:
+        raise ValueError(f"{path!r} is no trunk's path")
+    return found
 
 
 def is_control(criterion: str) -> bool:

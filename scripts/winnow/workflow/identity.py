@@ -19,7 +19,7 @@ PACKAGE = "winnow"
 RUNTIME = f"{PACKAGE}.runtime"
 
 
-def code_digest(program: Path, criterion: str | None = None) -> str:
+def code_digest(program: Path, criterion: str | None = None, without: str | None = None) -> str:
     """Digest of a stage program and the library modules that it imports.
 
     Parameters
@@ -29,6 +29,8 @@ def code_digest(program: Path, criterion: str | None = None) -> str:
     criterion
         For the stage that computes one criterion: the other functions registered with ``@criterion("...")`` are left
         out, so that a new criterion does not compute the old ones again.
+    without
+        Dotted name of a module that the job makes no use of: it, and what only it imports, is left out.
 
     Returns
     -------
@@ -36,12 +38,12 @@ def code_digest(program: Path, criterion: str | None = None) -> str:
         32 hex digits.
     """
     digest = hashlib.sha256()
-    for name, path in sorted(sources(program).items()):
+    for name, path in sorted(sources(program, without).items()):
         digest.update(f"{name}={_file_digest(path, criterion)}\n".encode())
     return digest.hexdigest()[:32]
 
 
-def sources(program: Path) -> dict[str, Path]:
+def sources(program: Path, without: str | None = None) -> dict[str, Path]:
     """The program (under its file name) and the modules that its digest covers: dotted name → file.
 
     A file that goes with a module has the module's name and its own suffix: ``winnow.answers.report.html``.
@@ -50,7 +52,7 @@ def sources(program: Path) -> dict[str, Path]:
     queue = [program]
     while queue:
         for name in imported_modules(queue.pop(), program.parent):
-            if name not in found:
+            if name not in found and name != without:
                 found[name] = module = _module_file(name, program.parent)
                 queue.append(module)
                 companions = set(module.parent.glob(f"{module.stem}.*")) - {module}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from winnow.files import InputError, canonical_json, read_json
@@ -27,6 +28,11 @@ def spec_of(path: str) -> str | None:
     if path.endswith(".safetensors"):
         return _of_weights(Path(path))
     return None
+
+
+def others(results: Iterable[tuple[str, str]]) -> list[str]:
+    """Those results that carry another spec than the one given beside each; one that carries none is not among them."""
+    return [path for path, spec in results if spec_of(path) not in (None, spec)]
 
 
 def _of_weights(path: Path) -> str | None:

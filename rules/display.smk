@@ -1,0 +1,38 @@
+# Needs a run's jobs. Makes what it shows: a forecast, progress, warnings, and at the end the answers that were asked for.
+
+
+def own(jobs):
+    """Those of this configuration's rules: where the workflow is a module, others have jobs in the DAG, too."""
+    return [job for job in jobs if job.rule.module_globals.get("CONFIG") == CONFIG]
+
+
+def forecast():
+    """How much disk the jobs of this run will fill."""
+    jobs = [(run.makes(job.rule), job.wildcards) for job in own(workflow.dag.needrun_jobs())]
+    trained = [(cell_of(wildcards), made) for made, wildcards in jobs if made in ("cells", "models")]
+    stores = {wildcards.dataset for made, wildcards in jobs if made == "datasets"}
+    return disk.forecast(CONFIG, [(cell, made == "models" or CELLS.get(cell, False)) for cell, made in trained], stores)
+
+
+def unrecorded():
+    """Results of another configuration or code that Snakemake takes for finished, since its record of them is gone."""
+    known = workflow.persistence.has_metadata
+    jobs = [job for job in own(workflow.dag.jobs) if job.output and not workflow.dag.needrun(job) and not known(job)]
+    return provenance.others((str(job.output[-1]), job.params.spec) for job in jobs)
+
+
+def announce():
+    """Print the summaries of the experiments that were asked for."""
+    run.announce(workflow, SCRIPTS / "show.py")
+
+
+run.prepare(workflow, forecast, announce, unrecorded)
+
+
+onstart:
+    # The lock is held by the open file, until this process ends.
+    workflow.globals["held_lock"] = checked(run.lock)
+
+
+onsuccess:
+    announce()

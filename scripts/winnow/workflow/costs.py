@@ -1,0 +1,61 @@
+"""What the networks cost, for those who plan: known before there is a network, and without torch."""
+
+from __future__ import annotations
+
+# Multiply-accumulates of a forward pass in units of 10⁹, parameters in units of 10⁶, and numbers that a forward pass
+# keeps for the backward pass in units of 10⁶: networks with 1,000 classes, an image of 224 pixels, torch 2.14.
+_MEASURED = {
+    "vgg11": (7.61, 133.0, 12.2), "vgg11_bn": (7.61, 133.0, 19.6), "vgg13": (11.3, 133.0, 17.0),
+    "vgg13_bn": (11.3, 133.0, 29.3), "vgg16": (15.5, 138.0, 18.3), "vgg16_bn": (15.5, 138.0, 31.9),
+    "vgg19": (19.6, 144.0, 19.6), "vgg19_bn": (19.6, 144.0, 34.5), "vgg_digits": (0.000618, 0.0727, 0.00499),
+    "alexnet": (0.714, 61.1, 0.935), "densenet121": (2.83, 7.98, 32.6), "densenet161": (7.73, 28.7, 60.8),
+    "densenet169": (3.36, 14.1, 39.4), "densenet201": (4.29, 20.0, 50.9), "efficientnet_b0": (0.386, 5.29, 22.1),
+    "efficientnet_b1": (0.57, 7.79, 30.7), "efficientnet_b2": (0.659, 9.11, 32.2),
+    "efficientnet_b3": (0.963, 12.2, 42.7), "efficientnet_b4": (1.5, 19.3, 56.3),
+    "efficientnet_b5": (2.36, 30.4, 77.5), "efficientnet_b6": (3.36, 43.0, 99.2),
+    "efficientnet_b7": (5.17, 66.3, 133.0), "efficientnet_v2_s": (2.85, 21.5, 38.6),
+    "efficientnet_v2_m": (5.36, 54.1, 62.8), "efficientnet_v2_l": (12.2, 119.0, 110.0),
+    "googlenet": (1.5, 6.62, 12.1), "inception_v3": (5.71, 23.8, 24.6), "mobilenet_v2": (0.301, 3.5, 19.6),
+    "mobilenet_v3_large": (0.217, 5.48, 11.0), "mobilenet_v3_small": (0.0565, 2.54, 4.05),
+    "regnet_x_400mf": (0.414, 5.5, 6.32), "regnet_x_800mf": (0.8, 7.26, 10.1), "regnet_x_1_6gf": (1.6, 9.19, 15.6),
+    "regnet_x_3_2gf": (3.18, 15.3, 22.3), "regnet_x_8gf": (8.0, 39.6, 27.6), "regnet_x_16gf": (15.9, 54.3, 49.8),
+    "regnet_x_32gf": (31.7, 108.0, 70.9), "regnet_y_400mf": (0.402, 4.34, 8.42),
+    "regnet_y_800mf": (0.834, 6.43, 11.7), "regnet_y_1_6gf": (1.61, 11.2, 18.0), "regnet_y_3_2gf": (3.18, 19.4, 25.0),
+    "regnet_y_8gf": (8.47, 39.4, 43.0), "regnet_y_16gf": (15.9, 83.6, 50.5), "regnet_y_32gf": (32.3, 145.0, 66.7),
+    "resnet18": (1.81, 11.7, 5.55), "resnet34": (3.66, 21.8, 8.06), "resnet50": (4.09, 25.6, 21.5),
+    "resnet101": (7.8, 44.5, 31.8), "resnet152": (11.5, 60.2, 44.4), "resnext50_32x4d": (4.23, 25.0, 28.1),
+    "resnext101_32x8d": (16.4, 88.8, 61.8), "resnext101_64x4d": (15.5, 83.5, 61.8),
+    "squeezenet1_0": (0.819, 1.25, 8.94), "squeezenet1_1": (0.349, 1.24, 5.27), "wide_resnet50_2": (11.4, 68.9, 28.1),
+    "wide_resnet101_2": (22.8, 127.0, 41.8),
+}  # fmt: skip
+_SIDES = {"inception_v3": 299, "vgg_digits": 8}
+_SIDE = 224
+# Of a network of one's own nobody knows anything: a medium one's, about a ResNet-50.
+_UNKNOWN = (4.1, 25.0, 21.5)
+
+
+def macs(architecture: str, image_size: int) -> float:
+    """Multiply-accumulates of a forward pass over one image of ``image_size`` pixels a side.
+
+    They grow with the image's area, from the side at which they were measured. Those of a VGG's classifier do not: for
+    small images the estimate is too low. A name that nobody knows, such as a factory's, is taken for a medium network.
+    """
+    return 1e9 * _of(architecture)[0] * _area(architecture, image_size)
+
+
+def parameters(architecture: str) -> float:
+    """Parameters of a network with 1,000 classes and its own head."""
+    return 1e6 * _of(architecture)[1]
+
+
+def activations(architecture: str, image_size: int) -> float:
+    """Numbers that a forward pass over one image keeps for the backward pass; what two layers keep counts once."""
+    return 1e6 * _of(architecture)[2] * _area(architecture, image_size)
+
+
+def _of(architecture: str) -> tuple[float, float, float]:
+    return _MEASURED.get(architecture, _UNKNOWN)
+
+
+def _area(architecture: str, image_size: int) -> float:
+    return (image_size / _SIDES.get(architecture, _SIDE)) ** 2

@@ -1,0 +1,138 @@
+"""Which files a job needs: paths below the working directory, as the Snakefile's opening lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from winnow.data import archives
+from winnow.importance.criteria import CRITERIA
+from winnow.training import protocols
+from winnow.workflow import grid
+from winnow.workflow.config import WEIGHTS, Config
+from winnow.workflow.grid import Cell
+
+CELL = "{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}"
+TRUNK = "{dataset}/{backbone}/{criterion}/{scope}/{share}/{epochs}/{seed}"
+
+CELL_FILES = ("metrics.json", "history.parquet", "predictions.parquet", "mask.parquet")
+MODEL_FILES = ("model.safetensors", "model.json")
+
+
+def cell_of(dataset: str, backbone: str, criterion: str, scope: str, ratio: str, init: str, seed: str) -> Cell:
+    """The cell that the parts of a path name."""
+    return grid.parse_path("/".join([dataset, backbone, criterion, scope, ratio, init, seed]))
+
+
+def downloads(config: Config, dataset: str) -> list[str]:
+    """The archives that a data set is decoded from."""
+    found = archives.archives(config.datasets[dataset].model_dump())
+    return [f"results/downloads/{dataset}/{archive.name}" for archive in found]
+
+
+def weights(config: Config, backbone: str) -> list[str]:
+    """The file that a backbone's weights come from: its pretraining's or a download; none for drawn or own ones."""
+    found = config.backbones[backbone]
+    if found.pretrain:
+        return [f"results/backbones/{backbone}/pretrained.safetensors"]
+    return [f"results/downloads/{WEIGHTS}/{found.download.name}"] if found.download else []
+
+
+def own_weights(config: Config, backbone: str) -> list[str]:
+    """The user's own file of a backbone's weights, wherever it lies."""
+    found = config.backbones[backbone]
+    return [found.weights_file] if found.weights_file else []
+
+
+def factory_source(config: Config, backbone: str) -> list[str]:
+    """The user's own file that has the factory of a backbone's network, if that is where the network comes from."""
+    factory = config.backbones[backbone].factory
+    return [factory.rpartition(":")[0]] if factory else []
+
+
+def weights_manifest(config: Config, backbone: str) -> list[str]:
+    """What has the digest of a pretraining's weights."""
+    return [f"results/backbones/{backbone}/pretrained.json"] if config.backbones[backbone].pretrain else []
+
+
+def statistics(config: Config, dataset: str, backbone: str, criterion: str) -> list[str]:
+    """The manifest of what a score is a query over: none for a criterion that looks at no images."""
+    name, source = grid.parse_source(grid.parse_criterion(criterion)[0])
+    needs = CRITERIA[name].needs
+    looks = needs in ("activations", "gradients")
+    return [f"results/statistics/{source or dataset}/{backbone}/{needs}.json"] if looks else []
+
+
+def arrays(manifests: Iterable[str]) -> list[str]:
+    """The sums themselves that lie beside manifests of statistics, which have their digests."""
+    return [f"{manifest.removesuffix('.json')}.npz" for manifest in manifests]
+
+
+def mask(config: Config, **place: str) -> list[str]:
+    """A network's mask: none for the unpruned one, and none for a cell that makes its own."""
+    if "init" not in place:
+        pruned = place["criterion"] != grid.UNPRUNED
+        return ["results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet".format(**place)] * pruned
+    cell = cell_of(**place)
+    return [f"results/masks/{cell.mask}"] if cell.mask else []
+
+
+def scores(config: Config, **place: str) -> list[str]:
+    """The scores that a trunk's mask is made from: none for the unpruned one."""
+    pruned = place["criterion"] != grid.UNPRUNED
+    return ["results/scores/{dataset}/{backbone}/{criterion}.parquet".format(**place)] * pruned
+
+
+def trunks(config: Config, **place: str) -> list[str]:
+    """The folder of what a cell begins with that prunes what it has trained; none for a cell of one phase."""
+    cell = cell_of(**place)
+    found = grid.trunk(cell, config.recipe(cell.dataset, cell.backbone).epochs)
+    return [f"results/trunks/{found.path}"] if found else []
+
+
+def teachers(config: Config, **place: str) -> list[Cell]:
+    """The cell that a distilled one learns from: the unpruned network."""
+    cell = cell_of(**place)
+    return [cell.baseline] if cell.protocol == protocols.DISTILLED else []
+
+
+def masks(cells: Iterable[Cell]) -> list[str]:
+    """The masks of cells, each once."""
+    return list(dict.fromkeys(f"results/masks/{cell.mask}" for cell in cells if cell.mask))
+
+
+def scores_of(cells: Iterable[Cell]) -> list[str]:
+    """The scores that masks of cells were made from, each once."""
+    paths = (f"results/scores/{c.dataset}/{c.backbone}/{c.mask_criterion}.parquet" for c in cells if c.mask)
+    return list(dict.fromkeys(paths))
+
+
+def activations(cells: Iterable[Cell]) -> list[str]:
+    """The manifests of activation statistics of each data set and backbone that has a cell with a mask."""
+    places = dict.fromkeys((cell.dataset, cell.backbone) for cell in cells if cell.mask)
+    return [f"results/statistics/{dataset}/{backbone}/activations.json" for dataset, backbone in places]
+
+
+def manifests(cells: Iterable[Cell]) -> list[str]:
+    """The manifests of the data sets that have a cell with a mask."""
+    return [f"results/datasets/{name}/manifest.json" for name in dict.fromkeys(c.dataset for c in cells if c.mask)]
+
+
+def looks_at_activations(config: Config, experiment: str) -> bool:
+    """Whether one of an experiment's cells has a mask by a criterion that does, screened out or not."""
+    cells = grid.cells(config.experiments[experiment].model_dump())
+    return any(CRITERIA[grid.parse_source(cell.criterion)[0]].needs == "activations" for cell in cells if cell.mask)
+
+
+def finished(cells: Iterable[Cell], keep: bool) -> list[str]:
+    """The files of finished cells and, where they are kept, of their networks."""
+    paths = [cell.path for cell in cells]
+    kept = MODEL_FILES if keep else ()
+    return [f"results/cells/{path}/{name}" for path in paths for name in CELL_FILES] + [
+        f"results/models/{path}/{name}" for path in paths for name in kept
+    ]
+
+
+def answers(experiment: str) -> list[str]:
+    """An experiment's summary, verdict, figures and report."""
+    files = ("summary.parquet", "recommendation.json", "figures", "report.html")
+    return [f"results/experiments/{experiment}/{file}" for file in files]

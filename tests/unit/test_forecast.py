@@ -1,0 +1,27 @@
+"""What is said of a run before and beside it: the disk that it fills, and results of another making."""
+
+from __future__ import annotations
+
+from winnow.files import canonical_json, write_json
+from winnow.workflow import config, disk, grid, provenance
+
+from .test_specs import RAW
+
+CONFIG = config.load(RAW)
+
+
+def test_the_forecast_counts_cells_kept_networks_and_stores():
+    first, second = grid.cells(CONFIG.experiments["tiny"].model_dump())
+    text = disk.forecast(CONFIG, [(first, False), (second, True)], ["digits"])
+    size = 2 * disk.cell_bytes("vgg_digits", "gap", 0, False) + disk.model_bytes("vgg_digits", "gap", second.ratio)
+    size += 1_797 * 8 * 8 * 3
+    assert text == f"Disk: about {disk.readable(size)} for 2 cells (1 keep their model) and 1 stores."
+    assert disk.forecast(CONFIG, [], []) == ""
+
+
+def test_results_of_another_spec_are_told_and_those_without_one_are_not(tmp_path):
+    write_json(tmp_path / "a.json", {"spec": {"code": "0"}})
+    write_json(tmp_path / "b.json", {})
+    results = [(str(tmp_path / name), canonical_json({"code": code})) for name in ("a.json", "b.json") for code in "01"]
+    assert provenance.others(results) == [str(tmp_path / "a.json")]
+    assert provenance.others([(str(tmp_path / "missing.json"), "{}")]) == []

@@ -1,0 +1,78 @@
+"""Which files a job needs."""
+
+from __future__ import annotations
+
+import pytest
+
+from winnow.workflow import config, grid, wiring
+
+from .test_specs import CELL, PLACE, RAW
+
+CONFIG = config.load(RAW)
+UNPRUNED = {"criterion": "unpruned", "scope": "none", "ratio": "0.000"}
+
+
+@pytest.mark.parametrize(
+    ("criterion", "expected"),
+    [
+        ("apoz", ["results/statistics/digits/net/activations.json"]),
+        ("reversed_taylor", ["results/statistics/digits/net/gradients.json"]),
+        ("apoz@other", ["results/statistics/other/net/activations.json"]),
+        ("average_weight", []),
+        ("random~3", []),
+    ],
+)
+def test_a_score_needs_the_statistics_of_the_images_that_it_looks_at(criterion, expected):
+    found = wiring.statistics(CONFIG, "digits", "net", criterion)
+    assert found == expected
+    assert wiring.arrays(found) == [file.replace(".json", ".npz") for file in expected]
+
+
+def test_a_cell_needs_its_mask_or_makes_its_own():
+    mask = ["results/masks/digits/net/apoz/layer/0.500.parquet"]
+    assert wiring.mask(CONFIG, **CELL) == wiring.mask(CONFIG, **PLACE) == mask
+    assert wiring.mask(CONFIG, **CELL | UNPRUNED) == wiring.mask(CONFIG, **PLACE | UNPRUNED) == []
+    assert wiring.trunks(CONFIG, **CELL) == []
+    for protocol, trunk, scores in (
+        ("iterative_2", "apoz/layer/1_4/1/0", ["results/scores/digits/net/apoz.parquet"]),
+        ("fine_tune_first", "unpruned/none/0/1/0", []),
+    ):
+        place = CELL | {"init": f"inherited~{protocol}"}
+        assert wiring.mask(CONFIG, **place) == []
+        assert wiring.trunks(CONFIG, **place) == [f"results/trunks/digits/net/{trunk}"]
+        names = dict(zip(("criterion", "scope", "share", "epochs", "seed"), trunk.split("/"), strict=True))
+        assert wiring.scores(CONFIG, dataset="digits", backbone="net", **names) == scores
+
+
+def test_a_distilled_cell_learns_from_the_unpruned_one():
+    assert wiring.teachers(CONFIG, **CELL) == []
+    (teacher,) = wiring.teachers(CONFIG, **CELL | {"init": "random~distilled"})
+    assert teacher.path == "digits/net/unpruned/none/0.000/inherited/0"
+
+
+def test_figures_need_each_file_once_and_none_of_the_unpruned():
+    axes = CONFIG.experiments["tiny"].model_dump() | {"criteria": ["apoz", "random"], "seeds": [0, 1]}
+    cells = grid.cells(axes)
+    assert wiring.masks(cells) == [
+        f"results/masks/digits/net/{criterion}/layer/0.500.parquet" for criterion in ("apoz", "random~0", "random~1")
+    ]
+    assert wiring.scores_of(cells) == [
+        f"results/scores/digits/net/{criterion}.parquet" for criterion in ("apoz", "random~0", "random~1")
+    ]
+    assert wiring.activations(cells) == ["results/statistics/digits/net/activations.json"]
+    assert wiring.manifests(cells) == ["results/datasets/digits/manifest.json"]
+    assert wiring.masks(cell for cell in cells if cell.criterion == grid.UNPRUNED) == []
+    assert wiring.looks_at_activations(CONFIG, "tiny")
+
+
+def test_weights_come_from_the_pretraining_with_its_digest():
+    assert wiring.weights(CONFIG, "net") == ["results/backbones/net/pretrained.safetensors"]
+    assert wiring.weights_manifest(CONFIG, "net") == ["results/backbones/net/pretrained.json"]
+
+
+def test_a_target_asks_for_networks_only_where_they_are_kept():
+    cells = grid.cells(CONFIG.experiments["tiny"].model_dump())
+    dropped, kept = (wiring.finished(cells, keep) for keep in (False, True))
+    assert len(dropped) == len(cells) * len(wiring.CELL_FILES)
+    assert set(kept) - set(dropped) == {f"results/models/{c.path}/{name}" for c in cells for name in wiring.MODEL_FILES}
+    assert "results/experiments/tiny/report.html" in wiring.answers("tiny")
