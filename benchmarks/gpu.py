@@ -142,6 +142,7 @@ class Check:
         checkpoint_seconds: float = 1e6,
     ) -> list[str]:
         """The command of the cell of a mask; its folder is ``output``."""
+
         head, sizes = head or self.sizes.head, self.sizes
         spec = {
             "cell": {"dataset": "drawn", "backbone": head, "criterion": f"random~{number}", "scope": "layer"}
@@ -225,7 +226,8 @@ def prepare(check: Check) -> None:
         manifest |= {"store_size": sizes.store_size, "image_size": sizes.size}
         splits = np.repeat(SPLITS, sizes.images).tolist()
         with ThreadPoolExecutor(sizes.threads) as pool:
-            write_store(check.store, pool.map(drawn, range(count)), lambda entries: splits * sizes.classes, manifest)
+            images = pool.map(drawn, range(count))
+            write_store(check.store, images, lambda entries: splits * sizes.classes, manifest, count)
 
     heads = tuple(dict.fromkeys((sizes.head, "gap")))
 
