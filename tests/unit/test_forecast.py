@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from winnow.files import canonical_json, write_json
+from winnow.files import canonical_json, readable, write_json
 from winnow.workflow import config, disk, grid, provenance
 
 from .test_specs import RAW
@@ -15,7 +15,7 @@ def test_the_forecast_counts_cells_kept_networks_and_stores():
     text = disk.forecast(CONFIG, [(first, False), (second, True)], ["digits"])
     size = 2 * disk.cell_bytes("vgg_digits", "gap", 0, False) + disk.model_bytes("vgg_digits", "gap", second.ratio)
     size += 1_797 * 8 * 8 * 3
-    assert text == f"Disk: about {disk.readable(size)} for 2 cells (1 keep their model) and 1 stores."
+    assert text == f"Disk: about {readable(size)} for 2 cells (1 keep their model) and 1 stores."
     assert disk.forecast(CONFIG, [], []) == ""
 
 

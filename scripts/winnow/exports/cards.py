@@ -7,8 +7,8 @@ from typing import Any
 from scipy.stats import binomtest
 
 from winnow.answers.summary import CONFIDENCE, INIT_NAMES, SCOPE_NAMES, label, quantity
+from winnow.files import readable
 from winnow.training.protocols import DISTILLED, FINE_TUNE_FIRST, budget, steps
-from winnow.workflow.disk import readable
 from winnow.workflow.grid import ANY, RANDOM, UNPRUNED
 
 # Longer lists of classes are cut short in sentences, and make no table.

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from winnow.data import archives
+from winnow.files import readable
 from winnow.workflow import costs
 from winnow.workflow.config import Config
 from winnow.workflow.grid import Cell
@@ -66,12 +67,3 @@ def forecast(config: Config, cells: Iterable[tuple[Cell, bool]], datasets: Itera
         size += cell_bytes(backbone.architecture or backbone.factory, backbone.head, cell.ratio, keep)
     kept = sum(keep for _, keep in cells)
     return f"Disk: about {readable(size)} for {len(cells)} cells ({kept} keep their model) and {len(stores)} stores."
-
-
-def readable(size: float) -> str:
-    """Bytes as a person says them: ``3.2 GB``."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if size >= 100 or unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
