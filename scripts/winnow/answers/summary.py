@@ -132,7 +132,7 @@ def mixed_versions(metrics: Iterable[Mapping[str, Any] | None]) -> str | None:
 def batch_normalised(metrics: Mapping[str, Any]) -> int | None:
     """Over how many images at most a network's batch norms took their statistics in training; None without any.
 
-    Where memory runs out a batch is trained in parts. Without batch norm that changes last bits, and what dropout draws.
+    Where memory runs out a batch is trained in parts. Without batch norm that changes last bits and what dropout draws.
     """
     return metrics["micro_batch"] if metrics.get("batch_norm") else None
 
