@@ -4,7 +4,9 @@
 
 Each image has its difficulty, which both networks share in part; each training shifts both networks' accuracies. For
 each scenario: how often the interval holds the true drop, how often a network whose drop is just above the tolerance
-is said to hold, and the same for the percentiles of a bootstrap that draws seeds and images anew.
+is said to hold, and the same for the percentiles of a bootstrap that draws seeds and images anew. Then the same of the
+mean over classes, of which one is rare; and how often a class is said to be lost, where none loses anything, where each
+loses just as much as it may, and where one is never found.
 """
 
 from __future__ import annotations
@@ -36,19 +38,47 @@ SCENARIOS = (
     (10, 1000, 0.90, 0.8, 0.005),
 )
 
+# seeds, then test images, accuracy of the unpruned network and its drop, each by class; shared and spread as above. The
+# mean over classes drops by DROP in each.
+EVEN, FLOWERS = np.full(5, 200), np.linspace(20, 238, 102).astype(int)
+RARE, RARER, DEFECT = np.array([200] * 4 + [20]), np.array([200] * 4 + [5]), np.array([950, 50])
+IN_THE_LAST = np.array([0, 0, 0, 0, 5 * DROP])
+CLASS_SCENARIOS = {
+    "5 × 200": (3, EVEN, np.full(5, 0.9), np.full(5, DROP), 0.8, 0.005),
+    "5 × 200, the last one loses": (3, EVEN, np.full(5, 0.9), IN_THE_LAST, 0.8, 0.005),
+    "102 × 20": (3, np.full(102, 20), np.full(102, 0.86), np.full(102, DROP), 0.8, 0.005),
+    "102 × 20 to 238": (3, FLOWERS, np.full(102, 0.86), np.full(102, DROP), 0.8, 0.005),
+    "4 × 200 and 20": (3, RARE, np.array([0.95] * 4 + [0.7]), IN_THE_LAST, 0.8, 0.005),
+    "4 × 200 and 20, 10 seeds": (10, RARE, np.array([0.95] * 4 + [0.7]), IN_THE_LAST, 0.8, 0.005),
+    "4 × 200 and 5": (3, RARER, np.array([0.95] * 4 + [0.7]), IN_THE_LAST, 0.8, 0.005),
+    "950 and 50": (3, DEFECT, np.array([0.98, 0.6]), np.array([0, 2 * DROP]), 0.8, 0.005),
+    "950 and 50, one seed": (1, DEFECT, np.array([0.98, 0.6]), np.array([0, 2 * DROP]), 0.8, 0.0),
+}
+MARGIN = 10.0
+
 
 def predictions(
-    generator: np.random.Generator, seeds: int, images: int, accuracy: float, shared: float, spread: float
+    generator: np.random.Generator,
+    seeds: int,
+    images: int,
+    accuracy: float | np.ndarray,
+    shared: float,
+    spread: float,
+    drop: float | np.ndarray = DROP,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(S, n) bool twice: which images the unpruned and the pruned networks get right, the latter :data:`DROP` less."""
+    """(S, n) bool twice: which images the unpruned and the pruned networks get right, the latter ``drop`` less.
+
+    Accuracy and drop are of all images, or (n,) by image.
+    """
     difficulty = np.sqrt(shared) * generator.standard_normal(images)
 
-    def networks(mean: float) -> np.ndarray:
-        limits = scipy.stats.norm.ppf(np.clip(mean + spread * generator.standard_normal(seeds), 1e-4, 1 - 1e-4))
+    def networks(mean: float | np.ndarray) -> np.ndarray:
+        shifts = spread * generator.standard_normal((seeds, 1))
+        limits = scipy.stats.norm.ppf(np.clip(mean + shifts, 1e-4, 1 - 1e-4))
         own = np.sqrt(1 - shared) * generator.standard_normal((seeds, images))
-        return difficulty + own < limits[:, None]
+        return difficulty + own < limits
 
-    return networks(accuracy), networks(accuracy - DROP)
+    return networks(accuracy), networks(accuracy - drop)
 
 
 def bootstrap(generator: np.random.Generator, baseline: np.ndarray, pruned: np.ndarray) -> tuple[float, float]:
@@ -75,6 +105,51 @@ def coverage(repeats: int, scenario: tuple, resampled: bool = False) -> tuple[fl
     return covered / repeats, wrong / repeats
 
 
+def drawn(
+    generator: np.random.Generator,
+    seeds: int,
+    counts: np.ndarray,
+    accuracy: np.ndarray,
+    drop: np.ndarray,
+    shared: float,
+    spread: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Predictions of images in classes, and the classes: counts, accuracy and drop are by class."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    sides = predictions(generator, seeds, len(labels), accuracy[labels], shared, spread, drop[labels])
+    return *sides, labels
+
+
+def class_coverage(repeats: int, scenario: tuple) -> tuple[float, float]:
+    """The same as :func:`coverage` for the drop of the mean over classes."""
+    generator = np.random.default_rng(0)
+    found = [verdict.paired_interval(*drawn(generator, *scenario)) for _ in range(repeats)]
+    return np.mean([low <= DROP <= high for _, low, high in found]), np.mean([high < DROP for *_, high in found])
+
+
+def alarms(repeats: int, scenario: tuple) -> tuple[float, float, float]:
+    """How often a class is said to be lost: any, where none loses anything; a class, where each loses the margin; and
+    the last one, where the pruned networks never find it."""
+    seeds, counts, accuracy, _, shared, spread = scenario
+
+    def lost(drop: float, never: int | None = None) -> list[tuple[str, ...]]:
+        generator = np.random.default_rng(0)
+        found = []
+        for _ in range(repeats):
+            drops = np.full(len(counts), drop)
+            baseline, pruned, labels = drawn(generator, seeds, counts, accuracy, drops, shared, spread)
+            pruned &= labels != never
+            found.append(verdict.lost_classes(baseline, pruned, labels, MARGIN))
+        return found
+
+    last = len(counts) - 1
+    return (
+        np.mean([bool(names) for names in lost(0.0)]),
+        np.mean([len(names) / len(counts) for names in lost(MARGIN / 100)]),
+        np.mean([str(last) in names for names in lost(0.0, never=last)]),
+    )
+
+
 def main(arguments: argparse.Namespace) -> None:
     print("seeds  images  accuracy  shared  spread  | covers  wrong holds | bootstrap: covers  wrong holds")
     for scenario in SCENARIOS:
@@ -83,6 +158,12 @@ def main(arguments: argparse.Namespace) -> None:
         shares = [f"{100 * share:.1f} %" for share in found]
         print(f"{seeds:5}  {images:6}  {accuracy:8}  {shared:6}  {spread:6}  | {shares[0]:>6}  {shares[1]:>11} | "
               f"{shares[2]:>17}  {shares[3]:>11}", flush=True)  # fmt: skip
+    print(f"\n{'classes':29} covers  wrong holds | lost: falsely  at the margin  never found")
+    for name, scenario in CLASS_SCENARIOS.items():
+        found = *class_coverage(arguments.repeats, scenario), *alarms(arguments.repeats, scenario)
+        shares = [f"{100 * share:.1f} %" for share in found]
+        print(f"{name:29} {shares[0]:>6}  {shares[1]:>11} | {shares[2]:>13}  {shares[3]:>13}  {shares[4]:>11}",
+              flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":

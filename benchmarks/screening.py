@@ -33,7 +33,7 @@ from winnow.answers import screening, summary, verdict
 from winnow.workflow import grid
 
 CLASSES = ([5, 6, 7, 8, 9], [5, 6, 7, 8], [6, 7, 8, 9], [5, 7, 9], [6, 8, 9])
-TOLERANCE = 2.0
+TOLERANCE, CLASS_MARGIN = 2.0, 10.0
 # Random choices a repetition, for comparison.
 DRAWS = 50
 
@@ -86,15 +86,19 @@ def metrics_of(folder: Path, cell: grid.Cell) -> dict[str, Any]:
 
 
 @functools.cache
-def correct(folder: Path, cell: grid.Cell) -> np.ndarray:
+def predictions(folder: Path, cell: grid.Cell, column: str) -> np.ndarray:
     table = tables.read_table(folder / "results" / "cells" / cell.path / "predictions.parquet", "predictions")
-    return table["correct"].to_numpy(zero_copy_only=False)
+    return table[column].to_numpy(zero_copy_only=False)
 
 
 def answer(folder: Path, cells: list[grid.Cell]) -> dict[str, Any]:
     """What the verdict makes of these cells: the network to take home, judged."""
     frame = summary.summarise((cell, metrics_of(folder, cell)) for cell in cells)
-    judge = verdict.Judge(cells, functools.partial(correct, folder))
+
+    def labels(dataset: str) -> np.ndarray:
+        return predictions(folder, next(cell for cell in cells if cell.dataset == dataset), "label")
+
+    judge = verdict.Judge(cells, lambda cell: predictions(folder, cell, "correct"), labels, CLASS_MARGIN)
     (chosen,) = verdict.recommend(frame, judge, TOLERANCE)["chosen"]
     return chosen
 

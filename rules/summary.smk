@@ -1,6 +1,6 @@
-# Needs the metrics and predictions of an experiment's cells and, where they are timed, their latencies; for the figures
-# also what the cells were made from: scores, masks and, where a criterion looks at activations, the statistics. Makes
-# the experiment's summary table, its verdict and its figures.
+# Needs the metrics and predictions of an experiment's cells and, where they are timed, their latencies, and of its data
+# sets the classes; for the figures also what the cells were made from: scores, masks and, where a criterion looks at
+# activations, the statistics. Makes the experiment's summary table, its verdict and its figures.
 
 
 def activations(wildcards):
@@ -46,6 +46,7 @@ rule recommend:
         cells=of_cells("results/cells/{cell}/metrics.json"),
         # Their digests are in the metrics.
         predictions=ancient(of_cells("results/cells/{cell}/predictions.parquet")),
+        datasets=from_cells(wiring.manifests),
         screening=screened,
     output:
         parquet="results/experiments/{experiment}/recommendation.parquet",

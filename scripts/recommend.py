@@ -1,5 +1,5 @@
-"""Answer how small the network can be: from an experiment's summary.parquet and its cells' test predictions to
-recommendation.parquet, recommendation.json and recommendation.md.
+"""Answer how small the network can be: from an experiment's summary.parquet, its cells' test predictions and its data
+sets' classes to recommendation.parquet, recommendation.json and recommendation.md.
 
 The smallest network within the tolerance is chosen on validation; the test images say whether it holds.
 """
@@ -21,7 +21,7 @@ import numpy as np
 
 from winnow import cli, tables
 from winnow.answers import screening, summary, verdict
-from winnow.files import InputError, atomic_path, write_json
+from winnow.files import InputError, atomic_path, read_json, write_json
 from winnow.workflow import grid
 
 QUESTIONS = ("verdicts", "ladder", "claims")
@@ -36,24 +36,30 @@ def main(arguments: argparse.Namespace) -> None:
         return summary.read_metrics(folder / cell.path / "metrics.json")
 
     @functools.cache
-    def images_and_correct(cell: grid.Cell) -> tuple[np.ndarray, np.ndarray]:
+    def predictions(cell: grid.Cell) -> dict[str, np.ndarray]:
         table = tables.read_table(folder / cell.path / "predictions.parquet", "predictions")
-        return table["image"].to_numpy(), table["correct"].to_numpy(zero_copy_only=False)
+        return {name: table[name].to_numpy(zero_copy_only=False) for name in ("image", "label", "correct")}
 
     def correct(cell: grid.Cell) -> np.ndarray | None:
         if metrics(cell)["status"] != "finished":
             return None
-        images, found = images_and_correct(cell)
-        expected, _ = images_and_correct(cell.baseline)
-        if not np.array_equal(images, expected):
+        found = predictions(cell)
+        compared = metrics(cell.baseline)["status"] == "finished"
+        if compared and not np.array_equal(found["image"], predictions(cell.baseline)["image"]):
             raise InputError(
                 f"{folder / cell.path / 'predictions.parquet'} is of other test images than {cell.baseline.path}:"
                 " delete the older of the two cells and run again"
             )
-        return found
+        return found["correct"]
+
+    @functools.cache
+    def labels(dataset: str) -> np.ndarray:
+        names = read_json(arguments.results / "datasets" / dataset / "manifest.json")["classes"]
+        finished = next(cell for cell in cells if cell.dataset == dataset and metrics(cell)["status"] == "finished")
+        return np.array(names)[predictions(finished)["label"]]
 
     cells = screening.experiment_cells(spec["grid"], arguments.screening)
-    judge = verdict.Judge(cells, correct)
+    judge = verdict.Judge(cells, correct, labels, spec["class_margin"])
     answer = verdict.recommend(frame, judge, spec["tolerance"])
     if arguments.screening:
         record = screening.read(arguments.screening)
@@ -83,7 +89,8 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.output / "recommendation.json",
         {key: answer[key] for key in ("lines", "notes")}
         | by_question
-        | {"experiment": spec["experiment"], "tolerance": spec["tolerance"], "chosen": chosen, "spec": spec},
+        | {name: spec[name] for name in ("experiment", "tolerance", "class_margin")}
+        | {"chosen": chosen, "spec": spec},
     )
     print("\n".join(answer["lines"]), file=sys.stderr)
 

@@ -27,6 +27,8 @@ _NETWORKS = [
     ("protocol", _NAME),
     ("seeds", pa.int32()),
 ]
+_DROP = [("drop", pa.float64()), ("drop_low", pa.float64()), ("drop_high", pa.float64())]
+_FAILED = ("failed_seeds", pa.string())
 
 SCHEMAS: dict[str, pa.Schema] = {
     # One row an image of the store, in the store's order. label: position in the manifest's list of classes.
@@ -97,9 +99,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("class_accuracy", pa.float64()),
             ("val_accuracy", pa.float64()),
             ("val_drop", pa.float64()),
-            ("drop", pa.float64()),
-            ("drop_low", pa.float64()),
-            ("drop_high", pa.float64()),
+            *_DROP,
             ("achieved_ratio", pa.float64()),
             ("params", pa.int64()),
             ("macs", pa.int64()),
@@ -107,13 +107,13 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("latency_ms", pa.float64()),
             ("latency_32_ms", pa.float64()),
             ("seconds", pa.float64()),
-            ("failed_seeds", pa.string()),
+            _FAILED,
             ("unequal_seeds", pa.string()),
         ]
     ),
     # One row an answer. question: verdicts, ladder or claims. size, baseline_size: in the unit of the measure.
-    # drop_low, drop_high: 95 % interval over seeds and test images. unequal_seeds: as in the summary.
-    # verdict: holds, fails, undecided, or null.
+    # class_drop: of the mean over classes of their accuracies. *_low, *_high: 95 % interval over seeds and test images.
+    # failed_seeds, unequal_seeds: as in the summary. verdict: holds, fails or undecided.
     "recommendation": pa.schema(
         [
             ("question", _NAME),
@@ -125,9 +125,12 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("accuracy", pa.float64()),
             ("baseline_accuracy", pa.float64()),
             ("val_drop", pa.float64()),
-            ("drop", pa.float64()),
-            ("drop_low", pa.float64()),
-            ("drop_high", pa.float64()),
+            *_DROP,
+            ("class_drop", pa.float64()),
+            ("class_drop_low", pa.float64()),
+            ("class_drop_high", pa.float64()),
+            ("lost_classes", pa.list_(pa.string())),
+            _FAILED,
             ("unequal_seeds", pa.string()),
             ("verdict", _NAME),
             ("sentence", pa.string()),

@@ -55,6 +55,7 @@ RECORD = {
         "accuracy": 0.954,
     },
     **{"baseline_accuracy": 0.94, "drop": -0.014, "drop_low": -0.022, "drop_high": -0.005, "unequal_seeds": ""},
+    **{"class_drop": -0.01, "class_drop_low": -0.03, "class_drop_high": 0.01, "lost_classes": [], "failed_seeds": ""},
     "verdict": "holds",
     "sentence": f"A claim {NASTY}",
 }
@@ -64,7 +65,10 @@ RECOMMENDATION = {
     "lines": [f"Take apoz {NASTY}", "A second line."],
     "notes": [f"A note {NASTY}"],
     "verdicts": [RECORD, RECORD | {"measure": "latency_ms", "size": 3.21, "baseline_size": 9.87}],
-    "ladder": [RECORD | {"ratio": 0.2, "round_to": 16, "verdict": "undecided"}, RECORD | {"verdict": "fails"}],
+    "ladder": [
+        RECORD | {"ratio": 0.2, "round_to": 16, "verdict": "undecided"},
+        RECORD | {"verdict": "fails", "lost_classes": [f"5 {NASTY}", "7"], "failed_seeds": "1"},
+    ],
     "claims": [RECORD | {"measure": None, "size": None, "baseline_size": None, "unequal_seeds": "1"}],
     "chosen": [{"dataset": "digits", "backbone": "net", "cell": CELLS[-1].path}],
 }
@@ -291,22 +295,19 @@ def test_verdicts_are_tables(page):
     assert smallest["size"] == ("226 k (37 %)", "3.21 ms (33 %)")
     assert smallest["drop, points"] == ("-1.4 [-2.2, -0.5]",) * 2
     assert smallest["verdict"] == ("holds", "holds")
-    assert "why" not in smallest
+    assert smallest["averaged over classes"] == ("-1.0 [-3.0, 1.0]",) * 2
+    assert not {"lost classes", "failed seeds"} & set(smallest)
     ladder = columns(page, "ladder")
     assert ladder["ratio"] == ("0.2~16", "0.4")
     assert ladder["verdict"] == ("undecided", "fails")
+    assert ladder["lost classes"] == ("–", f"5 {NASTY}, 7")
+    assert ladder["failed seeds"] == ("–", "1")
     claims = columns(page, "claims")
-    assert list(claims) == ["claim", "verdict", "accuracy %", "drop, points", "seeds"]
+    assert list(claims) == ["claim", "verdict", "accuracy %", "drop, points", "averaged over classes", "seeds"]
     assert claims["claim"] == (f"A claim {NASTY}",)
     # Of networks that were not trained alike.
     assert claims["drop, points"] == ("-1.4 [-2.2, -0.5] ≠",)
     assert CELLS[-1].path in [code["text"] for code in page.find("code")]
-
-
-def test_what_could_not_be_judged_says_why():
-    nothing = dict.fromkeys(RECORD) | {"dataset": "digits", "backbone": "net", "sentence": "Nothing to judge."}
-    (table,) = pages.verdict_tables({"verdicts": [nothing], "ladder": [], "claims": []})
-    assert table.rows == [{"why": ("Nothing to judge.", None)}]
 
 
 def test_an_experiment_with_one_seed_and_no_figure_has_a_page(made, tmp_path):

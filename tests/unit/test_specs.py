@@ -93,6 +93,7 @@ EDITS = {
     "another ratio": (lambda raw: raw["experiments"]["tiny"]["ratios"].append(0.25), ANSWERS),
     "kept networks": (lambda raw: raw["experiments"]["tiny"].update(models="keep"), set()),
     "tolerance": (lambda raw: raw.update(tolerance=3.0), {"screen", "recommend"}),
+    "class_margin": (lambda raw: raw.update(class_margin=5.0), {"recommend"}),
     "an experiment more": (
         lambda raw: raw["experiments"].update(more=raw["experiments"]["tiny"] | {"models": "keep"}),
         set(),

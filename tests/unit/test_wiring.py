@@ -61,7 +61,10 @@ def test_figures_need_each_file_once_and_none_of_the_unpruned():
     ]
     assert wiring.activations(cells) == ["results/statistics/digits/net/activations.json"]
     assert wiring.manifests(cells) == ["results/datasets/digits/manifest.json"]
-    assert wiring.masks(cell for cell in cells if cell.criterion == grid.UNPRUNED) == []
+    unpruned = [cell for cell in cells if cell.criterion == grid.UNPRUNED]
+    assert wiring.masks(unpruned) == []
+    # The verdict names classes, whatever is pruned.
+    assert wiring.manifests(unpruned) == wiring.manifests(cells)
     assert wiring.looks_at_activations(CONFIG, "tiny")
 
 

@@ -30,7 +30,17 @@ MISSING = "–"
 # Columns that are sorted as numbers, and stand to the right.
 _NUMBERS = frozenset(
     [
-        *("ratio", "size", "accuracy %", "drop, points", "removed", "params", "MACs", *LATENCIES.values()),
+        *(
+            "ratio",
+            "size",
+            "accuracy %",
+            "drop, points",
+            "averaged over classes",
+            "removed",
+            "params",
+            "MACs",
+            *LATENCIES.values(),
+        ),
         *("validation accuracy %", "validation drop, points", "seeds", "threads", "cells", "results"),
     ]
 )
@@ -178,7 +188,7 @@ def _with_keys(path: Path, keys: Iterable[str]) -> dict[str, Any]:
 # Key in recommendation.json → heading of its table.
 _VERDICTS = {
     "verdicts": "The smallest network",
-    "ladder": "Each ratio's choice",
+    "ladder": "The networks that were judged",
     "claims": "Claims",
 }
 
@@ -199,8 +209,11 @@ def _verdict_table(name: str, caption: str, records: Sequence[Mapping[str, Any]]
         outcome = {
             "verdict": _text(record["verdict"]),
             "accuracy %": _number(record["accuracy"], summary.percent),
-            "drop, points": _interval(record),
+            "drop, points": _interval(record, "drop"),
+            "averaged over classes": _interval(record, "class_drop"),
+            "lost classes": _text(", ".join(record["lost_classes"]) or None),
             "seeds": _number(record["seeds"], str),
+            "failed seeds": _text(record["failed_seeds"] or None),
         }
         if name == "claims":
             rows.append(place | {"claim": _text(record["sentence"])} | outcome)
@@ -214,9 +227,8 @@ def _verdict_table(name: str, caption: str, records: Sequence[Mapping[str, Any]]
             "protocol": _text(record["protocol"]),
             "size": _size(record),
         }
-        # Where there is a verdict, the sentence is among the lines above the tables, or says no more than the numbers.
-        reason = {"why": _text(record["sentence"] if record["verdict"] is None else None)}
-        rows.append(place | network | outcome | reason)
+        # The sentence is among the lines above the tables, or says no more than the fields.
+        rows.append(place | network | outcome)
     return _compact(Table(name, caption, rows))
 
 
@@ -320,11 +332,9 @@ def _ratio(ratio: float | None, round_to: int | None) -> Field:
     return _number(ratio, lambda ratio: f"{ratio:g}" if round_to is None else f"{ratio:g}~{round_to}")
 
 
-def _interval(record: Mapping[str, Any]) -> Field:
-    bounds = record["drop_low"], record["drop_high"]
-    return _number(
-        record["drop"], lambda drop: summary.marked(summary.bracketed(drop, *bounds), record["unequal_seeds"])
-    )
+def _interval(record: Mapping[str, Any], name: str) -> Field:
+    bounds = record[f"{name}_low"], record[f"{name}_high"]
+    return _number(record[name], lambda drop: summary.marked(summary.bracketed(drop, *bounds), record["unequal_seeds"]))
 
 
 def facts(results: Path, cells: Mapping[grid.Cell, Mapping[str, Any] | None]) -> dict[str, str]:

@@ -5,8 +5,8 @@ left in full, with all seeds [Jamieson & Talwalkar 2016; Li et al., *Hyperband*,
 backbone, on validation images only:
 
 * Of the candidates of a ratio and scope the better half stays, rounded up: by validation accuracy, among equals those
-  with fewer multiply-accumulates. Scopes are apart since at one ratio they leave networks of different sizes, and the
-  verdict weighs size.
+  with fewer multiply-accumulates, in the order of :mod:`winnow.answers.preference`. Scopes are apart since at one ratio
+  they leave networks of different sizes, and the verdict weighs size.
 * After the last rung, of several ratios whose best drop, against the equally short unpruned network, is more than
   :data:`HOPELESS` tolerances (of at least :data:`LEAST_TOLERANCE` points) the smallest stays, to show that it fails;
   the larger ones go.
@@ -21,6 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from winnow.answers import preference
 from winnow.files import InputError, read_json
 from winnow.training import protocols
 from winnow.workflow import grid
@@ -258,11 +259,11 @@ NOTE = (
 
 
 def _better_half(cells: Sequence[Cell], accuracy: Mapping[Cell, float | None], macs: Mapping[Cell, int]) -> set[Cell]:
-    """The better half of each ratio and scope: networks that diverged come last, and names settle what is equal."""
+    """The better half of each ratio and scope."""
 
     def rank(cell: Cell) -> tuple:
         value = accuracy[cell]
-        return (value is None, -round(value or 0.0, 9), macs[cell], cell.path)
+        return preference.rank(None if value is None else -value, (macs[cell],), cell.path)
 
     ranked: dict[tuple[float, str], list[Cell]] = {}
     for cell in sorted(cells, key=rank):
@@ -277,5 +278,5 @@ def _hopeless_ratios(cells: Iterable[Cell], drops: Mapping[Cell, float], toleran
         if cell in drops:
             best[cell.ratio] = min(drops[cell], best.get(cell.ratio, math.inf))
     limit = HOPELESS * max(tolerance, LEAST_TOLERANCE)
-    lost = sorted(ratio for ratio, drop in best.items() if round(100 * drop, 6) > limit)
+    lost = sorted(ratio for ratio, drop in best.items() if not preference.within(drop, limit))
     return set(lost[1:])

@@ -15,6 +15,7 @@ import pyarrow as pa
 import scipy.stats
 
 from winnow import tables
+from winnow.answers import preference
 from winnow.files import InputError, read_json
 from winnow.training.protocols import DISTILLED, EQUAL_FLOPS, FINE_TUNE_FIRST, ONE_SHOT, steps
 from winnow.workflow.grid import ANY, RANDOM, UNPRUNED, Cell, is_control, parse_source
@@ -308,6 +309,11 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
     return tables.read_table(path, "summary").to_pandas(types_mapper=_PANDAS_TYPES.get)
 
 
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """A summary's rows, None where a value is not known."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
 def label(criterion: str) -> str:
     """A criterion as figures and sentences name it: "mean activation", "reversed apoz", "apoz on cats vs dogs"."""
     name, source = parse_source(criterion)
@@ -361,13 +367,18 @@ def headline_ratio(ratios: Iterable[float]) -> float:
 def headline_rows(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) -> pd.DataFrame:
     """The rows that headlines speak of, the criterion that scores best on the test images first, the controls last.
 
-    They are of the ratio nearest to :data:`HEADLINE_RATIO`, of networks that :func:`plainest` picks. At least one row
-    of that data set, backbone and scope must have finished.
+    Equals are in the order of :mod:`winnow.answers.preference`. They are of the ratio nearest to
+    :data:`HEADLINE_RATIO`, of networks that :func:`plainest` picks. At least one row of that data set, backbone and
+    scope must have finished.
     """
     rows = plainest(finished_rows(frame, dataset, backbone, scope))
     ratio = headline_ratio(rows["ratio"])
-    rows = rows[rows["ratio"] == ratio].sort_values("accuracy", ascending=False, kind="stable")
-    return rows.sort_values("criterion", key=lambda names: names.map(_aside), kind="stable")
+    rows = rows[rows["ratio"] == ratio]
+    order = [
+        (_aside(row["criterion"]), *preference.rank(-row["accuracy"], (row["macs"],), preference.name_of(row)))
+        for row in records(rows)
+    ]
+    return rows.iloc[sorted(range(len(rows)), key=order.__getitem__)]
 
 
 def _aside(criterion: str) -> int:
@@ -579,9 +590,9 @@ def _markdown_table(rows: pd.DataFrame) -> str:
     ]
     contest = rows[(rows["criterion"] != UNPRUNED) & ~rows["criterion"].map(is_control) & rows["accuracy"].notna()]
     for _, ratio in contest.groupby("ratio"):
-        best = ratio["accuracy"].max()
+        accuracy = ratio["accuracy"].map(preference.exact)
         if len(ratio) > 1:
-            for position in ratio.index[ratio["accuracy"] == best]:
+            for position in ratio.index[accuracy == accuracy.max()]:
                 text.loc[position, "accuracy %"] = f"**{text.loc[position, 'accuracy %']}**"
     if not text["failed seeds"].any():
         text = text.drop(columns="failed seeds")

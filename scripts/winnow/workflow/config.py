@@ -314,6 +314,8 @@ class Config(_Model):
     """The experiments that a bare ``snakemake`` makes."""
     tolerance: Annotated[float, Field(ge=0, le=100)] = 2.0
     """How many points of accuracy a smaller network may cost."""
+    class_margin: Annotated[float, Field(ge=0, le=100)] = 10.0
+    """How many points of its own accuracy it may cost a single class before that counts as lost."""
     datasets: dict[Name, Dataset]
     backbones: dict[Name, Backbone]
     recipes: dict[Name, Recipe]

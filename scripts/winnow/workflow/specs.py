@@ -197,8 +197,14 @@ def summarize(config: Config, experiment: str) -> Spec:
 
 
 def recommend(config: Config, experiment: str) -> Spec:
-    # The tolerance is what a smaller network may cost: another one is answered otherwise.
-    return Spec("recommend.py", _experiment(config, experiment) | {"tolerance": config.tolerance})
+    return Spec(
+        "recommend.py",
+        _experiment(config, experiment)
+        | {
+            "tolerance": config.tolerance,  # what a smaller network may cost: another one is answered otherwise
+            "class_margin": config.class_margin,  # and what it may cost a single class
+        },
+    )
 
 
 def plot(config: Config, experiment: str) -> Spec:

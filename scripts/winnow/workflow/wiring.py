@@ -113,8 +113,8 @@ def activations(cells: Iterable[Cell]) -> list[str]:
 
 
 def manifests(cells: Iterable[Cell]) -> list[str]:
-    """The manifests of the data sets that have a cell with a mask."""
-    return [f"results/datasets/{name}/manifest.json" for name in dict.fromkeys(c.dataset for c in cells if c.mask)]
+    """The manifests of the cells' data sets."""
+    return [f"results/datasets/{name}/manifest.json" for name in dict.fromkeys(cell.dataset for cell in cells)]
 
 
 def looks_at_activations(config: Config, experiment: str) -> bool:

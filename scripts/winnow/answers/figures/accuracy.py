@@ -8,7 +8,7 @@ import math
 import altair as alt
 import pandas as pd
 
-from winnow.answers import analysis, summary
+from winnow.answers import analysis, preference, summary
 from winnow.answers.figures import look
 from winnow.answers.figures.look import Figure, Group
 from winnow.training.protocols import ONE_SHOT
@@ -111,7 +111,8 @@ def against_cost(frame: pd.DataFrame, dataset: str, backbone: str, cost: str) ->
     # Without validation images there is no other choice.
     judged, images = ("val_accuracy", "validation") if networks["val_accuracy"].notna().all() else ("accuracy", "test")
     choice = networks[~networks["criterion"].map(is_control)]
-    chosen = analysis.pareto_front(choice[cost].to_numpy(float), choice[judged].to_numpy(float))
+    values = choice[judged].map(preference.exact).to_numpy(float)  # so that equals are equal
+    chosen = analysis.pareto_front(choice[cost].to_numpy(float), values)
     front = choice[chosen].sort_values([cost, "accuracy"])
 
     styles = look.styles(rows["criterion"])
