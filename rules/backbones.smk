@@ -2,11 +2,6 @@
 # in one form, its channel table (which slices of which tensors go with a filter) and a manifest.
 
 
-def users_own(files):
-    """A user's own files, which lie where they are whatever storage or prefix results have; digests are in the spec."""
-    return lambda wildcards: [ancient(local(file)) for file in files(CONFIG, **wildcards)]
-
-
 rule pretrain:
     input:
         dataset=lambda wildcards: filled(STORE, dataset=CONFIG.backbones[wildcards.backbone].pretrain.dataset),

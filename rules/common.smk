@@ -50,8 +50,7 @@ wildcard_constraints:
     rung="|".join(screening.RUNGS),
 
 
-CELL, TRUNK = wiring.CELL, wiring.TRUNK
-MASK = CELL.removesuffix("/{init}/{seed}")
+MASK, CELL, TRUNK = wiring.MASK, wiring.CELL, wiring.TRUNK
 
 
 # A stage's folder, file by file. What is bulky is ancient: its SHA-256 stands in the manifest, which is small enough for

@@ -2,19 +2,6 @@
 # model.safetensors, model.onnx, model.json, README.md, example.py. A cell whose network was not kept is trained again.
 
 
-def chosen_cells(wildcards):
-    file = checkpoints.choose.get(**wildcards).output[0]
-    with file.open():
-        return [grid.parse_path(each["cell"]) for each in checked(read_json, file)["chosen"]]
-
-
-def exported(cell):
-    """A finished cell's files that its export reads, its network among them."""
-    folder = f"results/cells/{cell.path}"
-    # The metrics have the predictions' digest.
-    return [f"{folder}/metrics.json", ancient(f"{folder}/predictions.parquet"), *network_files(cell)]
-
-
 rule export:
     input:
         [f"results/experiments/{name}/models" for name in CONFIG.targets],

@@ -6,35 +6,6 @@
 # refuses the cells that are not its own.
 
 
-TRUNK_FILES = ["trunk.safetensors", "history.parquet", "mask.parquet", "trunk.json"]
-
-
-def of_cell(files, kept):
-    """The same as `needs` for a cell whose network is kept or, where `kept` is false, is not: others are refused."""
-
-    def found(wildcards):
-        if CELLS.get(cell_of(wildcards), False) is kept:
-            return files(CONFIG, **wildcards)
-        # Nobody makes this: Snakemake looks for another rule. An exception would do as well, but is printed.
-        return ["results/refused/not_kept" if kept else "results/refused/kept"]
-
-    return found
-
-
-def trunk_files(wildcards):
-    """What a cell begins with that prunes what it has trained."""
-    return [
-        ancient(f"{folder}/{name}") if name == "trunk.safetensors" else f"{folder}/{name}"
-        for folder in wiring.trunks(CONFIG, **wildcards)
-        for name in TRUNK_FILES
-    ]
-
-
-def teacher_files(wildcards):
-    """The network that a distilled cell learns from."""
-    return [file for cell in wiring.teachers(CONFIG, **wildcards) for file in network_files(cell)]
-
-
 # What cells begin with that prune what they have trained, once for all that share it.
 rule trunk:
     input:

@@ -1,16 +1,11 @@
 # Needs a backbone and, for a criterion that looks at images, the statistics. Makes one score a filter, higher = keep.
 
 
-def arrays(config, **place):
-    """What lies beside the statistics' manifest."""
-    return wiring.arrays(wiring.statistics(config, **place))
-
-
 rule score:
     input:
         backbone=BACKBONE,
         statistics=needs(wiring.statistics),
-        arrays=ancient(needs(arrays)),
+        arrays=ancient(needs(wiring.statistics_arrays)),
     output:
         "results/scores/{dataset}/{backbone}/{criterion}.parquet",
     log:

@@ -2,22 +2,6 @@
 # are worth training for longer; the last rung's is of those that are trained in full.
 
 
-def rung_before(wildcards):
-    """The file of the rung before this one; none before the first."""
-    position = screening.RUNGS.index(wildcards.rung)
-    before = f"results/experiments/{wildcards.experiment}/screening/{screening.RUNGS[position - 1]}.json"
-    return [before] if position else []
-
-
-def rung_metrics(wildcards):
-    name, position = wildcards.experiment, screening.RUNGS.index(wildcards.rung)
-    if position:
-        left = survivors(name, screening.RUNGS[position - 1])
-    else:
-        left = screening.candidates(CONFIG.experiments[name].model_dump())
-    return [f"results/cells/{cell.path}/metrics.json" for cell in screening.rung_cells(left, wildcards.rung)]
-
-
 # Which cells an experiment has is known when its rungs are done: Snakemake looks at the DAG once more after each.
 checkpoint screen:
     input:

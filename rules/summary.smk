@@ -3,12 +3,6 @@
 # activations, the statistics. Makes the experiment's summary table, its verdict and its figures.
 
 
-def activations(wildcards):
-    """The statistics that an experiment's figures are drawn from."""
-    looks = wiring.looks_at_activations(CONFIG, wildcards.experiment)
-    return wiring.activations(experiment_cells(wildcards.experiment)) * looks
-
-
 rule summarize:
     input:
         cells=of_cells("results/cells/{cell}/metrics.json"),

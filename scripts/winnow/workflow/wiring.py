@@ -11,7 +11,8 @@ from winnow.workflow import grid
 from winnow.workflow.config import WEIGHTS, Config
 from winnow.workflow.grid import Cell
 
-CELL = "{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}"
+MASK = "{dataset}/{backbone}/{criterion}/{scope}/{ratio}"
+CELL = f"{MASK}/{{init}}/{{seed}}"
 TRUNK = "{dataset}/{backbone}/{criterion}/{scope}/{share}/{epochs}/{seed}"
 
 CELL_FILES = ("metrics.json", "history.parquet", "predictions.parquet", "mask.parquet")
@@ -67,11 +68,16 @@ def arrays(manifests: Iterable[str]) -> list[str]:
     return [f"{manifest.removesuffix('.json')}.npz" for manifest in manifests]
 
 
+def statistics_arrays(config: Config, dataset: str, backbone: str, criterion: str) -> list[str]:
+    """The sums themselves, beside the manifest."""
+    return arrays(statistics(config, dataset, backbone, criterion))
+
+
 def mask(config: Config, **place: str) -> list[str]:
     """A network's mask: none for the unpruned one, and none for a cell that makes its own."""
     if "init" not in place:
         pruned = place["criterion"] != grid.UNPRUNED
-        return ["results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet".format(**place)] * pruned
+        return [f"results/masks/{MASK}.parquet".format(**place)] * pruned
     cell = cell_of(**place)
     return [f"results/masks/{cell.mask}"] if cell.mask else []
 
