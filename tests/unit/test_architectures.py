@@ -22,7 +22,7 @@ from .fabricated import table_of
 from .test_backbones import IMAGENET, imported
 from .test_finetune import RECIPE
 
-WEIGHTS = Path("/work/shared/data/weights")
+WEIGHTS = Path(__file__).parents[3] / "shared/data/weights"
 here = pytest.mark.skipif(not WEIGHTS.exists(), reason=f"{WEIGHTS} is not here")
 
 
