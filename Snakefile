@@ -20,7 +20,8 @@
 #   results/experiments/{experiment}/screening/{rung}.json
 #                                                         which networks are trained on; see scripts/winnow/answers/screening.py
 #   results/experiments/{experiment}/models/{dataset}-{backbone}/
-#                                                         the chosen cell's network, to take home; see rules/export.smk
+#                                                         the chosen cell's network, to take home; see rules/export.smk;
+#                                                         models.json: the files' digests
 #   results/exports/{cell}/                               any cell's network, to take home
 #   results/logs/{rule}/...                               one log a job
 #

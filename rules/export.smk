@@ -2,9 +2,14 @@
 # model.safetensors, model.onnx, model.json, README.md, example.py. A cell whose network was not kept is trained again.
 
 
+ON_DISK = workflow.storage_settings.default_storage_provider is None
+
+
 rule export:
     input:
-        [f"results/experiments/{name}/models" for name in CONFIG.targets],
+        [f"results/experiments/{name}/models.json" for name in CONFIG.targets],
+        # Of a storage Snakemake does not always know at once that a folder is there.
+        [f"results/experiments/{name}/models" for name in CONFIG.targets if ON_DISK],
 
 
 # Which cells are chosen is known when the grid is done: Snakemake looks at the DAG once more after a checkpoint. It is
@@ -33,7 +38,8 @@ rule export_chosen:
             file for cell in chosen_cells(wildcards) for file in filled(STORE, dataset=cell.dataset)
         ],
     output:
-        directory("results/experiments/{experiment}/models"),
+        digests="results/experiments/{experiment}/models.json",
+        models=directory("results/experiments/{experiment}/models"),
     log:
         "results/logs/export_chosen/{experiment}.log",
     conda:
@@ -42,8 +48,8 @@ rule export_chosen:
     params:
         spec=spec(specs.export_chosen),
     shell:
-        "stage export --spec {params.spec:q} --chosen {input.chosen:q} --results {input.cells[0]:q} --output {output:q}"
-        " > {log:q} 2>&1"
+        "stage export --spec {params.spec:q} --chosen {input.chosen:q} --results {input.cells[0]:q}"
+        " --output {output.models:q} --digests {output.digests:q} > {log:q} 2>&1"
 
 
 rule export_cell:

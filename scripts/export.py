@@ -13,7 +13,7 @@ if __name__ == "__main__":
 
 from winnow import cli
 from winnow.exports import bundle
-from winnow.files import InputError, read_json
+from winnow.files import InputError, file_digest, read_json, write_json
 from winnow.runtime import devices
 
 
@@ -30,6 +30,9 @@ def main(arguments: argparse.Namespace) -> None:
             f"{model['unpruned']['params']}; ONNX as PyTorch on {check['images']} test images, logits to within "
             f"{check['largest_difference']:.1g}"
         )
+    if arguments.digests:
+        files = sorted(path for path in arguments.output.rglob("*") if path.is_file())
+        write_json(arguments.digests, {str(path.relative_to(arguments.output)): file_digest(path) for path in files})
 
 
 def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path]]:
@@ -64,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--chosen", type=Path, metavar="FILE", help="instead of them, an experiment's chosen.json")
     cli.add_results(result, required=False)
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to make")
+    result.add_argument("--digests", type=Path, metavar="FILE", help="gets the SHA-256 of each file in there")
     return result
 
 
