@@ -30,6 +30,8 @@ CONFIG = checked(configuration.load, config)
 # Two mirrors of one file are an error before any job starts.
 checked(CONFIG.downloads)
 CELLS = grid.union(experiment.model_dump() for experiment in CONFIG.experiments.values())
+# Of a storage Snakemake does not always know at once that a folder is there: there, targets ask for files alone.
+ON_DISK = workflow.storage_settings.default_storage_provider is None
 
 # `stage NAME ...` runs scripts/NAME.py.
 PYTHON = quote(run.interpreter(workflow))
@@ -117,7 +119,7 @@ def experiment_files(name):
         return wiring.finished(experiment_cells(name), keep) + experiment_latencies(name)
 
     # A function of its own for each experiment: one that waits for its screening does not hold up the others.
-    return [*wiring.answers(name), made]
+    return [*wiring.answers(name, folders=ON_DISK), made]
 
 
 def survivors(name, rung):

@@ -2,13 +2,9 @@
 # model.safetensors, model.onnx, model.json, README.md, example.py. A cell whose network was not kept is trained again.
 
 
-ON_DISK = workflow.storage_settings.default_storage_provider is None
-
-
 rule export:
     input:
         [f"results/experiments/{name}/models.json" for name in CONFIG.targets],
-        # Of a storage Snakemake does not always know at once that a folder is there.
         [f"results/experiments/{name}/models" for name in CONFIG.targets if ON_DISK],
 
 

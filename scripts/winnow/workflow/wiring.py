@@ -138,7 +138,7 @@ def finished(cells: Iterable[Cell], keep: bool) -> list[str]:
     ]
 
 
-def answers(experiment: str) -> list[str]:
-    """An experiment's summary, verdict, figures and report."""
-    files = ("summary.parquet", "recommendation.json", "figures", "report.html")
+def answers(experiment: str, folders: bool = True) -> list[str]:
+    """An experiment's summary, verdict, figures and report; without `folders`, files alone."""
+    files = ["summary.parquet", "recommendation.json", "figures.json", "report.html"] + ["figures"] * folders
     return [f"results/experiments/{experiment}/{file}" for file in files]
