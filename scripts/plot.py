@@ -87,7 +87,7 @@ def drawn(
 ) -> Iterator[look.Figure]:
     """The figures of one data set and backbone, from its finished cells: one of a pruned network is among them.
 
-    Of scores and statistics that differ by fold, one fold's are shown; of masks all.
+    What differs by fold is shown of one: scores and masks of the first seed's, statistics of the first.
     """
     dataset, backbone = place = cells[0].dataset, cells[0].backbone
     scopes = [scope for scope in summary.SCOPE_NAMES if any(cell.scope == scope for cell in cells)]
@@ -104,7 +104,8 @@ def drawn(
     if (gains["scope"] != grid.NO_SCOPE).any():
         yield weights.inherited_less_random(gains, *place)
 
-    masked = [cell for cell in cells if cell.masked]
+    shown = min(cells, key=lambda cell: cell.seed).images(folds)
+    masked = [cell for cell in cells if cell.masked and (cell.criterion == grid.RANDOM or cell.images(folds) == shown)]
     if not masked:
         return
     scores = {}
