@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.optimize
 import scipy.special
 
 CONFIDENCE = 0.95
 # Networks that are held against the same unpruned trainings have differences that correlate by about 1/2, and squares
 # of differences that correlate by the square of that.
+PADW = 1.0
 SHARED = 0.25
 # Probabilities at which the distribution of a variance is looked at: dense at both ends, where the tails of t come from.
-_PLACES = scipy.special.expit(np.linspace(-16, 16, 161))
+_PLACES = scipy.special.expit(np.linspace(-16, 16, 97))
 _WEIGHTS = np.gradient(_PLACES) / np.gradient(_PLACES).sum()
 # The smallest variance of trainings that is believed: its share of the smallest tenth, by chance, of what is expected.
 _BY_CHANCE = 0.1
@@ -147,7 +149,7 @@ def parts(baseline: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None = 
     means = np.bincount(classes, by_image) / counts
     squares = np.maximum(np.bincount(classes, by_image**2) - counts * means**2, 0.0)
     of_images = squares / np.maximum(counts - 1, 1)
-    large = (np.sum(by_image**4) + 2) / (np.sum(by_image**2) + 2)
+    large = (np.sum(by_image**4) + PADW) / (np.sum(by_image**2) + PADW)
     made_up = 2 / counts / (1 / counts).sum()
     padded = counts + made_up
     # One lost and one won, less what their mean takes away.
@@ -230,12 +232,11 @@ def pooled(networks: Sequence[Parts]) -> Prior | None:
     return Prior(float(between), float(scale), float(worth), float(most))
 
 
-def _root(falling, low: float, high: float) -> float:
-    """Where a falling function is 0, by halving; an end where it is of one sign in between."""
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
-    return low if low == 0.0 else high
+def _root(falling: Callable[[float], float], low: float, high: float) -> float:
+    """Where a falling function is 0; the nearer end where it is not in between."""
+    if falling(low) <= 0:
+        return low
+    return high if falling(high) >= 0 else scipy.optimize.brentq(falling, low, high, xtol=1e-14, rtol=1e-13)
 
 
 def moderated(found: Parts, prior: Prior | None) -> tuple[float, float]:
@@ -326,6 +327,7 @@ def lost_classes(baseline: np.ndarray, pruned: np.ndarray, labels: np.ndarray, m
         bound = 1 - ((1 - CONFIDENCE) / 2) ** (1 / there.sum())
         right = before[tested[:, there]].mean()
         never_found = not (after == 1).any() and bound < max(right - margin / 100, 1 / len(names))
-        if never_found or 100 * paired_interval(before, after).low > margin:
+        found = parts(before, after)
+        if never_found or (100 * found.drop > margin and 100 * interval(found).low > margin):
             lost.append(str(name))
     return tuple(lost)

@@ -28,6 +28,8 @@ from winnow.answers.intervals import Interval, Parts, Prior
 ALPHA = 0.025
 # After how many trainings a finalist is looked at.
 LOOKS = (3, 5, 10)
+# With folds, after whole rounds of at least so many: with one an image is tested once, and with four as well as ever.
+LOOKS_IN_FOLDS = (5, 10, 20)
 # How alpha is saved for later looks: 1 spends it evenly, more keeps more of it for the last.
 SPENDING = 2.0
 # The proposal's share of alpha, and each larger one's of what the smaller ones leave.
@@ -43,7 +45,7 @@ def looks(folds: int | None) -> tuple[int, ...]:
     """After how many judging trainings one looks; with folds after whole rounds of them, so that every image judges."""
     if folds is None:
         return LOOKS
-    return tuple(sorted({folds * math.ceil(look / folds) for look in LOOKS}))
+    return tuple(sorted({folds * math.ceil(look / folds) for look in LOOKS_IN_FOLDS}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +207,8 @@ class _Evidence:
         found = []
         for each, prior in zip(parts, self.priors(seeds), strict=True):
             between = max(intervals.moderated(each, prior)[0] - each.noise, 0.0) if each.freedom else 0.0
-            found.append((each, each.image - each.rest * (1 - seeds / last), between / last, between * each.share))
+            images = each.image - min(each.rest, each.image) * (1 - seeds / last)
+            found.append((each, images, between / last, between * each.share))
         return found
 
     def chance(self, place: int, seeds: int, last: int, alpha: float) -> float:
