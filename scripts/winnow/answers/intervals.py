@@ -24,11 +24,12 @@ import scipy.special
 CONFIDENCE = 0.95
 # Networks that are held against the same unpruned trainings have differences that correlate by about 1/2, and squares
 # of differences that correlate by the square of that.
+# How many made-up images go into how large one is.
 PADW = 1.0
 SHARED = 0.25
 # Probabilities at which the distribution of a variance is looked at: dense at both ends, where the tails of t come from.
 _PLACES = scipy.special.expit(np.linspace(-16, 16, 97))
-_WEIGHTS = np.gradient(_PLACES) / np.gradient(_PLACES).sum()
+_WEIGHTS = _PLACES * (1 - _PLACES) / (_PLACES * (1 - _PLACES)).sum()
 # The smallest variance of trainings that is believed: its share of the smallest tenth, by chance, of what is expected.
 _BY_CHANCE = 0.1
 
@@ -195,7 +196,7 @@ def pooled(networks: Sequence[Parts]) -> Prior | None:
     Applications in Genetics and Molecular Biology 3, 2004].
 
     s² of network g is taken as (noise_g + τ²) ς_g χ²_d / d, with ς_g from a scaled inverse χ² of d0 degrees of freedom.
-    τ² is what makes the mean of log s² what it must be, which one network that scatters widely hardly moves; d0 comes
+    τ² is what makes the median of s² what it must be, which one network that scatters widely hardly moves; d0 comes
     from how much more the log s² differ than chance has it. They are told from chance less surely since all networks
     are held against the same trainings of the unpruned one (:data:`SHARED`), which too is why G networks are not worth
     G times as many degrees of freedom. An s² that is smaller than chance makes it in one of ten cases counts as that: it
@@ -214,13 +215,10 @@ def pooled(networks: Sequence[Parts]) -> Prior | None:
     )
     noise = noise + 1e-12
     least = 2 * scipy.special.gammaincinv(freedom / 2, _BY_CHANCE) / freedom
+    typical = np.median(2 * scipy.special.gammaincinv(freedom / 2, 0.5) / freedom)
+    between = _root(lambda value: np.median(found / (noise + value)) - typical, 0.0, found.max() / typical)
     expected = scipy.special.digamma(freedom / 2) - np.log(freedom / 2)
-
-    def beyond(between: float) -> np.ndarray:
-        return np.log(np.maximum(found / (noise + between), least)) - expected
-
-    between = _root(lambda value: beyond(value).mean(), 0.0, found.max() / least.min())
-    logs = beyond(between)
+    logs = np.log(np.maximum(found / (noise + between), least)) - expected
     chance = (1 - SHARED) * scipy.special.polygamma(1, freedom / 2).mean()
     excess = logs.var(ddof=1) - chance
     worth, scale = np.inf, np.exp(logs.mean())

@@ -292,25 +292,24 @@ def judge(
         prospect = prospect or 1.0
         look = held if held is not None else max(len(had[place]) - 1, 0)
         seeds = looks[look] if had[place] else len(each.pruned)
-        level = 1 - 2 * ALPHA * prospect * spending[look]
-        drop, class_drop = evidence.intervals(place, seeds, level)
         known = evidence.parts(place, seeds) is not None
-        verdict, later = UNDECIDED, False
+        final = ALPHA * prospect * spending[-1]
+        later = held is None and not out[place] and len(each.pruned) < last
+        if later and known and had[place]:
+            later = evidence.chance(place, seeds, last, final) >= FUTILE
+        # One that is not to be looked at again is shown with what the last look would have had.
+        level = 1 - 2 * (ALPHA * prospect * spending[look] if later or held is not None else final)
+        drop, class_drop = evidence.intervals(place, seeds, level)
+        verdict = UNDECIDED if held is None else HOLDS
         if out[place] or (held is None and any(100 * side.low > tolerance for side in (drop, class_drop))):
-            verdict = FAILS
-        elif held is not None:
-            verdict = HOLDS
-        elif len(each.pruned) < last:
-            final = ALPHA * prospect * spending[-1]
-            later = not known or not had[place] or evidence.chance(place, seeds, last, final) >= FUTILE
+            verdict, later = FAILS, False
         within = known and all(100 * side.high <= tolerance for side in (drop, class_drop))
         images = None
         if verdict == UNDECIDED and known and not later and not within:
-            images = evidence.images(place, seeds, last, ALPHA * prospect * spending[-1])
+            images = evidence.images(place, seeds, last, final)
         wanted = next(look for look in looks if look > len(each.pruned)) if later else 0
-        found.append(
-            Judgement(each.name, seeds, drop, class_drop, lost[place], verdict, level, wanted, images, share > 0)
-        )
+        judged = seeds, drop, class_drop, lost[place], verdict, level
+        found.append(Judgement(each.name, *judged, wanted, images, reached=share > 0))
     asked = _asked(found, proposal, looks[0], [len(each.pruned) for each in finalists])
     return [dataclasses.replace(each, wanted=each.wanted * (place in asked)) for place, each in enumerate(found)]
 
