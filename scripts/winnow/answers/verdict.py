@@ -12,17 +12,16 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 
 from winnow.answers import preference, summary
+from winnow.answers.intervals import CONFIDENCE, Interval, lost_classes, paired_interval
 from winnow.training.protocols import ONE_SHOT
 from winnow.workflow.grid import UNPRUNED, Cell, is_control
 
-CONFIDENCE = summary.CONFIDENCE
 # The claim that the method is known for: at this ratio, the best criterion loses less than so many points.
 CLAIM_RATIO, CLAIM_TOLERANCE = summary.HEADLINE_RATIO, 2.0
 HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
@@ -32,104 +31,6 @@ MEASURES = {"macs": "MACs", "params": "parameters", "latency_ms": "latency"}
 SIZE = next(iter(MEASURES))
 # More of a network's lost classes are counted in sentences, not named.
 NAMED_CLASSES = 3
-
-
-class Interval(NamedTuple):
-    """A drop of accuracy and the bounds of its interval, as shares of 1."""
-
-    drop: float
-    low: float
-    high: float
-
-
-def paired_interval(baseline: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None = None) -> Interval:
-    """The drop of accuracy and its interval at the level :data:`CONFIDENCE`, over seeds and test images.
-
-    The differences d(s, i) = baseline(s, i) − pruned(s, i) are taken as μ + seed + image + rest, each random. The mean
-    squares give the variance of their mean, V = (MS_seed + MS_image − MS_rest) / (S n) [Searle, Casella & McCulloch,
-    Variance Components, 1992], Satterthwaite's formula its degrees of freedom, and Student's t the interval. V is at
-    least half of what the images alone give. Two made-up images, one lost and one won by pruning, widen the images'
-    part, so that networks that agree on every one of a few images are not taken for equal [Agresti & Min, Statistics
-    in Medicine 24, 2005].
-
-    With labels, the drop is of the mean over C classes: an image of class c, one of n_c, weighs 1 / (C n_c). Images are
-    then drawn within their classes (strata [Cochran, Sampling Techniques, 1977, ch. 5]): MS_image and MS_rest are found
-    in each class and add up with the squares of its weights, MS_seed is that of the weighted means, and the made-up
-    images are shared out between the classes in proportion to 1 / n_c, most to where an image weighs most.
-
-    Resampling both seeds and images by the bootstrap estimates the same variance, but three seeds resampled are three
-    points: its percentiles cover too little where seeds matter and too much where they don't.
-
-    Parameters
-    ----------
-    baseline, pruned : (S, n) bool
-        Whether network s is right on test image i: the unpruned networks, and the pruned ones of the same seeds.
-    labels : (n,) or None
-        The images' classes, for the drop of the mean over classes; None for that of accuracy.
-
-    Returns
-    -------
-    Interval
-        With one seed it speaks of images alone.
-    """
-    differences = np.asarray(baseline, dtype=float) - np.asarray(pruned, dtype=float)
-    seeds, images = differences.shape
-    one_class = np.zeros(images)
-    _, classes, counts = np.unique(one_class if labels is None else labels, return_inverse=True, return_counts=True)
-
-    def sums(values: np.ndarray) -> np.ndarray:
-        return np.bincount(classes, values, len(counts))
-
-    # Arrays below have one element a class, save those that say otherwise.
-    share = 1 / len(counts)
-    by_image = differences.mean(axis=0)
-    means = sums(by_image) / counts
-    drop = means.mean()
-    made_up = 2 / counts / (1 / counts).sum()
-    padded = counts + made_up
-    squares = sums(by_image**2) + made_up - sums(by_image) ** 2 / padded
-    image_parts = share**2 * squares / (padded - 1) / padded
-    image_part, image_freedom = image_parts.sum(), np.maximum(counts - 1, 1)
-    variance, spread = image_part, (image_parts**2 / image_freedom).sum()
-    if seeds > 1 and images > 1:
-        by_seed = np.stack([sums(row) for row in differences]) / counts  # (S, C)
-        rest = differences - by_seed[:, classes] - by_image + means[classes]  # (S, n)
-        rest_freedom = (seeds - 1) * image_freedom
-        rest_parts = share**2 * sums((rest**2).sum(axis=0)) / rest_freedom / (seeds * counts)
-        seed_part = by_seed.mean(axis=1).var(ddof=1) / seeds
-        variance = max(seed_part + image_part - rest_parts.sum(), image_part / 2)
-        spread += seed_part**2 / (seeds - 1) + (rest_parts**2 / rest_freedom).sum()
-    half = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, max(variance**2 / spread, 1.0)) * np.sqrt(variance)
-    return Interval(float(drop), float(drop - half), float(drop + half))
-
-
-def lost_classes(baseline: np.ndarray, pruned: np.ndarray, labels: np.ndarray, margin: float) -> tuple[str, ...]:
-    """The classes that a pruned network loses.
-
-    A class is lost where the whole interval of its accuracy's drop, over its own test images, is above the margin. It
-    is lost too where no seed's network is right on any of its n images, and that is not for want of images: the upper
-    bound of such a class's accuracy, 1 − 0.025^(1 / n) [Clopper & Pearson, Biometrika 26, 1934], is below the unpruned
-    network's less the margin, or below what guessing gives, 1 / C.
-
-    Parameters
-    ----------
-    baseline, pruned : (S, n) bool
-        As in :func:`paired_interval`.
-    labels : (n,)
-        The images' classes.
-    margin
-        How much of its accuracy a class may lose, in points, of which 100 make 1.
-    """
-    names = np.unique(labels)
-    lost = []
-    for name in names:
-        there = labels == name
-        before, after = baseline[:, there], pruned[:, there]
-        bound = 1 - ((1 - CONFIDENCE) / 2) ** (1 / there.sum())
-        never_found = not after.any() and bound < max(before.mean() - margin / 100, 1 / len(names))
-        if never_found or 100 * paired_interval(before, after).low > margin:
-            lost.append(str(name))
-    return tuple(lost)
 
 
 @dataclasses.dataclass(frozen=True)
