@@ -7,8 +7,9 @@ The smallest network within the tolerance is chosen on validation; the test imag
 from __future__ import annotations
 
 import argparse
-import functools
+import dataclasses
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,61 +19,42 @@ if __name__ == "__main__":
     workers.delegate(__file__)
 
 import numpy as np
+import pandas as pd
 
 from winnow import cli, tables
-from winnow.answers import screening, summary, verdict
-from winnow.files import InputError, atomic_path, read_json, write_json
+from winnow.answers import growth, outcomes, preference, procedure, summary, verdict
+from winnow.answers.outcomes import Outcomes
+from winnow.files import atomic_path, write_json
 from winnow.workflow import grid
+from winnow.workflow.grid import Cell
 
 QUESTIONS = ("verdicts", "ladder", "claims")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    spec, folder = arguments.spec, arguments.results / "cells"
+    spec = arguments.spec
     frame = summary.read(arguments.summary)
-
-    @functools.cache
-    def metrics(cell: grid.Cell) -> dict[str, Any]:
-        return summary.read_metrics(folder / cell.path / "metrics.json")
-
-    @functools.cache
-    def predictions(cell: grid.Cell) -> dict[str, np.ndarray]:
-        table = tables.read_table(folder / cell.path / "predictions.parquet", "predictions")
-        return {name: table[name].to_numpy(zero_copy_only=False) for name in ("image", "label", "correct")}
-
-    def correct(cell: grid.Cell) -> np.ndarray | None:
-        if metrics(cell)["status"] != "finished":
-            return None
-        found = predictions(cell)
-        compared = metrics(cell.baseline)["status"] == "finished"
-        if compared and not np.array_equal(found["image"], predictions(cell.baseline)["image"]):
-            raise InputError(
-                f"{folder / cell.path / 'predictions.parquet'} is of other test images than {cell.baseline.path}:"
-                " delete the older of the two cells and run again"
-            )
-        return found["correct"]
-
-    @functools.cache
-    def labels(dataset: str) -> np.ndarray:
-        names = read_json(arguments.results / "datasets" / dataset / "manifest.json")["classes"]
-        finished = next(cell for cell in cells if cell.dataset == dataset and metrics(cell)["status"] == "finished")
-        return np.array(names)[predictions(finished)["label"]]
-
-    cells = screening.experiment_cells(spec["grid"], arguments.screening)
-    judge = verdict.Judge(cells, correct, labels, spec["class_margin"])
-    answer = verdict.recommend(frame, judge, spec["tolerance"])
-    if arguments.screening:
-        record = screening.read(arguments.screening)
-        answer["lines"].append(screening.sentence(record))
-        answer["notes"].append(screening.NOTE)
-    if remark := summary.mixed_versions(map(metrics, cells)):
+    cells = growth.experiment_cells(spec["grid"], arguments.growth)
+    timed = grid.latencies(spec["grid"], cells) if spec["measure"] == "latency_ms" else []
+    results = Outcomes(arguments.results, timed)
+    record = growth.read(arguments.growth) if arguments.growth else None
+    chosen = record["places"] if record else choices(spec, results)
+    judging = growth.judging(spec["grid"], cells)
+    places = [judged(spec, place, judging, frame, results) for place in chosen]
+    question = spec | {
+        "choosing": growth.choosing_seeds(spec["grid"]),
+        "judging": None if record else growth.judging_seeds(spec["grid"]),
+    }
+    answer = verdict.recommend(frame, places, question)
+    if record:
+        answer["lines"].append(growth.sentence(record))
+        answer["notes"] += [growth.NOTE] * bool(spec["grid"]["screening"])
+    if remark := summary.mixed_versions(map(results.metrics, cells)):
         answer["notes"].append(remark)
-    chosen = []
-    for row in answer["chosen"]:
-        done = [cell for cell in judge.seeds_of(row) if metrics(cell)["status"] == "finished"]
-        best = max(done, key=lambda cell: (metrics(cell)["val_accuracy"], -cell.seed))
-        said = {"network": verdict.describe(row), "verdict": row["verdict"]}
-        chosen.append({"dataset": row["dataset"], "backbone": row["backbone"], "cell": best.path} | said)
+    chosen = [
+        {name: row[name] for name in ("dataset", "backbone", "cell", "verdict")} | {"network": verdict.describe(row)}
+        for row in answer["chosen"]
+    ]
 
     columns = tables.SCHEMAS["recommendation"].names
     rows = [{name: row.get(name, question) for name in columns} for question in QUESTIONS for row in answer[question]]
@@ -90,16 +72,65 @@ def main(arguments: argparse.Namespace) -> None:
         {key: answer[key] for key in ("lines", "notes")}
         | by_question
         | {name: spec[name] for name in ("experiment", "tolerance", "class_margin")}
-        | {"chosen": chosen, "spec": spec},
+        | {"answer": answer["answer"], "chosen": chosen, "spec": spec},
     )
     print("\n".join(answer["lines"]), file=sys.stderr)
+
+
+def choices(spec: Mapping[str, Any], results: Outcomes) -> list[dict[str, Any]]:
+    """What validation chooses in a grid that does not grow, as a step of one that does says it."""
+    experiment = spec["grid"]
+    found = []
+    for dataset, backbone in dict.fromkeys((cell.dataset, cell.backbone) for cell in growth.networks(experiment)):
+        networks = [
+            cell for cell in growth.networks(experiment) if (cell.dataset, cell.backbone) == (dataset, backbone)
+        ]
+        candidates = results.candidates(networks, growth.choosing_seeds(experiment), spec["measure"])
+        choice = growth.choose(there, spec["tolerance"], spec["limit"], claim=True)
+        found.append(growth.place(dataset, backbone, choice, spec["limit"] is not None))
+    return found
+
+
+def judged(
+    spec: Mapping[str, Any], place: Mapping[str, Any], cells: Sequence[Cell], frame: pd.DataFrame, results: Outcomes
+) -> verdict.Place:
+    """The finalists of a data set and backbone with what was judged of them."""
+    dataset = place["dataset"]
+    folds = spec["folds"].get(dataset)
+    looks = procedure.looks(folds) if growth.grows(spec["grid"]) else (len(growth.judging_seeds(spec["grid"])),)
+    finalists, labels, trainings = results.finalists(place, cells)
+    judgements, between = outcomes.judged(place, finalists, labels, spec | {"looks": looks})
+    rows = {preference.name_of(row): row for row in summary.records(frame)}
+    networks: dict[int, verdict.Network] = {}
+    for number, (chosen, finalist, judgement) in enumerate(zip(place["finalists"], finalists, judgements, strict=True)):
+        if np.isnan(judgement.drop.drop):
+            continue
+        done = [cell for cell in trainings[finalist.name] if results.finished(cell)]
+        best = max(done, key=lambda cell: (results.metrics(cell)["val_accuracy"], -cell.seed))
+        row = rows[dataclasses.replace(best, seed=0).path] | {"val_drop": chosen["drop"]}
+        sides = map(outcomes.accuracy, (finalist.pruned, finalist.baseline))
+        networks[number] = verdict.Network(row, best.path, judgement, *sides)
+    used = {cell for number in networks for cell in trainings[place["finalists"][number]["cell"]]}
+    # The proposal; where nothing is known of it, as all its trainings diverged, the next larger one.
+    proposal = next((networks[number] for number in range(place["proposal"] or 0, -1, -1) if number in networks), None)
+    return verdict.Place(
+        dataset,
+        place["backbone"],
+        list(networks.values()),
+        proposal or next(iter(networks.values()), None),
+        networks.get(place["rival"]),
+        between,
+        len(labels),
+        len(used | {cell.baseline for cell in used}),
+        folds,
+    )
 
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--summary", type=Path, required=True, metavar="FILE", help="the experiment's summary.parquet")
     cli.add_results(result)
-    screening.add_argument(result)
+    growth.add_argument(result)
     result.add_argument("--output", action=cli.Folder, required=True, help="where the three files go")
     return result
 
