@@ -41,7 +41,7 @@ rule recommend:
         # Their digests are in the metrics.
         predictions=ancient(of_cells("results/cells/{cell}/predictions.parquet")),
         latencies=answered_latencies,
-        datasets=from_cells(wiring.manifests),
+        datasets=manifests,
         growth=grown,
     output:
         parquet="results/experiments/{experiment}/recommendation.parquet",
@@ -67,7 +67,7 @@ rule plot:
         scores=from_cells(wiring.scores_of),
         activations=activations,
         arrays=ancient(lambda wildcards: wiring.arrays(activations(wildcards))),
-        datasets=from_cells(wiring.manifests),
+        datasets=manifests,
         growth=grown,
     output:
         archive="results/experiments/{experiment}/figures.zip",

@@ -1,7 +1,7 @@
-"""Fine-tune and judge one cell. Needs a data set's store, a backbone and a mask (none for the unpruned baseline), and a
-teacher where the cell is distilled; in place of the mask a trunk where the cell prunes what it has trained. Makes
-metrics.json, history.parquet, predictions.parquet, mask.parquet (which filters stay) and, where they are asked for, the
-network's model.safetensors and model.json.
+"""Fine-tune and judge one cell. Needs a data set's store, a split, a backbone and a mask (none for the unpruned
+baseline), and a teacher where the cell is distilled; in place of the mask a trunk where the cell prunes what it has
+trained. Makes metrics.json, history.parquet, predictions.parquet, mask.parquet (which filters stay) and, where they are
+asked for, the network's model.safetensors and model.json.
 
 A cell is trained in phases, most in one. Each but the first prunes what the phase before has trained, by what the
 network's filters do then.

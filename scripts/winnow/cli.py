@@ -107,6 +107,13 @@ def add_results(parser: argparse.ArgumentParser, required: bool = True) -> None:
     )
 
 
+def add_split(parser: argparse.ArgumentParser) -> None:
+    """The option by which programs are told which of a store's images train, choose and judge."""
+    parser.add_argument(
+        "--split", type=Path, required=True, metavar="FILE", help="which images of the data set train, choose and judge"
+    )
+
+
 def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:
     """Parse the command line and run ``main``; an :class:`InputError` becomes one line and exit status 2."""
     try:

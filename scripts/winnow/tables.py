@@ -32,18 +32,23 @@ _FAILED = ("failed_seeds", pa.string())
 
 SCHEMAS: dict[str, pa.Schema] = {
     # One row an image of the store, in the store's order. label: position in the manifest's list of classes.
-    # width, height: pixels of the original. crc32: of the image's bytes in the store.
+    # official: train, val or test, as the source brings it; null where it brings no split. group: of images that stay
+    # together; null for one that belongs to no other. width, height: pixels of the original. crc32: of the image's
+    # bytes in the store.
     "index": pa.schema(
         [
             ("image", pa.int32()),
             ("file", pa.string()),
             ("label", pa.int16()),
-            ("split", _NAME),
+            ("official", _NAME),
+            ("group", _NAME),
             ("width", pa.int32()),
             ("height", pa.int32()),
             ("crc32", pa.uint32()),
         ]
     ),
+    # One row an image that trains, chooses or judges. image: row of the store's index. split: train, val or test.
+    "split": pa.schema([("image", pa.int32()), ("split", _NAME)]),
     # One row a slice of a tensor that goes when the unit goes: indices first, first + stride, ... (length of them).
     "channels": pa.schema(
         [
@@ -113,7 +118,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     ),
     # One row an answer. question: verdicts, ladder or claims. size, baseline_size: in the unit of the measure.
     # class_drop: of the mean over classes of their accuracies. *_low, *_high: interval over seeds and test images, at
-    # ``level``. wanted: trainings that it should have next. images: more test images that would decide, null if unknown.
+    # ``level``. wanted: trainings that it should have next. images: more test images that would decide, null where
+    # that is not known.
     # failed_seeds, unequal_seeds: as in the summary. verdict: holds, fails or undecided.
     "recommendation": pa.schema(
         [

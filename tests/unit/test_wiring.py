@@ -30,8 +30,8 @@ def test_a_score_needs_the_statistics_of_the_images_that_it_looks_at(criterion, 
 
 def test_a_cell_needs_its_mask_or_makes_its_own():
     mask = ["results/masks/digits/net/apoz/layer/0.500.parquet"]
-    assert wiring.mask(CONFIG, **CELL) == wiring.mask(CONFIG, **PLACE) == mask
-    assert wiring.mask(CONFIG, **CELL | UNPRUNED) == wiring.mask(CONFIG, **PLACE | UNPRUNED) == []
+    assert wiring.mask(CONFIG, **CELL) == wiring.latency_mask(CONFIG, **PLACE) == mask
+    assert wiring.mask(CONFIG, **CELL | UNPRUNED) == wiring.latency_mask(CONFIG, **PLACE | UNPRUNED) == []
     assert wiring.trunks(CONFIG, **CELL) == []
     for protocol, trunk, scores in (
         ("iterative_2", "apoz/layer/1_4/1/0", ["results/scores/digits/net/apoz.parquet"]),
@@ -53,16 +53,16 @@ def test_a_distilled_cell_learns_from_the_unpruned_one():
 def test_figures_need_each_file_once_and_none_of_the_unpruned():
     axes = CONFIG.experiments["tiny"].model_dump() | {"criteria": ["apoz", "random"], "seeds": [0, 1]}
     cells = grid.cells(axes)
-    assert wiring.masks(cells) == [
+    assert wiring.masks(cells, {}) == [
         f"results/masks/digits/net/{criterion}/layer/0.500.parquet" for criterion in ("apoz", "random~0", "random~1")
     ]
-    assert wiring.scores_of(cells) == [
+    assert wiring.scores_of(cells, {}) == [
         f"results/scores/digits/net/{criterion}.parquet" for criterion in ("apoz", "random~0", "random~1")
     ]
-    assert wiring.activations(cells) == ["results/statistics/digits/net/activations.json"]
+    assert wiring.activations(cells, {}) == ["results/statistics/digits/net/activations.json"]
     assert wiring.manifests(cells) == ["results/datasets/digits/manifest.json"]
     unpruned = [cell for cell in cells if cell.criterion == grid.UNPRUNED]
-    assert wiring.masks(unpruned) == []
+    assert wiring.masks(unpruned, {}) == []
     # The verdict names classes, whatever is pruned.
     assert wiring.manifests(unpruned) == wiring.manifests(cells)
     assert wiring.looks_at_activations(CONFIG, "tiny")

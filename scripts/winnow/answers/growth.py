@@ -1,9 +1,9 @@
 """How a grid grows: a step at a time, until its question is answered.
 
 With ``seeds: auto`` an experiment first trains every network once, with one seed, and compares them on validation
-images. The *finalists*, of each size the best, are then judged on the test images by trainings with fresh seeds, as many
-as :mod:`winnow.answers.procedure` wants. A step reads what the one before it asked for and says what is trained next,
-all of it side by side; the last one is ``done``.
+images. The *finalists*, of each size the best, are then judged on the test images by trainings with fresh seeds, as
+many as :mod:`winnow.answers.procedure` wants. A step reads what the one before it asked for and says what is trained
+next, all of it side by side; the last one is ``done``.
 
 With ``screening`` the first comparisons are of short trainings, by successive halving [Jamieson & Talwalkar 2016; Li et
 al., *Hyperband*, 2018]: every network that may be chosen is trained for a fourth of the epochs; of those of a ratio and
@@ -164,9 +164,9 @@ def choose(
 ) -> Choice | None:
     """The finalists and which of them is proposed.
 
-    Of each size (:data:`SIZE_STEP`) the best is a finalist. The smallest whose drop is within the tolerance is proposed;
-    where none is, the one that loses least. With a limit, those that take no more are compared, whatever their size: the
-    best is proposed, and the next best is its rival.
+    Of each size (:data:`SIZE_STEP`) the best is a finalist. The smallest whose drop is within the tolerance is
+    proposed; where none is, the one that loses least. With a limit, those that take no more are compared, whatever
+    their size: the best is proposed, and the next best is its rival.
 
     Parameters
     ----------
@@ -347,6 +347,6 @@ def sentence(record: Mapping[str, Any]) -> str:
 
 
 NOTE = (
-    "Networks were dropped by their validation accuracy after a fourth and after half of the epochs, with one seed; one "
-    "that only catches up later may be among them. Controls were left out. The test images had no part in it."
+    "Networks were dropped by their validation accuracy after a fourth and after half of the epochs, with one seed; "
+    "one that only catches up later may be among them. Controls were left out. The test images had no part in it."
 )

@@ -13,6 +13,7 @@ import numpy as np
 from winnow import tables
 from winnow.answers import growth, procedure, summary
 from winnow.answers.growth import Candidate
+from winnow.answers.predictions import Tested, tested
 from winnow.answers.procedure import Finalist, Judgement
 from winnow.files import InputError, read_json
 from winnow.workflow import grid
@@ -123,32 +124,24 @@ class Outcomes:
             The finalists; the test images' classes, by name; and each finalist's trainings.
         """
         there = [cell for cell in cells if (cell.dataset, cell.backbone) == (place["dataset"], place["backbone"])]
-        images, labels = self._tested([cell for cell in there if cell.criterion == UNPRUNED and self.finished(cell)])
+        done = [self.predictions(cell) for cell in there if cell.criterion == UNPRUNED and self.finished(cell)]
+        images = tested(done) if done else Tested(np.array([], dtype=int), np.array([], dtype=int))
+        names = np.array(read_json(self.results / "datasets" / place["dataset"] / "manifest.json")["classes"])
         found, trainings = [], {}
         for each in place["finalists"]:
             network = grid.parse_path(each["cell"])
             own = sorted((cell for cell in there if same_network(cell, network)), key=lambda cell: cell.seed)
             trainings[network.path] = own
-            sides = np.full((2, len(own), images.size), np.nan)
+            sides = np.full((2, len(own), images.images.size), np.nan)
             for number, cell in enumerate(own):
                 if self.finished(cell) and self.finished(cell.baseline):
                     sides[0, number] = self._right(cell.baseline, cell, images)
                     sides[1, number] = self._right(cell, cell, images)
             diverged = not all(self.finished(cell) for cell in own)
             found.append(Finalist(network.path, each["size"], diverged, *sides))
-        return found, labels, trainings
+        return found, names[images.labels], trainings
 
-    def _tested(self, cells: Collection[Cell]) -> tuple[np.ndarray, np.ndarray]:
-        """The images that any of the cells tests, rows of the store, and each one's class, by name."""
-        if not cells:
-            return np.array([], dtype=int), np.array([], dtype=str)
-        dataset = next(iter(cells)).dataset
-        found = [self.predictions(cell) for cell in cells]
-        images, first = np.unique(np.concatenate([each["image"] for each in found]), return_index=True)
-        names = np.array(read_json(self.results / "datasets" / dataset / "manifest.json")["classes"])
-        return images, names[np.concatenate([each["label"] for each in found])[first]]
-
-    def _right(self, cell: Cell, pruned: Cell, images: np.ndarray) -> np.ndarray:
+    def _right(self, cell: Cell, pruned: Cell, images: Tested) -> np.ndarray:
         """(n,) float: 1 where a cell's network is right, 0 where it is wrong, NaN where it does not test an image."""
         found = self.predictions(cell)
         if not np.array_equal(found["image"], self.predictions(pruned.baseline)["image"]):
@@ -156,9 +149,7 @@ class Outcomes:
                 f"{self.results / 'cells' / pruned.path / 'predictions.parquet'} is of other test images than "
                 f"{pruned.baseline.path}: delete the older of the two cells and run again"
             )
-        right = np.full(images.size, np.nan)
-        right[np.searchsorted(images, found["image"])] = found["correct"]
-        return right
+        return images.correct(found)
 
 
 def same_network(cell: Cell, other: Cell) -> bool:

@@ -1,7 +1,7 @@
 """How small can the network be? What is said of the networks that were judged.
 
-One list of networks in order of size, the finalists that validation chose, is judged by :mod:`winnow.answers.procedure`;
-all sentences and figures of the answer are read off it.
+One list of networks in order of size, the finalists that validation chose, is judged by
+:mod:`winnow.answers.procedure`; all sentences and figures of the answer are read off it.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def recommend(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[st
     Returns
     -------
     dict
-        ``ladder``: the networks that were judged, the largest first. ``verdicts``: of these the smallest that holds, or,
-        where none does, the smallest that validation allows; by the measure that is asked for first, then by the
+        ``ladder``: the networks that were judged, the largest first. ``verdicts``: of these the smallest that holds,
+        or, where none does, the smallest that validation allows; by the measure that is asked for first, then by the
         others. Within a budget it is the best that validation saw. ``claims``: what is known of the one at ratio
         :data:`CLAIM_RATIO` with the claim's tolerance. ``chosen``: the first of the verdicts, to be taken home.
         ``lines``: all that in sentences. ``notes``: how it was found. ``answer``: the same for those who put it into
@@ -274,8 +274,8 @@ def claim_verdict(network: Network, tolerance: float) -> str:
     It holds where the network was found to hold with a tolerance that is no larger than the claim's, or where its
     intervals, at the level that it was tested with, are within the claim's and it was not found to hold with a smaller
     one: bounds of what a graph of tests did not reject are as sure as its tests [Strassburger & Bretz, Statistics in
-    Medicine 27, 2008]. It fails where the network does by what has nothing to do with the tolerance, and where all of an
-    interval is above the claim's.
+    Medicine 27, 2008]. It fails where the network does by what has nothing to do with the tolerance, and where all of
+    an interval is above the claim's.
     """
     judgement, within = network.judgement, network.within(CLAIM_TOLERANCE)
     if judgement.lost or network.row["failed_seeds"] or within is False:
@@ -403,16 +403,16 @@ def notes(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[str, A
     text = [
         f"Criterion, scope, {chosen} are chosen by validation accuracy, of trainings with {choosers}; of equals the "
         "smaller one is taken. The test images only judge.",
-        "Drop: the unpruned network's test accuracy less the pruned one's, in points, paired by seed and image, with its "
-        "interval over trainings and test images, at the level that the network was tested with; averaged over classes: "
-        f"that of the mean of the classes' accuracies. Holds: both intervals are within the tolerance of {tolerance:g}, "
-        "no class is lost and no training diverged. Fails: all of an interval is above, a class is lost or a training "
-        "diverged. Else undecided.",
+        "Drop: the unpruned network's test accuracy less the pruned one's, in points, paired by seed and image, with "
+        "its interval over trainings and test images, at the level that the network was tested with; averaged over "
+        "classes: that of the mean of the classes' accuracies. Holds: both intervals are within the tolerance of "
+        f"{tolerance:g}, no class is lost and no training diverged. Fails: all of an interval is above, a class is "
+        "lost or a training diverged. Else undecided.",
         f"A class is lost where it surely loses more than {margin:g} points of its own accuracy, or where it is never "
         "found, and that not for want of test images.",
-        f"That any network is said to hold and does not has a chance of at most {100 * ALPHA:g} %, over all networks and "
-        "looks together: the smallest that validation allows is tested with half of it, larger ones with what is left, "
-        "and what holds hands its part to the next smaller one.",
+        f"That any network is said to hold and does not has a chance of at most {100 * ALPHA:g} %, over all networks "
+        "and looks together: the smallest that validation allows is tested with half of it, larger ones with what is "
+        "left, and what holds hands its part to the next smaller one.",
     ]
     judging = question["judging"]
     if judging is not None and set(judging) & set(seeds):
@@ -422,8 +422,8 @@ def notes(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[str, A
         )
     elif judging is not None:
         text.append(
-            f"Networks are judged by seed{'s' * (len(judging) > 1)} {', '.join(map(str, judging))}; the summary and the "
-            "figures are of all seeds."
+            f"Networks are judged by seed{'s' * (len(judging) > 1)} {', '.join(map(str, judging))}; the summary and "
+            "the figures are of all seeds."
         )
     if (frame["failed_seeds"] != "").any():
         text.append(
