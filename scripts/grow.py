@@ -20,7 +20,7 @@ if __name__ == "__main__":
 from winnow import cli
 from winnow.answers import growth, outcomes, procedure
 from winnow.answers.outcomes import Outcomes
-from winnow.files import write_json
+from winnow.files import InputError, write_json
 from winnow.training import protocols
 from winnow.workflow import grid
 from winnow.workflow.grid import Cell
@@ -46,6 +46,11 @@ def compared(
 ) -> dict[str, Any]:
     """The step after trainings that choose: the next rung, or the finalists and the first trainings that judge."""
     experiment = spec["grid"]
+    for cell in cells:
+        if results.finished(cell) and results.metrics(cell)["val_accuracy"] is None:
+            raise InputError(
+                f"{cell.path} has no validation accuracy to choose by: give {cell.dataset} validation images"
+            )
     rung = previous["rung"] if previous else growth.first_rung(experiment)
     networks = growth.networks(experiment)
     if rung:
@@ -65,13 +70,8 @@ def compared(
         return found | {
             "done": False, "rung": following, "asked": [cell.path for cell in asked], "cells": [], "places": [],
         }  # fmt: skip
-    places = []
-    for dataset, backbone in dict.fromkeys((cell.dataset, cell.backbone) for cell in networks):
-        there = [each for each in candidates if (each.cell.dataset, each.cell.backbone) == (dataset, backbone)]
-        choice = growth.choose(there, spec["tolerance"], spec["limit"])
-        why = growth.reasons(there, choice, spec["limit"])
-        found["candidates"] += [growth.row(each, why[each.cell]) for each in there]
-        places.append(growth.place(dataset, backbone, choice, spec["limit"] is not None))
+    places, rows = growth.places(candidates, spec["tolerance"], spec["limit"])
+    found["candidates"] += rows
     return found | judged(spec, places, [] if rung else [cell.path for cell in cells], [], results)
 
 
@@ -108,12 +108,15 @@ def judged(
         judged_places.append(place | {"finalists": rows})
     new = [cell.path for cell in asked if cell not in judging]
     everything = [cell.path for cell in judging] + new
-    return {
-        "done": not new,
-        "asked": everything if new else [],
-        "cells": list(dict.fromkeys([*trained, *everything])),
-        "places": judged_places,
-    }
+    cells = list(dict.fromkeys([*trained, *everything]))
+    if not cells:
+        which = (
+            "that were short"
+            if spec["limit"] is None
+            else f"within the budget of {spec['limit']:g} ({spec['measure']})"
+        )
+        raise InputError(f"{spec['experiment']}: no training {which} has finished: there is no network to judge")
+    return {"done": not new, "asked": everything if new else [], "cells": cells, "places": judged_places}
 
 
 def parser() -> argparse.ArgumentParser:

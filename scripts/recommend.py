@@ -7,26 +7,19 @@ The smallest network within the tolerance is chosen on validation; the test imag
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from winnow.runtime import workers
 
 if __name__ == "__main__":
     workers.delegate(__file__)
 
-import numpy as np
-import pandas as pd
-
 from winnow import cli, tables
-from winnow.answers import growth, outcomes, preference, procedure, summary, verdict
+from winnow.answers import growth, summary, verdict
 from winnow.answers.outcomes import Outcomes
 from winnow.files import atomic_path, write_json
 from winnow.workflow import grid
-from winnow.workflow.grid import Cell
 
 QUESTIONS = ("verdicts", "ladder", "claims")
 
@@ -38,14 +31,15 @@ def main(arguments: argparse.Namespace) -> None:
     timed = grid.latencies(spec["grid"], cells) if spec["measure"] == "latency_ms" else []
     results = Outcomes(arguments.results, timed)
     record = growth.read(arguments.growth) if arguments.growth else None
-    chosen = record["places"] if record else choices(spec, results)
+    if record:
+        places = record["places"]
+    else:
+        networks, choosing = growth.networks(spec["grid"]), growth.choosing_seeds(spec["grid"])
+        candidates = results.candidates(networks, choosing, spec["measure"])
+        places, _ = growth.places(candidates, spec["tolerance"], spec["limit"], claim=True)
     judging = growth.judging(spec["grid"], cells)
-    places = [judged(spec, place, judging, frame, results) for place in chosen]
-    question = spec | {
-        "choosing": growth.choosing_seeds(spec["grid"]),
-        "judging": None if record else growth.judging_seeds(spec["grid"]),
-    }
-    answer = verdict.recommend(frame, places, question)
+    judged = [verdict.judged(place, judging, spec, frame, results) for place in places]
+    answer = verdict.recommend(frame, judged, spec)
     if record:
         answer["lines"].append(growth.sentence(record))
         answer["notes"] += [growth.NOTE] * bool(spec["grid"]["screening"])
@@ -75,55 +69,6 @@ def main(arguments: argparse.Namespace) -> None:
         | {"answer": answer["answer"], "chosen": chosen, "spec": spec},
     )
     print("\n".join(answer["lines"]), file=sys.stderr)
-
-
-def choices(spec: Mapping[str, Any], results: Outcomes) -> list[dict[str, Any]]:
-    """What validation chooses in a grid that does not grow, as a step of one that does says it."""
-    experiment = spec["grid"]
-    found = []
-    for dataset, backbone in dict.fromkeys((cell.dataset, cell.backbone) for cell in growth.networks(experiment)):
-        networks = [
-            cell for cell in growth.networks(experiment) if (cell.dataset, cell.backbone) == (dataset, backbone)
-        ]
-        candidates = results.candidates(networks, growth.choosing_seeds(experiment), spec["measure"])
-        choice = growth.choose(there, spec["tolerance"], spec["limit"], claim=True)
-        found.append(growth.place(dataset, backbone, choice, spec["limit"] is not None))
-    return found
-
-
-def judged(
-    spec: Mapping[str, Any], place: Mapping[str, Any], cells: Sequence[Cell], frame: pd.DataFrame, results: Outcomes
-) -> verdict.Place:
-    """The finalists of a data set and backbone with what was judged of them."""
-    dataset = place["dataset"]
-    folds = spec["folds"].get(dataset)
-    looks = procedure.looks(folds) if growth.grows(spec["grid"]) else (len(growth.judging_seeds(spec["grid"])),)
-    finalists, labels, trainings = results.finalists(place, cells)
-    judgements, between = outcomes.judged(place, finalists, labels, spec | {"looks": looks})
-    rows = {preference.name_of(row): row for row in summary.records(frame)}
-    networks: dict[int, verdict.Network] = {}
-    for number, (chosen, finalist, judgement) in enumerate(zip(place["finalists"], finalists, judgements, strict=True)):
-        if np.isnan(judgement.drop.drop):
-            continue
-        done = [cell for cell in trainings[finalist.name] if results.finished(cell)]
-        best = max(done, key=lambda cell: (results.metrics(cell)["val_accuracy"], -cell.seed))
-        row = rows[dataclasses.replace(best, seed=0).path] | {"val_drop": chosen["drop"]}
-        sides = map(outcomes.accuracy, (finalist.pruned, finalist.baseline))
-        networks[number] = verdict.Network(row, best.path, judgement, *sides)
-    used = {cell for number in networks for cell in trainings[place["finalists"][number]["cell"]]}
-    # The proposal; where nothing is known of it, as all its trainings diverged, the next larger one.
-    proposal = next((networks[number] for number in range(place["proposal"] or 0, -1, -1) if number in networks), None)
-    return verdict.Place(
-        dataset,
-        place["backbone"],
-        list(networks.values()),
-        proposal or next(iter(networks.values()), None),
-        networks.get(place["rival"]),
-        between,
-        len(labels),
-        len(used | {cell.baseline for cell in used}),
-        folds,
-    )
 
 
 def parser() -> argparse.ArgumentParser:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,40 +217,46 @@ def _by_size(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
     return tuple(sorted(candidates, key=lambda each: (-each.sizes[0], each.rank)))
 
 
-def reasons(candidates: Iterable[Candidate], choice: Choice | None, limit: float | None) -> dict[Cell, str | None]:
-    """Why networks are no finalists; None for those that are."""
-    finalists = {each.cell for each in choice.finalists} if choice else set()
+def places(
+    candidates: Sequence[Candidate], tolerance: float, limit: float | None, claim: bool = False
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What a step's file says of each data set and backbone, and of each candidate, with why it is no finalist.
 
-    def reason(candidate: Candidate) -> str | None:
-        if candidate.cell in finalists:
-            return None
-        if candidate.drop is None:
-            return "a training diverged"
-        if limit is None:
-            return "another one of its size is preferred"
-        return "others within the budget are preferred" if candidate.sizes[0] <= limit else "more than the budget"
+    The arguments are those of :func:`choose`. Where there is nothing to choose from there are no finalists.
+    """
+    found, rows = [], []
+    for dataset, backbone in dict.fromkeys((each.cell.dataset, each.cell.backbone) for each in candidates):
+        there = [each for each in candidates if (each.cell.dataset, each.cell.backbone) == (dataset, backbone)]
+        choice = choose(there, tolerance, limit, claim)
+        finalists = choice.finalists if choice else ()
+        rows += [row(each, None if each in finalists else _reason(each, limit)) for each in there]
+        found.append(
+            {
+                "dataset": dataset,
+                "backbone": backbone,
+                "finalists": [{"cell": each.cell.path, "drop": each.drop, "size": each.sizes[0]} for each in finalists],
+                "proposal": choice.proposal if choice else None,
+                "rival": choice.rival if choice else None,
+                "budget": limit is not None,
+            }
+        )
+    return found, rows
 
-    return {candidate.cell: reason(candidate) for candidate in candidates}
+
+def _reason(candidate: Candidate, limit: float | None) -> str:
+    """Why a candidate is no finalist."""
+    if candidate.drop is None:
+        return "a training diverged"
+    if limit is None:
+        return "another one of its size is preferred"
+    return "others within the budget are preferred" if candidate.sizes[0] <= limit else "more than the budget"
 
 
 def row(candidate: Candidate, reason: str | None) -> dict[str, Any]:
-    """What a step's file says of a candidate."""
+    """What a step's file says of a candidate; ``reason``: why it goes."""
     found = {name: value for name, value in dataclasses.asdict(candidate.cell).items() if name != "seed"}
     measured = {name: getattr(candidate, name) for name in ("trained", "val_accuracy", "drop")}
     return found | measured | {"reason": reason}
-
-
-def place(dataset: str, backbone: str, choice: Choice | None, budget: bool) -> dict[str, Any]:
-    """What a step's file says of a data set and backbone; without a choice there are no finalists."""
-    finalists = choice.finalists if choice else ()
-    return {
-        "dataset": dataset,
-        "backbone": backbone,
-        "finalists": [{"cell": each.cell.path, "drop": each.drop, "size": each.sizes[0]} for each in finalists],
-        "proposal": choice.proposal if choice else None,
-        "rival": choice.rival if choice else None,
-        "budget": budget,
-    }
 
 
 def fresh(cell: Cell, wanted: int) -> list[Cell]:
@@ -318,11 +324,6 @@ def in_full(record: Mapping[str, Any]) -> list[Cell]:
 
 def _cells(paths: Iterable[str]) -> list[Cell]:
     return [grid.parse_path(path) for path in paths]
-
-
-def ordered(cells: Collection[Cell]) -> list[Cell]:
-    """Cells without repetition, the unpruned first."""
-    return sorted(dict.fromkeys(cells), key=lambda cell: cell.criterion != UNPRUNED)
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:

@@ -40,6 +40,7 @@ class Outcomes:
         # Once a cell, however many questions it has a part in.
         self.metrics = functools.cache(self._metrics)
         self.predictions = functools.cache(self._predictions)
+        self.classes = functools.cache(self._classes)
 
     def _metrics(self, cell: Cell) -> dict[str, Any]:
         return summary.read_metrics(self.results / "cells" / cell.path / "metrics.json")
@@ -47,6 +48,9 @@ class Outcomes:
     def _predictions(self, cell: Cell) -> dict[str, np.ndarray]:
         table = tables.read_table(self.results / "cells" / cell.path / "predictions.parquet", "predictions")
         return {name: table[name].to_numpy(zero_copy_only=False) for name in ("image", "label", "correct")}
+
+    def _classes(self, dataset: str) -> list[str]:
+        return read_json(self.results / "datasets" / dataset / "manifest.json")["classes"]
 
     def finished(self, cell: Cell) -> bool:
         return self.metrics(cell)["status"] == FINISHED
@@ -67,10 +71,6 @@ class Outcomes:
         rung
             The short trainings to look at; None for those in full.
 
-        Raises
-        ------
-        InputError
-            If a finished cell has no validation accuracy, or as :func:`winnow.answers.summary.read_metrics`.
         """
         return [self._candidate(cell, seeds, measure, rung) for cell in cells]
 
@@ -79,26 +79,19 @@ class Outcomes:
         if rung:
             trainings = [growth.shortened(cell, rung) for cell in trainings]
         done = [cell for cell in trainings if self.finished(cell)]
-        accuracies = {cell: self._val_accuracy(cell) for cell in done}
-        drops = [self._val_accuracy(cell.baseline) - accuracies[cell] for cell in done if self.finished(cell.baseline)]
+        accuracies = {cell: self.metrics(cell)["val_accuracy"] for cell in done}
+        pairs = [(self.metrics(cell.baseline).get("val_accuracy"), accuracies[cell]) for cell in done]
+        drops = [unpruned - pruned for unpruned, pruned in pairs if None not in (unpruned, pruned)]
+        known = [accuracy for accuracy in accuracies.values() if accuracy is not None]
         sizes = (self.size(done, measure), self.size(done, "macs")) if done else (np.inf, np.inf)
         return Candidate(
             network,
             trainings[0].protocol,
-            float(np.mean([*accuracies.values()])) if done else None,
+            float(np.mean(known)) if known else None,
             float(np.mean(drops)) if drops else None,
             sizes,
             len(done) < len(trainings),
         )
-
-    def _val_accuracy(self, cell: Cell) -> float:
-        found = self.metrics(cell)["val_accuracy"]
-        if found is None:
-            raise InputError(
-                f"{self.results / 'cells' / cell.path / 'metrics.json'} has no validation accuracy to choose by: give "
-                f"{cell.dataset} validation images"
-            )
-        return found
 
     def size(self, cells: Sequence[Cell], measure: str) -> float:
         """What a network takes, by a measure: the mean over its finished cells, of which there must be one."""
@@ -126,7 +119,7 @@ class Outcomes:
         there = [cell for cell in cells if (cell.dataset, cell.backbone) == (place["dataset"], place["backbone"])]
         done = [self.predictions(cell) for cell in there if cell.criterion == UNPRUNED and self.finished(cell)]
         images = tested(done) if done else Tested(np.array([], dtype=int), np.array([], dtype=int))
-        names = np.array(read_json(self.results / "datasets" / place["dataset"] / "manifest.json")["classes"])
+        names = np.array(self.classes(place["dataset"]))
         found, trainings = [], {}
         for each in place["finalists"]:
             network = grid.parse_path(each["cell"])
@@ -199,7 +192,8 @@ def accuracy(right: np.ndarray) -> float:
     Parameters
     ----------
     right : (S, n) float
-        1, 0, or NaN where training s does not test image i. One is tested at least.
+        1, 0, or NaN where training s does not test image i; where none is tested, so is the share.
     """
     times = (~np.isnan(right)).sum(axis=0)
-    return float(np.mean(np.nansum(right, axis=0)[times > 0] / times[times > 0]))
+    tested = times > 0
+    return float(np.mean(np.nansum(right, axis=0)[tested] / times[tested])) if tested.any() else np.nan

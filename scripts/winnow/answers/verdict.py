@@ -7,15 +7,18 @@ One list of networks in order of size, the finalists that validation chose, is j
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from winnow.answers import growth, preference, summary
+from winnow.answers import growth, outcomes, preference, procedure, summary
+from winnow.answers.outcomes import Outcomes
 from winnow.answers.procedure import ALPHA, FAILS, HOLDS, UNDECIDED, Judgement
 from winnow.training.protocols import ONE_SHOT
-from winnow.workflow.grid import UNPRUNED
+from winnow.workflow.grid import UNPRUNED, Cell
 
 # The claim that the method is known for: at this ratio, the best criterion loses less than so many points.
 CLAIM_RATIO, CLAIM_TOLERANCE = growth.CLAIM_RATIO, 2.0
@@ -34,16 +37,20 @@ class Network:
     ----------
     row : dict
         Its row of the summary; ``val_drop`` is that of the trainings that chose.
-    cell : str
-        Path of the training that would be taken home: the one that did best on validation.
+    cell : str or None
+        Path of the training that would be taken home: the one that did best on validation. None where all diverged.
     judgement : Judgement
+    seeds : int
+        How many trainings the intervals are of: those that finished on both sides.
     accuracy, unpruned : float
-        Its test accuracy and that of the unpruned network, over the same trainings and images.
+        Its test accuracy and that of the unpruned network, over the same trainings and images; NaN, as the intervals
+        are, where no training finished on both sides.
     """
 
     row: dict[str, Any]
-    cell: str
+    cell: str | None
     judgement: Judgement
+    seeds: int
     accuracy: float
     unpruned: float
 
@@ -51,8 +58,13 @@ class Network:
     def verdict(self) -> str:
         return self.judgement.verdict
 
+    @property
+    def known(self) -> bool:
+        """Whether there is an outcome: a training that finished on both sides."""
+        return not math.isnan(self.judgement.drop.drop)
+
     def within(self, tolerance: float) -> bool | None:
-        """Whether the intervals are within the tolerance; False where all of one is above, None where neither."""
+        """Whether the intervals are within the tolerance; False where all of one is above, None where neither is so."""
         drops = (self.judgement.drop, self.judgement.class_drop)
         if any(100 * each.low > tolerance for each in drops):
             return False
@@ -69,7 +81,7 @@ class Place:
     networks : list of Network
         The finalists that were trained to be judged, the largest first.
     proposal : Network or None
-        The smallest that validation allows; None where it is not among them.
+        The smallest that validation allows, or where all its trainings diverged a larger one; None without networks.
     rival : Network or None
         Within a budget: the next best, which was trained as often and is held against the proposal in ``between``.
     between : Judgement or None
@@ -89,6 +101,59 @@ class Place:
     folds: int | None
 
 
+def judged(
+    place: Mapping[str, Any],
+    cells: Sequence[Cell],
+    question: Mapping[str, Any],
+    frame: pd.DataFrame,
+    results: Outcomes,
+) -> Place:
+    """The finalists of a data set and backbone with what their trainings came to.
+
+    Parameters
+    ----------
+    place
+        As a step's file has it: see :func:`winnow.answers.growth.places`.
+    cells
+        Those that judge.
+    question
+        As of :func:`recommend`.
+    frame
+        The experiment's summary.
+    results
+        The cells' files.
+    """
+    experiment, folds = question["grid"], question["folds"].get(place["dataset"])
+    looks = procedure.looks(folds) if growth.grows(experiment) else (len(growth.judging_seeds(experiment)),)
+    finalists, labels, trainings = results.finalists(place, cells)
+    judgements, between = outcomes.judged(place, finalists, labels, question | {"looks": looks})
+    rows = {preference.name_of(row): row for row in summary.records(frame)}
+    networks: dict[int, Network] = {}
+    for number, (chosen, finalist, judgement) in enumerate(zip(place["finalists"], finalists, judgements, strict=True)):
+        own = trainings[finalist.name]
+        if not own:
+            continue
+        done = [cell for cell in own if results.finished(cell)]
+        best = max(done, key=lambda cell: (results.metrics(cell)["val_accuracy"], -cell.seed), default=None)
+        row = rows[dataclasses.replace(own[0], seed=0).path] | {"val_drop": chosen["drop"]}
+        counted = [side[: judgement.seeds] for side in (finalist.pruned, finalist.baseline)]
+        seeds = int((~np.isnan(counted[0])).any(axis=1).sum())
+        networks[number] = Network(row, best and best.path, judgement, seeds, *map(outcomes.accuracy, counted))
+    used = {cell for own in trainings.values() for cell in own}
+    larger = [networks[number] for number in range(place["proposal"] or 0, -1, -1) if number in networks]
+    return Place(
+        place["dataset"],
+        place["backbone"],
+        list(networks.values()),
+        next((each for each in [*larger, *networks.values()] if each.known), next(iter(networks.values()), None)),
+        networks.get(place["rival"]),
+        between,
+        len(labels),
+        len(used | {cell.baseline for cell in used}),
+        folds,
+    )
+
+
 def recommend(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[str, Any]) -> dict[str, list]:
     """What an experiment answers, for each of its data sets and backbones.
 
@@ -99,8 +164,9 @@ def recommend(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[st
     places
         What was judged.
     question
-        ``tolerance``: how many points of accuracy a smaller network may cost; ``class_margin``: and how many of its own
-        a class; ``measure``: what networks are ordered by; ``limit``: what they may take at most, or None.
+        ``grid``: the experiment's axes; ``folds``: of its data sets; ``tolerance``: how many points of accuracy a
+        smaller network may cost; ``class_margin``: and how many of its own a class; ``measure``: what networks are
+        ordered by; ``limit``: what they may take at most, or None.
 
     Returns
     -------
@@ -124,7 +190,7 @@ def recommend(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[st
             continue
         for name, found in _answered(subject, place, unpruned, question).items():
             answer[name] += found
-    return answer | {"notes": notes(frame, places, question)}
+    return answer | {"notes": notes(frame, question)}
 
 
 def _nothing(place: Place | None, question: Mapping[str, Any]) -> str:
@@ -133,7 +199,7 @@ def _nothing(place: Place | None, question: Mapping[str, Any]) -> str:
         return "nothing to judge, the grid has no criterion but controls."
     if question["limit"] is not None:
         return f"no network takes {_amount(question['limit'], question['measure'])} or less."
-    return "no verdict, for want of trainings on both sides that validation could choose by."
+    return "no verdict, for want of validation accuracies to choose with."
 
 
 def _answered(subject: str, place: Place, unpruned: dict, question: Mapping[str, Any]) -> dict[str, list]:
@@ -168,7 +234,7 @@ def _answered(subject: str, place: Place, unpruned: dict, question: Mapping[str,
         claims.append(_record(network, measure, unpruned, sentence) | {"verdict": claim_verdict(network, tolerance)})
         spoken.append(network)
         lines.append(sentence)
-    lost = [network for network in ladder if network.judgement.lost and network not in spoken]
+    lost = [network for network in ladder if network.judgement.lost and all(network is not each for each in spoken)]
     if lost:
         told = "; ".join(f"{describe(network.row)}: {_lost(network.judgement.lost)}" for network in lost)
         lines.append(f"{subject}: {told}.")
@@ -176,7 +242,7 @@ def _answered(subject: str, place: Place, unpruned: dict, question: Mapping[str,
         "verdicts": verdicts,
         "ladder": [_record(each, measure, unpruned, _judged(each, tolerance)) for each in ladder],
         "claims": claims,
-        "chosen": [verdicts[0] | {"cell": headline.cell}],
+        "chosen": [verdicts[0] | {"cell": headline.cell}] if headline.cell else [],
         "lines": lines,
         "answer": [_answer(place, headline, unpruned, question)],
     }
@@ -205,7 +271,7 @@ def _answer(place: Place, chosen: Network, unpruned: dict, question: Mapping[str
         "folds": place.folds,
         "trainings": place.trainings,
         "unpruned": {name: unpruned[name] for name in ("bytes", "params", "macs", "latency_ms")}
-        | {"accuracy": chosen.unpruned},
+        | {"accuracy": _number(chosen.unpruned)},
         "chosen": _described(chosen),
         "smaller": smaller and _described(smaller) | {"verdict": smaller.verdict},
         "budget": budget,
@@ -220,11 +286,12 @@ def _described(network: Network) -> dict[str, Any]:
     drop, class_drop = judgement.drop, judgement.class_drop
     return (
         sizes
-        | {"accuracy": network.accuracy, "drop": drop.drop, "low": drop.low, "high": drop.high}
-        | {"class_low": class_drop.low, "class_high": class_drop.high}
+        | {"accuracy": _number(network.accuracy)}
+        | {name: _number(value) for name, value in zip(("drop", "low", "high"), drop, strict=True)}
+        | {name: _number(value) for name, value in zip(("class_low", "class_high"), class_drop[1:], strict=True)}
         | kind
         | {"cell": network.cell, "lost_classes": list(judgement.lost), "failed_seeds": row["failed_seeds"]}
-        | {"seeds": judgement.seeds, "level": judgement.level}
+        | {"seeds": network.seeds, "level": judgement.level}
     )
 
 
@@ -232,7 +299,7 @@ def _record(network: Network, measure: str, unpruned: dict, sentence: str) -> di
     """A row of the schema "recommendation", less its question, and what else the summary knows of the network."""
     judgement = network.judgement
     drops = {
-        f"{name}{suffix}": value
+        f"{name}{suffix}": _number(value)
         for name, interval in (("drop", judgement.drop), ("class_drop", judgement.class_drop))
         for suffix, value in zip(("", "_low", "_high"), interval, strict=True)
     }
@@ -240,14 +307,19 @@ def _record(network: Network, measure: str, unpruned: dict, sentence: str) -> di
         "measure": measure,
         "size": network.row[measure],
         "baseline_size": unpruned[measure],
-        "accuracy": network.accuracy,
-        "baseline_accuracy": network.unpruned,
-        **{name: getattr(judgement, name) for name in ("seeds", "level", "wanted", "images")},
+        "accuracy": _number(network.accuracy),
+        "baseline_accuracy": _number(network.unpruned),
+        "seeds": network.seeds,
+        **{name: getattr(judgement, name) for name in ("level", "wanted", "images")},
         **drops,
         "lost_classes": list(judgement.lost),
         "verdict": network.verdict,
         "sentence": sentence,
     }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def smallest(networks: Sequence[Network], measure: str) -> Network | None:
@@ -299,6 +371,8 @@ def _drops(judgement: Judgement) -> str:
 
 
 def _outcome(network: Network) -> str:
+    if not network.known:
+        return "has no training to be judged by"
     unequal = "; not trained alike" if network.row["unequal_seeds"] else ""
     return f"{summary.points(network.judgement.drop.drop)} ({_drops(network.judgement)}{unequal})"
 
@@ -328,15 +402,15 @@ def _judged(network: Network, tolerance: float) -> str:
 
 def _headline(network: Network, measure: str, share: float, tolerance: float) -> str:
     relation = {
-        True: f"within the tolerance of {tolerance:g}",
-        False: f"more than the tolerance of {tolerance:g}",
-        None: f"and the tolerance of {tolerance:g} lies in between",
+        True: f", within the tolerance of {tolerance:g}",
+        False: f", more than the tolerance of {tolerance:g}",
+        None: f", and the tolerance of {tolerance:g} lies in between" if network.known else "",
     }[network.within(tolerance)]
     word = ": ".join([network.verdict.upper(), *filter(None, ["; ".join(reasons(network, tolerance))])])
     beyond = "" if preference.within(network.row["val_drop"], tolerance) else " On validation it loses more."
     return (
         f"{word}. {describe(network.row)} needs {100 * share:.0f} % of the {MEASURES[measure]} and "
-        f"{_outcome(network)}, {relation}.{beyond}"
+        f"{_outcome(network)}{relation}.{beyond}"
     )
 
 
@@ -395,9 +469,10 @@ def _claim(network: Network, tolerance: float) -> str:
     )
 
 
-def notes(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[str, Any]) -> list[str]:
+def notes(frame: pd.DataFrame, question: Mapping[str, Any]) -> list[str]:
     """How the answer was found, in sentences."""
-    tolerance, margin, seeds = question["tolerance"], question["class_margin"], question["choosing"]
+    tolerance, margin, experiment = question["tolerance"], question["class_margin"], question["grid"]
+    seeds = growth.choosing_seeds(experiment)
     chosen = "ratio and weights" if frame["protocol"].nunique() == 1 else "ratio, weights and protocol"
     choosers = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     text = [
@@ -414,7 +489,7 @@ def notes(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[str, A
         "and looks together: the smallest that validation allows is tested with half of it, larger ones with what is "
         "left, and what holds hands its part to the next smaller one.",
     ]
-    judging = question["judging"]
+    judging = None if growth.grows(experiment) else growth.judging_seeds(experiment)
     if judging is not None and set(judging) & set(seeds):
         text.append(
             "There is one seed: it chose and it judges, so that the network may have been chosen for a lucky training, "
@@ -426,10 +501,7 @@ def notes(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[str, A
             "the figures are of all seeds."
         )
     if (frame["failed_seeds"] != "").any():
-        text.append(
-            "Drops are of the seeds in which neither its training nor that of the unpruned network diverged. A network "
-            "that has no such seed is not judged."
-        )
+        text.append("Drops are of the seeds in which neither its training nor that of the unpruned network diverged.")
     if unequal := summary.unequal_remark(frame):
         text.append(unequal)
     return text

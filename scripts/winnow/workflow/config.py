@@ -284,8 +284,8 @@ class Experiment(_Model):
     scratch_budget: Literal["equal_epochs", "equal_flops"] = "equal_epochs"
     """What random weights are trained for: the recipe's epochs, or as many operations as those take unpruned."""
     seeds: Seeds
-    """Those that every network is trained with; or ``auto``: one to choose with, and for those that are worth it as many
-    fresh ones as it takes to judge them: see :mod:`winnow.answers.growth`."""
+    """Those that every network is trained with; or ``auto``: one to choose with, and for those that are worth it as
+    many fresh ones as it takes to judge them: see :mod:`winnow.answers.growth`."""
     first_seed: Seed = 0
     """The one that ``auto`` chooses with; those that judge come after it."""
     round_to: Literal[8, 16, 32] | None = None
