@@ -137,8 +137,8 @@ def teaching(folder: Path | None, bench: cells.Bench) -> torch.nn.Module:
 def parser() -> argparse.ArgumentParser:
     result = cells.parser(__doc__, cells.FILES, models.FILES)
     result.add_argument("--mask", type=Path, nargs="?", metavar="FILE")
-    result.add_argument("--trunk", action=cli.OptionalFolder, help="what a cell begins with that alternates")
-    result.add_argument("--teacher", action=cli.OptionalFolder, help="the kept network of the unpruned baseline")
+    result.add_argument("--trunk", action=cli.Folder, nargs="*", help="what a cell begins with that alternates")
+    result.add_argument("--teacher", action=cli.Folder, nargs="*", help="the kept network of the unpruned baseline")
     return result
 
 

@@ -50,8 +50,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__, leases=True)
-    result.add_argument("--dataset", action=cli.Folder, required=True)
-    cli.add_split(result)
+    cli.add_dataset(result)
     result.add_argument(
         "--output", action=cli.Folder, required=True, help="gets pretrained.safetensors and pretrained.json"
     )

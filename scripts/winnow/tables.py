@@ -173,8 +173,14 @@ def write_table(path: str | os.PathLike, rows: Any, schema: str, provenance: dic
     else:
         table = pa.Table.from_pandas(rows[wanted.names], schema=wanted, preserve_index=False)
     table = table.replace_schema_metadata({_METADATA_KEY: canonical_json(provenance).encode()})
+    # Rows of a store go up: as differences they take next to nothing, and the split of a million images stays below the
+    # size up to which Snakemake compares contents.
+    rows = {"image": "DELTA_BINARY_PACKED"} if "image" in wanted.names else None
+    others = [name for name in wanted.names if name != "image"]
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(
+            table, temporary, compression="zstd", use_dictionary=others if rows else True, column_encoding=rows
+        )
 
 
 def read_table(path: str | os.PathLike, schema: str) -> pa.Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -70,11 +71,38 @@ def test_a_folder_of_classes_gets_a_split_and_a_grid(tmp_path):
     checked = merged(text)
     dataset = checked.datasets["My_bees_2024"]
     assert (dataset.path, dataset.image_size, dataset.store_size) == (str(folder), 224, 256)
-    assert (dataset.split.val, dataset.split.test) == (0.2, 0.2)
+    assert (dataset.split.val, dataset.folds) == (0.2, 5)
     # 60 of the 100 images are for training.
     assert checked.recipe("My_bees_2024", "vgg16").batch_size == 8
     experiment = checked.experiments["My_bees_2024"]
     assert (experiment.seeds, experiment.screening, experiment.budget) == ("auto", True, None)
+
+
+@pytest.mark.parametrize(
+    ("count", "folds", "says"),
+    [
+        (100, 5, "# 40 test images alone know a drop to ± 6.2 points, all 200 to ± 2.8; the tolerance is 2.\n"),
+        (1900, 5, "760 test images alone know a drop to ± 1.4 points"),
+        (2000, None, "split: {val: 0.2, test: 0.2} # shares of each class"),
+    ],
+)
+def test_a_test_part_that_could_not_decide_makes_way_for_folds(tmp_path, count, folds, says):
+    text = defaults.configuration(images(tmp_path / "bees", {"a": count, "b": count}), "bees", "vgg16", KNOWN)
+    assert says in text
+    assert all(len(line) <= 120 for line in text.splitlines() if "path:" not in line)
+    assert merged(text).datasets["bees"].folds == folds
+
+
+def test_a_class_of_fewer_images_than_folds_has_none(tmp_path):
+    text = defaults.configuration(images(tmp_path / "bees", {"a": 40, "b": 4}), "bees", "vgg16", KNOWN)
+    assert merged(text).datasets["bees"].folds is None
+
+
+def test_what_a_test_part_can_know_follows_from_how_often_networks_disagree():
+    # Two networks that are right or wrong together on 96 % of images, drawn.
+    generator = np.random.default_rng(0)
+    differences = generator.choice([1, 0, -1], p=[0.02, 0.96, 0.02], size=(4000, 300)).mean(axis=1)
+    assert np.quantile(np.abs(100 * differences), 0.95) == pytest.approx(defaults.half_width(300), abs=0.15)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +140,7 @@ def test_what_is_no_budget_is_refused_with_what_is_one(text):
 def test_a_split_of_its_own_is_kept(tmp_path):
     folder = images(tmp_path / "bees", {"train/a": 100, "train/b": 100, "test/a": 5, "test/b": 5})
     text = defaults.configuration(folder, "bees", "vgg16", KNOWN)
-    assert merged(text).datasets["bees"].split is None
+    assert merged(text).datasets["bees"].split is merged(text).datasets["bees"].folds is None
     assert merged(text).recipe("bees", "vgg16").batch_size == defaults.recipe(200, 0.01)["batch_size"]
 
 

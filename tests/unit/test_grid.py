@@ -85,6 +85,21 @@ def test_a_trunk_is_named_by_all_that_it_is_made_of(cell, epochs, folds):
             assert other == trunk
 
 
+@given(CELLS, st.integers(2, 20))
+def test_what_looks_at_training_images_is_of_a_fold_and_cells_are_not(cell, folds):
+    cell = grid.canonical(cell)
+    count = {cell.dataset: folds}
+    assert (cell.fold({}), cell.images({})) == (None, cell.dataset)
+    assert cell.fold(count) == cell.baseline.fold(count) == cell.seed % folds
+    assert grid.parse_images(cell.images(count)) == (cell.dataset, cell.seed % folds)
+    assert grid.parse_images(cell.dataset) == (cell.dataset, None)
+    assert grid.first_images(cell.dataset, count) == f"{cell.dataset}~0"
+    assert grid.first_images("another", count) == "another"
+    for path in (cell.mask_path, cell.scores_path):
+        assert (path({}) is None) == (path(count) is None) == (not cell.masked)
+        assert not cell.masked or path(count) == path({}).replace(cell.dataset, cell.images(count), 1)
+
+
 @given(CELLS)
 def test_the_workflow_knows_the_component_of_every_canonical_cell_and_no_other(cell):
     assert bool(re.fullmatch(protocols.COMPONENT, cell.init_text)) == any(

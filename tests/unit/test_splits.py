@@ -219,6 +219,12 @@ def test_too_few_images_name_class_count_and_need(dataset, fold, labels, groups,
         splits.assign(dataset, images_of(labels, groups), fold)
 
 
+def test_the_split_of_a_million_images_is_small_enough_for_its_content_to_be_compared(tmp_path):
+    parts = np.random.default_rng(0).choice(["train", "val", "test"], 10**6, p=[0.6, 0.2, 0.2]).tolist()
+    splits.write(tmp_path / "split.parquet", parts, {"index_sha256": ""}, {})
+    assert (tmp_path / "split.parquet").stat().st_size < 300_000
+
+
 def test_a_split_is_written_with_its_counts_and_only_for_its_store(tmp_path):
     pixels = np.zeros((6, 4, 4, 3), dtype=np.uint8)
     parts = ["train", None, "val", "test", "train", "test"]

@@ -1,6 +1,6 @@
 """The data sets: where their images come from.
 
-A source is one function and one name. It streams its images; decoding and splitting are the same for all.
+A source is one function and one name. It streams its images; decoding is the same for all.
 """
 
 from __future__ import annotations

@@ -378,8 +378,7 @@ class Outputs(argparse.Action):
 def parser(description: str, names: Sequence[str], more: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The options of a program that trains on a data set: what it makes are files with ``names`` and ``more``."""
     result = cli.parser(description, leases=True)
-    result.add_argument("--dataset", action=cli.Folder, required=True)
-    cli.add_split(result)
+    cli.add_dataset(result)
     result.add_argument("--backbone", action=cli.Folder, required=True)
     help = f"a folder, or files named {', '.join((*names, *more))}"
     result.add_argument("--output", action=Outputs, names=names, more=more, required=True, help=help)
