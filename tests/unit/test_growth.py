@@ -1,17 +1,19 @@
-"""Screening: the rule against its words, what it never looks at, and the programs that go by it."""
+"""How a grid grows: the rules against their words, what they never look at, and the programs that go by them."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from winnow.answers import screening
-from winnow.files import InputError, read_json, write_json
+from winnow import tables
+from winnow.answers import growth, preference
+from winnow.answers.growth import Candidate
+from winnow.files import InputError, write_json
 from winnow.workflow import config, grid
 
 from . import programs
@@ -23,224 +25,288 @@ AXES = {
     "scopes": ["global", "layer"],
     "ratios": [0.2, 0.4, 0.6],
     "inits": ["inherited"],
-    "seeds": [1, 0, 2],
+    "seeds": "auto",
+    "first_seed": 3,
     "screening": True,
 }
-CANDIDATES = screening.candidates(AXES)
-UNPRUNED = CANDIDATES[0].baseline
+NETWORKS = growth.networks(AXES)
+UNPRUNED = NETWORKS[0].baseline
 ACCURACIES = st.one_of(st.none(), st.integers(0, 20).map(lambda count: count / 20))
 
 
-class Blinkered(dict):
-    """Metrics that only tell what screening may know."""
-
-    def __getitem__(self, name):
-        assert name in ("val_accuracy", "macs"), name
-        return super().__getitem__(name)
-
-    get = __getitem__
+def candidate(cell, accuracy, size=1.0, unpruned=1.0, diverged=False):
+    drop = None if accuracy is None else unpruned - accuracy
+    return Candidate(cell, "short_4", accuracy, drop, (size, size), diverged or accuracy is None)
 
 
-def metrics_of(accuracies, unpruned, rung, sizes=None):
-    """Metrics of a rung, by candidate's accuracy; sizes grow from cell to cell unless they are given."""
-    sizes = sizes or {cell: 100 + number for number, cell in enumerate(CANDIDATES)}
-    found = {
-        screening.shortened(cell, rung): Blinkered(
-            val_accuracy=value,
-            macs=sizes[cell],
-            params=sizes[cell],
-            accuracy=math.nan,
-            spec={"cell": {"protocol": rung}, "recipe": {"epochs": 8}},
-        )
-        for cell, value in accuracies.items()
-    }
-    baseline = screening.shortened(UNPRUNED, rung)
-    return found | {baseline: Blinkered(next(iter(found.values())), val_accuracy=unpruned)}
-
-
-def judged(accuracies, unpruned=1.0, rung="short_4", tolerance=2.0, sizes=None):
-    outcomes = screening.judge(list(accuracies), metrics_of(accuracies, unpruned, rung, sizes), rung, tolerance)
-    assert [outcome.cell for outcome in outcomes] == list(accuracies)
-    return {outcome.cell: outcome for outcome in outcomes}
-
-
-def staying(*arguments, **options):
-    return set(screening.survivors(judged(*arguments, **options).values()))
-
-
-judgements = st.fixed_dictionaries(
-    {
-        "accuracies": st.fixed_dictionaries(dict.fromkeys(CANDIDATES, ACCURACIES)),
-        "unpruned": ACCURACIES,
-        "rung": st.sampled_from(screening.RUNGS),
-        "tolerance": st.sampled_from([0.0, 2.0, 10.0]),
-        "sizes": st.fixed_dictionaries(dict.fromkeys(CANDIDATES, st.integers(1, 5))),
-    }
+CANDIDATES = st.lists(
+    st.tuples(ACCURACIES, st.integers(1, 30), st.booleans()), min_size=len(NETWORKS), max_size=len(NETWORKS)
+).map(
+    lambda drawn: [
+        candidate(cell, accuracy, float(size), diverged=diverged and size % 5 == 0)
+        for cell, (accuracy, size, diverged) in zip(NETWORKS, drawn, strict=True)
+    ]
 )
 
 
-def brute_force(accuracies, unpruned, rung, tolerance, sizes):
-    """The rule as the module's first lines say it, candidate by candidate."""
-    stay = set()
-    worth = {cell: -1 if value is None else value for cell, value in accuracies.items()}
-    drop = {
-        cell: math.inf if unpruned is None or value is None else 100 * (unpruned - value)
-        for cell, value in accuracies.items()
-    }
-    for cell in accuracies:
-        rivals = [other for other in accuracies if (other.ratio, other.scope) == (cell.ratio, cell.scope)]
-        place = (-worth[cell], sizes[cell], cell.path)
-        better = sum((-worth[other], sizes[other], other.path) < place for other in rivals)
-        if 2 * better < len(rivals):
-            stay.add(cell)
-    if rung == "short_2":
-        limit = max(5 * tolerance, 10)
-        best = {ratio: min(drop[c] for c in accuracies if c.ratio == ratio) for ratio in {c.ratio for c in accuracies}}
-        lost = sorted(ratio for ratio in best if limit + 1e-6 < best[ratio] < math.inf)
-        stay = {cell for cell in stay if cell.ratio not in lost[1:]}
-    return stay
-
-
-@given(judgements)
-def test_the_rule_is_what_its_words_say(given):
-    assert staying(**given) == brute_force(**given)
-
-
-@given(judgements, st.sampled_from(CANDIDATES), st.integers(1, 20))
-def test_a_better_validation_accuracy_never_makes_a_candidate_go(given, cell, step):
-    before = staying(**given)
-    better = given["accuracies"] | {cell: min(1.0, (given["accuracies"][cell] or 0.0) + step / 20)}
-    assert cell not in before or cell in staying(**given | {"accuracies": better})
-
-
-@given(judgements, st.randoms())
-def test_the_order_of_the_candidates_does_not_matter(given, random):
-    cells = list(given["accuracies"])
-    random.shuffle(cells)
-    assert staying(**given | {"accuracies": {cell: given["accuracies"][cell] for cell in cells}}) == staying(**given)
-
-
-@given(judgements)
-def test_a_candidate_of_every_ratio_stays_save_of_hopeless_ones_above_a_hopeless_one(given):
-    outcomes = judged(**given)
-    left = {cell.ratio for cell in screening.survivors(outcomes.values())}
-    for ratio in set(AXES["ratios"]) - left:
-        reasons = {outcome.reason for outcome in outcomes.values() if outcome.cell.ratio == ratio}
-        assert reasons == {screening.TOO_MUCH}
-        assert given["rung"] == screening.RUNGS[-1]
-        below = [outcome.drop for outcome in outcomes.values() if outcome.cell.ratio < ratio]
-        assert any(drop is not None and drop > 0.1 for drop in below)
-    assert min(AXES["ratios"]) in left
-
-
-def test_candidates_are_of_the_first_seed_without_controls_and_baselines():
-    assert len(CANDIDATES) == 3 * 2 * 3
-    assert {cell.seed for cell in CANDIDATES} == {0}
-    assert not any(grid.is_control(cell.criterion) or cell.ratio == 0 for cell in CANDIDATES)
-    assert set(CANDIDATES) <= set(grid.cells(AXES))
-    random_too = screening.candidates(AXES | {"inits": ["inherited", "random"], "ratios": [0.0, 0.4]})
+def test_networks_are_of_the_first_seed_without_controls_and_unpruned_ones():
+    assert len(NETWORKS) == 3 * 2 * 3
+    assert {cell.seed for cell in NETWORKS} == {3}
+    assert not any(grid.is_control(cell.criterion) or cell.ratio == 0 for cell in NETWORKS)
+    assert set(NETWORKS) <= set(grid.cells(AXES))
+    random_too = growth.networks(AXES | {"inits": ["inherited", "random"], "ratios": [0.0, 0.4]})
     assert {cell.criterion for cell in random_too if (cell.init, cell.scope) == ("random", "layer")} == {"any"}
     assert all(cell.ratio for cell in random_too)
 
 
-def test_a_rung_trains_its_candidates_and_baselines_for_less():
-    cells = screening.rung_cells(CANDIDATES[:2], "short_4")
-    assert [cell.path for cell in cells] == [
-        "digits/net/unpruned/none/0.000/inherited~short_4/0",
-        "digits/net/apoz/global/0.200/inherited~short_4/0",
-        "digits/net/apoz/global/0.400/inherited~short_4/0",
+@pytest.mark.parametrize(
+    ("seeds", "choosing", "judging"),
+    [
+        ([4], (4,), (4,)),
+        ([1, 0], (1,), (0,)),
+        ([0, 1, 2], (0,), (1, 2)),
+        ([0, 1, 2, 3], (0, 1), (2, 3)),
+        ([5, 4, 3, 2, 1, 0, 9], (5, 4, 3), (2, 1, 0, 9)),
+    ],
+)
+def test_a_list_of_seeds_is_parted_into_those_that_choose_and_those_that_judge(seeds, choosing, judging):
+    axes = AXES | {"seeds": seeds, "screening": False}
+    assert (growth.choosing_seeds(axes), growth.judging_seeds(axes)) == (choosing, judging)
+    cells = grid.cells(axes)
+    assert {cell.seed for cell in growth.judging(axes, cells)} == set(judging)
+    assert growth.choosers(axes, cells) == set()
+    assert growth.experiment_cells(axes, None) == cells
+
+
+def test_the_first_step_trains_all_once_or_for_less():
+    whole = growth.asked(AXES | {"screening": False}, None)
+    assert whole == grid.cells(AXES)
+    assert {cell.criterion for cell in whole} == {"unpruned", *AXES["criteria"]}
+    short = growth.asked(AXES, None)
+    assert len(short) == len(NETWORKS) + 1
+    assert [cell.path for cell in short[:3]] == [
+        "digits/net/unpruned/none/0.000/inherited~short_4/3",
+        "digits/net/apoz/global/0.200/inherited~short_4/3",
+        "digits/net/apoz/global/0.400/inherited~short_4/3",
     ]
 
 
-def test_survivors_are_trained_in_full_with_all_seeds_and_so_are_the_baselines():
-    cells = screening.in_full(AXES, [CANDIDATES[0]])
-    assert cells == [
-        *(dataclasses.replace(UNPRUNED, seed=seed) for seed in AXES["seeds"]),
-        *(dataclasses.replace(CANDIDATES[0], seed=seed) for seed in AXES["seeds"]),
+@given(CANDIDATES)
+def test_the_better_half_is_what_its_words_say(candidates):
+    def place(each):
+        accuracy = -1 if each.val_accuracy is None else each.val_accuracy
+        return (-accuracy, each.sizes[0], each.cell.path)
+
+    def rivals(each):
+        same = (each.cell.ratio, each.cell.scope)
+        return [other for other in candidates if (other.cell.ratio, other.cell.scope) == same]
+
+    expected = [
+        each for each in candidates if 2 * sum(place(other) < place(each) for other in rivals(each)) < len(rivals(each))
     ]
-    assert set(cells) <= set(grid.cells(AXES))
+    assert growth.better_half(candidates) == expected
 
 
-def test_data_sets_and_backbones_are_screened_apart():
-    axes = AXES | {"datasets": ["digits", "others"], "ratios": [0.4], "scopes": ["layer"]}
-    cells = screening.candidates(axes)
-    metrics = {
-        cell: {"val_accuracy": 0.9 if cell.dataset == "digits" else 0.1 * len(cell.criterion), "macs": 1, "params": 1}
-        for cell in screening.rung_cells(cells, "short_4")
-    }
-    stay = screening.survivors(screening.judge(cells, metrics, "short_4", 2.0))
-    assert {cell.dataset for cell in stay} == {"digits", "others"}
+@given(CANDIDATES, st.sampled_from([0.0, 2.0, 10.0]), st.randoms())
+def test_finalists_are_the_best_of_each_size_and_the_smallest_within_is_proposed(candidates, tolerance, random):
+    choice = growth.choose(candidates, tolerance)
+    known = [each for each in candidates if each.drop is not None]
+    if not known:
+        assert choice is None
+        return
+    sizes = [each.sizes[0] for each in choice.finalists]
+    assert sizes == sorted(sizes, reverse=True)
+    # Each is of the size of one finalist, which is preferred to it; and finalists are of different sizes.
+    starts, covered = [], []
+    for size in sorted({each.sizes[0] for each in known}):
+        if not starts or size > growth.SIZE_STEP * starts[-1]:
+            starts.append(size)
+    for start in starts:
+        step = [each for each in known if start <= each.sizes[0] <= growth.SIZE_STEP * start]
+        step = [each for each in step if not any(start < other <= each.sizes[0] for other in starts)]
+        covered.append(min(step, key=lambda each: each.rank))
+    assert set(choice.finalists) == set(covered)
+    proposed = choice.finalists[choice.proposal]
+    within = [e for e in choice.finalists if not e.diverged and preference.within(e.drop, tolerance)]
+    if within:
+        assert proposed in within
+        assert proposed.sizes[0] == min(each.sizes[0] for each in within)
+    else:
+        assert proposed == min(choice.finalists, key=lambda each: each.rank)
+    shuffled = random.sample(candidates, len(candidates))
+    assert growth.choose(shuffled, tolerance) == choice
 
 
-@pytest.fixture
-def results(tmp_path):
-    """A folder of results in which apoz is best and ratio 0.6 is as bad as 0.4."""
-    for rung, cell in itertools.product(screening.RUNGS, [UNPRUNED, *CANDIDATES]):
-        short = screening.shortened(cell, rung)
-        accuracy = {0.0: 0.9, 0.2: 0.89, 0.4: 0.6, 0.6: 0.5}[cell.ratio] - 0.01 * len(cell.criterion) * bool(cell.ratio)
-        spec = {"cell": dataclasses.asdict(short), "recipe": {"epochs": 8}}
-        numbers = dict.fromkeys(("accuracy", "class_accuracy", "achieved_ratio"), 0.5)
-        numbers |= {"params": 10, "macs": 20, "bytes": 40, "seconds": {"total": 1.0}}
-        write = {"status": "finished", "val_accuracy": accuracy, "spec": spec} | numbers
-        (tmp_path / "cells" / short.path).mkdir(parents=True)
-        write_json(tmp_path / "cells" / short.path / "metrics.json", write)
-    return tmp_path
-
-
-def screen(results, rung, previous=None):
-    spec = {"experiment": "tiny", "grid": AXES, "rung": rung, "tolerance": 2.0, "code": "0"}
-    output = results / f"{rung}.json"
-    before = ["--previous", *([previous] if previous else [])]
-    programs.run("screen", spec, *before, "--results", results, "--output", output)
-    return output
-
-
-def test_the_rungs_say_what_is_left_and_why_the_others_went(results):
-    first = screen(results, "short_4")
-    found = read_json(first)
-    assert len(found["survivors"]) == 12
-    assert found["epochs"] == {"screening": 19 * 2, "in_full": 8 * (3 + 12 * 3), "whole_grid": 8 * (3 + 24 * 3)}
-    last = screen(results, "short_2", first)
-    found = read_json(last)
-    assert found["survivors"] == [
-        f"digits/net/apoz/{scope}/{ratio:.3f}/inherited/0" for scope in ("global", "layer") for ratio in (0.2, 0.4)
-    ]
-    assert len(found["candidates"]) == len(CANDIDATES)
-    went = {(row["criterion"], row["scope"], row["ratio"]): (row["rung"], row["reason"]) for row in found["candidates"]}
-    assert went["apoz", "global", 0.2] == ("short_2", None)
-    beaten = "not in the better half of its ratio and scope with"
-    assert went["average_weight", "layer", 0.2] == ("short_4", f"{beaten} a fourth of the epochs")
-    assert went["taylor", "layer", 0.2] == ("short_2", f"{beaten} half of the epochs")
-    assert went["apoz", "global", 0.6] == ("short_2", screening.TOO_MUCH)
-    row = next(row for row in found["candidates"] if (row["criterion"], row["ratio"]) == ("taylor", 0.4))
-    assert (row["val_accuracy"], row["drop"]) == (pytest.approx(0.54), pytest.approx(0.36))
-    assert found["epochs"] == {"screening": 19 * 2 + 13 * 4, "in_full": 8 * (3 + 4 * 3), "whole_grid": 8 * 75}
-    assert screening.sentence(found) == (
-        "Screened: of 18 networks, short trainings chose the 4 that were trained in full: "
-        "35 % of the whole grid's epochs."
+@given(CANDIDATES, st.integers(0, 31))
+def test_within_a_budget_the_two_best_are_held_against_each_other(candidates, limit):
+    choice = growth.choose(candidates, 2.0, limit)
+    within = sorted(
+        (each for each in candidates if each.drop is not None and each.sizes[0] <= limit), key=lambda each: each.rank
     )
-    cells = screening.experiment_cells(AXES, last)
-    assert {(cell.criterion, cell.ratio) for cell in cells} == {("unpruned", 0), ("apoz", 0.2), ("apoz", 0.4)}
-    assert len(cells) == 15
+    if not within:
+        assert choice is None
+        return
+    assert choice.finalists[choice.proposal] == within[0]
+    assert (choice.rival is None) == (len(within) == 1)
+    assert choice.rival is None or choice.finalists[choice.rival] == within[1]
 
 
-def test_without_validation_images_there_is_nothing_to_screen_by(results):
-    path = results / "cells" / screening.shortened(CANDIDATES[0], "short_4").path / "metrics.json"
-    write_json(path, read_json(path) | {"val_accuracy": None})
-    with pytest.raises(InputError, match="has no validation accuracy to screen by: give digits validation images"):
-        screen(results, "short_4")
+def test_the_network_of_the_claim_is_a_finalist_where_it_is_asked_for():
+    named = [cell for cell in NETWORKS if cell.scope == "layer" and cell.criterion == "apoz"]
+    sizes = {0.2: 10.0, 0.4: 5.0, 0.6: 4.9}
+    candidates = [candidate(cell, {0.2: 0.9, 0.4: 0.8, 0.6: 0.85}[cell.ratio], sizes[cell.ratio]) for cell in named]
+    assert [each.cell.ratio for each in growth.choose(candidates, 2.0).finalists] == [0.2, 0.6]
+    claimed = growth.choose(candidates, 2.0, claim=True)
+    assert [each.cell.ratio for each in claimed.finalists] == [0.2, 0.4, 0.6]
+    assert claimed.finalists[claimed.proposal] == growth.choose(candidates, 2.0).finalists[0]
 
 
-def test_a_screening_that_is_missing_or_damaged_is_named(tmp_path):
-    with pytest.raises(InputError, match="--screening FILE has to say"):
-        screening.experiment_cells(AXES, None)
+def test_data_sets_and_backbones_are_chosen_for_apart():
+    axes = AXES | {"datasets": ["digits", "others"], "ratios": [0.4], "scopes": ["layer"]}
+    candidates = [
+        candidate(cell, 0.9 if cell.dataset == "digits" else 0.1 * len(cell.criterion))
+        for cell in growth.networks(axes)
+    ]
+    assert {each.cell.dataset for each in growth.better_half(candidates)} == {"digits", "others"}
+    places, rows = growth.places(candidates, 2.0, None)
+    assert [(place["dataset"], len(place["finalists"])) for place in places] == [("digits", 1), ("others", 1)]
+    assert len(rows) == len(candidates)
+    assert [row["reason"] for row in rows].count(None) == 2
+
+
+# What the program reads: a folder of results in which apoz is best and what is removed costs nothing up to 0.4.
+LOSSES = {0.0: 0.0, 0.2: 0.0, 0.4: 0.0, 0.6: 0.2}
+CLASSES = ["5", "6"]
+
+
+def train(results, cell, val=True, images=400):
+    """Make a cell's files, if they are not there."""
+    place = results / "cells" / cell.path
+    if (place / "metrics.json").exists():
+        return
+    loss = LOSSES[cell.ratio] + 0.01 * (len(cell.criterion) - 4) * bool(cell.ratio)
+    numbers = dict.fromkeys(("accuracy", "class_accuracy", "achieved_ratio"), 0.5)
+    macs = round(1000 * (1 - cell.ratio)) + (cell.scope == "global")
+    numbers |= {"params": macs, "macs": macs, "bytes": 4 * macs, "seconds": {"total": 1.0}}
+    write_json(place / "metrics.json", {"status": "finished", "val_accuracy": 0.9 - loss if val else None} | numbers)
+    right = np.arange(images) >= round(images * (0.1 + loss))
+    columns = {"image": np.arange(images), "label": np.arange(images) % 2, "predicted": np.zeros(images)}
+    columns |= {"probability": np.ones(images), "correct": right}
+    tables.write_table(place / "predictions.parquet", columns, "predictions", {})
+
+
+def grow(results, axes, **question):
+    """Run the program's steps to the last one, training what each asks for: the files' contents."""
+    spec = {"experiment": "tiny", "grid": axes, "folds": {}, "tolerance": 2.0, "class_margin": 10.0}
+    spec |= {"measure": "macs", "limit": None} | question
+    write_json(results / "datasets/digits/manifest.json", {"classes": CLASSES})
+    steps, previous = [], []
+    while not steps or not steps[-1]["done"]:
+        for cell in growth.asked(axes, steps[-1] if steps else None):
+            train(results, cell)
+        output = results / f"{len(steps)}.json"
+        programs.run("grow", spec, "--previous", *previous, "--results", results, "--output", output)
+        steps.append(growth.read(output))
+        previous = [output]
+        assert len(steps) < 20
+    return steps
+
+
+def test_short_trainings_choose_and_fresh_ones_judge(tmp_path):
+    first, second, *judged = grow(tmp_path, AXES)
+    assert (first["rung"], len(first["asked"]), first["cells"], first["compared"]) == ("short_2", 12 + 1, [], 19)
+    assert second["compared"] == 19 + 13
+    went = {(row["criterion"], row["scope"], row["ratio"]): row["reason"] for row in second["candidates"]}
+    assert len(went) == len(second["candidates"]) == len(NETWORKS)
+    assert went["average_weight", "layer", 0.2] == (
+        "not in the better half of its ratio and scope with a fourth of the epochs"
+    )
+    assert went["taylor", "layer", 0.2] == "another one of its size is preferred"
+    # A ratio is one size here, whatever the scope: of equals the smaller one is taken.
+    (place,) = second["places"]
+    paths = [f"digits/net/apoz/layer/{ratio}/inherited/3" for ratio in ("0.200", "0.400", "0.600")]
+    assert [each["cell"] for each in place["finalists"]] == paths
+    assert place["proposal"] == 1
+    # The proposal and the next smaller one are trained first, with seeds that did not choose.
+    assert second["asked"] == second["cells"]
+    assert {grid.parse_path(path).seed for path in second["asked"]} == {4, 5, 6}
+    assert {grid.parse_path(path).ratio for path in second["asked"]} == {0.0, 0.4, 0.6}
+    assert {path.split("/")[5] for path in second["asked"]} == {"inherited"}
+    last = judged[-1]
+    verdicts = [each["verdict"] for each in last["places"][0]["finalists"]]
+    assert verdicts[1:] == ["holds", "fails"]
+    assert growth.experiment_cells(AXES, tmp_path / f"{len(judged) + 1}.json") == growth.in_full(last)
+    assert growth.choosers(AXES, growth.in_full(last)) == set()
+    assert growth.sentence(last) == (
+        f"18 networks were compared on validation images, by 32 short trainings; {len(last['cells'])} more judged the "
+        "best of them and the unpruned network."
+    )
+
+
+def test_full_trainings_choose_where_there_is_no_screening(tmp_path):
+    axes = AXES | {"screening": False}
+    steps = grow(tmp_path, axes)
+    chosen, last = steps[0], steps[-1]
+    whole = grid.cells(axes)
+    assert chosen["compared"] == len(whole) == 25
+    assert {cell.seed for cell in growth.in_full(chosen)} == {3, 4, 5, 6}
+    # The summary has the candidates, and of finalists the trainings that judged.
+    cells = growth.in_full(last)
+    assert set(whole) < set(cells)
+    assert growth.choosers(axes, cells) == set(whole)
+    assert set(growth.judging(axes, cells)) == set(cells) - set(whole)
+    assert f"by 25 trainings; {len(cells) - 25} more judged" in growth.sentence(last)
+
+
+def test_a_question_asked_again_finds_the_trainings_that_are_there(tmp_path):
+    before = grow(tmp_path, AXES)
+    trained = set(tmp_path.rglob("metrics.json"))
+    assert grow(tmp_path, AXES) == before
+    # With another tolerance the smallest is proposed, and tested with what was trained for it.
+    again = grow(tmp_path, AXES, tolerance=25.0, class_margin=50.0)
+    assert again[1]["places"][0]["proposal"] == 2
+    assert again[-1]["places"][0]["finalists"][2]["verdict"] == "holds"
+    fresh = set(tmp_path.rglob("metrics.json")) - trained
+    assert {path.relative_to(tmp_path / "cells").parts[4] for path in fresh} <= {"0.000", "0.600"}
+
+
+def test_a_budgets_two_are_trained_alike(tmp_path):
+    last = grow(tmp_path, AXES, limit=601.0)[-1]
+    (place,) = last["places"]
+    assert [each["cell"].split("/")[2:5] for each in place["finalists"]] == [
+        ["apoz", "global", "0.400"],
+        ["apoz", "layer", "0.400"],
+    ]
+    assert (place["proposal"], place["rival"]) == (1, 0)
+    assert len({each["seeds"] for each in place["finalists"]}) == 1
+    reasons = {row["reason"] for row in last["candidates"] if row["trained"] == "short_2"}
+    assert reasons == {None, "others within the budget are preferred", "more than the budget"}
+    with pytest.raises(InputError, match=r"no training within the budget of 10 \(macs\) has finished"):
+        grow(tmp_path, AXES, limit=10.0)
+
+
+def test_without_validation_images_there_is_nothing_to_choose_by(tmp_path):
+    train(tmp_path, growth.shortened(NETWORKS[0], "short_4"), val=False)
+    with pytest.raises(InputError, match="has no validation accuracy to choose by: give digits validation images"):
+        grow(tmp_path, AXES)
+
+
+def test_a_step_that_is_missing_or_damaged_is_named(tmp_path):
+    with pytest.raises(InputError, match="--growth FILE has to say"):
+        growth.experiment_cells(AXES, None)
+    path = tmp_path / "0.json"
     with pytest.raises(InputError, match="does not exist"):
-        screening.experiment_cells(AXES, tmp_path / "short_2.json")
-    for content in ({}, {"survivors": ["digits"]}, {"survivors": [], "epochs": {}, "candidates": []}, []):
-        write_json(tmp_path / "short_2.json", content)
-        with pytest.raises(InputError, match="is not a screening"):
-            screening.experiment_cells(AXES, tmp_path / "short_2.json")
-    assert screening.experiment_cells(AXES | {"screening": False}, None) == grid.cells(AXES)
+        growth.experiment_cells(AXES, path)
+    good = {"done": True, "asked": [], "cells": [NETWORKS[0].path], "rung": None, "places": []}
+    write_json(path, good)
+    assert growth.experiment_cells(AXES, path) == [NETWORKS[0]]
+    for change in ({"asked": [UNPRUNED.path]}, {"cells": ["digits"]}, {"rung": "short_3"}, {"places": [{}]}):
+        write_json(path, good | change)
+        with pytest.raises(InputError, match="is no step of a grid"):
+            growth.experiment_cells(AXES, path)
+    write_json(path, [])
+    with pytest.raises(InputError, match="is no step of a grid"):
+        growth.read(path)
 
 
 @pytest.mark.parametrize(
@@ -250,18 +316,20 @@ def test_a_screening_that_is_missing_or_damaged_is_named(tmp_path):
         ({"ratios": [0.0]}, "there is no network to choose"),
         ({"protocols": ["one_shot", "distilled"]}, "screening shortens one_shot"),
         ({"scratch_budget": "equal_flops"}, "screening shortens one_shot"),
+        ({"seeds": [0, 1], "first_seed": 0}, "screening goes with seeds: auto"),
     ],
 )
-def test_what_cannot_be_screened_is_refused(change, said):
-    entry = {**AXES, "backbones": ["net"]} | change
+def test_what_cannot_grow_is_refused(change, said):
     with pytest.raises(ValueError, match=said):
-        config.Experiment.model_validate(entry)
-    config.Experiment.model_validate(entry | {"screening": False})
+        config.Experiment.model_validate(AXES | change)
+    config.Experiment.model_validate(AXES)
 
 
-def test_diverged_networks_are_last():
-    accuracies = dict.fromkeys(CANDIDATES, None)
-    best = [cell for cell in CANDIDATES if cell.ratio == 0.4][-1]
-    stay = staying(accuracies | {best: 0.1}, sizes=dict.fromkeys(CANDIDATES, 1))
-    assert best in stay
-    assert {cell.ratio for cell in stay} == set(AXES["ratios"])
+def test_a_candidate_of_which_nothing_is_known_is_no_finalist():
+    candidates = [candidate(cell, None, math.inf) for cell in NETWORKS]
+    assert growth.choose(candidates, 2.0) is None
+    (place,), rows = growth.places(candidates, 2.0, None)
+    assert (place["finalists"], place["proposal"]) == ([], None)
+    assert {row["reason"] for row in rows} == {"a training diverged"}
+    one = dataclasses.replace(candidates[0], val_accuracy=0.1, drop=0.9, sizes=(1.0, 1.0))
+    assert growth.choose([one, *candidates[1:]], 2.0).finalists == (one,)

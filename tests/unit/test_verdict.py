@@ -18,8 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from winnow import tables
-from winnow.answers import intervals as estimator
 from winnow.answers import growth, summary, verdict
+from winnow.answers import intervals as estimator
 from winnow.answers.outcomes import Outcomes
 from winnow.files import InputError, write_json
 from winnow.workflow import grid
