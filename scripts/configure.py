@@ -9,19 +9,21 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from winnow import cli
 from winnow.files import InputError, atomic_path
-from winnow.workflow import config, defaults
+from winnow.workflow import config, defaults, grid, promises
 
 BACKBONE = "vgg16"
 
 
 def main(arguments: argparse.Namespace) -> None:
     base = Path(__file__).resolve().parents[1] / "config.yaml"
-    known = config.load(yaml.safe_load(base.read_text(encoding="utf-8")))
+    raw = yaml.safe_load(base.read_text(encoding="utf-8"))
+    known = config.load(raw)
     name = arguments.name or defaults.name_of(arguments.data)
     path = arguments.folder / f"{name}.yaml"
     if path.exists():
@@ -33,7 +35,26 @@ def main(arguments: argparse.Namespace) -> None:
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
         print(f"{path} written", file=sys.stderr)
+    print(promised(raw, path, name), file=sys.stderr)
     print(name)
+
+
+def promised(raw: dict[str, Any], path: Path, name: str) -> str:
+    """What the grid can find out and how many trainings that takes, before it begins.
+
+    Raises
+    ------
+    InputError
+        If the configuration, laid over ``raw``, is not one.
+    """
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    merged = raw | {
+        key: raw[key] | value if isinstance(value, dict) and key in raw else value for key, value in written.items()
+    }
+    whole = config.load(merged)
+    store = Path("results/datasets", name, "manifest.json")
+    trainings = len(grid.cells(whole.experiments[name].model_dump()))
+    return f"{promises.of_data_set(whole, name, store)}\n{name}: at most {trainings} trainings".strip()
 
 
 def hold_against(path: Path, name: str, arguments: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from winnow.runtime import workers
 
@@ -19,9 +20,10 @@ from winnow.runtime import devices
 
 def main(arguments: argparse.Namespace) -> None:
     devices.lease(0)
-    for cell, network, dataset, output in places(arguments):
+    for *place, answer in places(arguments):
+        cell, _, _, output = place
         try:
-            model = bundle.export(cell, network, dataset, output, arguments.spec, devices.threads())
+            model = bundle.export(*place, arguments.spec, devices.threads(), answer)
         except bundle.Disagreement as disagreement:
             raise SystemExit(f"error: {cell}: {disagreement}") from None
         check = model["onnx"]["check"]
@@ -35,8 +37,9 @@ def main(arguments: argparse.Namespace) -> None:
         write_json(arguments.digests, {str(path.relative_to(arguments.output)): file_digest(path) for path in files})
 
 
-def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path]]:
-    """Cell, kept network, store and new folder of each network to export: one, or those that an experiment chose.
+def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path, dict[str, Any] | None]]:
+    """Cell, kept network, store, new folder and the experiment's answer of each network to export: one, of which there
+    is no answer, or those that an experiment chose.
 
     Raises
     ------
@@ -51,11 +54,12 @@ def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path]]
                 results / "models" / each["cell"],
                 results / "datasets" / each["dataset"],
                 output / f"{each['dataset']}-{each['backbone']}",
+                each["answer"],
             )
             for each in read_json(arguments.chosen)["chosen"]
         ]
     if arguments.cell and arguments.dataset:
-        return [(arguments.cell, arguments.network or arguments.cell, arguments.dataset, arguments.output)]
+        return [(arguments.cell, arguments.network or arguments.cell, arguments.dataset, arguments.output, None)]
     raise InputError("which network? Give --cell and --dataset, or --chosen and --results")
 
 

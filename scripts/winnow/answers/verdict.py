@@ -230,10 +230,11 @@ def recommend(frame: pd.DataFrame, judge: Judge, tolerance: float) -> dict[str, 
         *validation*, and what else the other answers speak of. ``verdicts``: of these, by each measure of size, the
         smallest that holds, or, where none does, the smallest whose drop on validation is within the tolerance, or that
         loses least there. ``claims``: of these, the one that loses least on validation at ratio :data:`CLAIM_RATIO`,
-        with the tolerance of the claim. ``chosen``: the first of the verdicts, to be taken home. ``lines``: all that in
-        sentences. ``notes``: how it was found. No row where there is no validation accuracy to choose with.
+        with the tolerance of the claim. ``chosen``: the first of the verdicts, to be taken home. ``answer``: what
+        :mod:`winnow.answers.words` says of it. ``lines``: all that in sentences. ``notes``: how it was found. No row
+        where there is no validation accuracy to choose with.
     """
-    answer: dict[str, list] = {"verdicts": [], "ladder": [], "claims": [], "chosen": [], "lines": []}
+    answer: dict[str, list] = {"answer": [], "verdicts": [], "ladder": [], "claims": [], "chosen": [], "lines": []}
     for (dataset, backbone), rows in frame.groupby(["dataset", "backbone"], sort=False):
         records = summary.records(rows)
         unpruned = next(row for row in records if row["criterion"] == UNPRUNED and row["init"] == "inherited")
@@ -296,11 +297,48 @@ def _answered(subject: str, candidates: list[dict], unpruned: dict, judge: Judge
         told = "; ".join(f"{describe(network.row)}: {_lost(network.lost)}" for network in lost)
         lines.append(f"{subject}: {told}.")
     return {
+        "answer": [_in_short(ladder, found[SIZE], unpruned, judge, tolerance)],
         "verdicts": verdicts,
         "ladder": [_record(each, SIZE, tolerance, unpruned, _judged(each, tolerance)) for each in ladder],
         "claims": claims,
         "chosen": verdicts[:1],
         "lines": lines,
+    }
+
+
+def _in_short(
+    ladder: Sequence[Network], chosen: Network, unpruned: dict, judge: Judge, tolerance: float
+) -> dict[str, Any]:
+    """The answer as :mod:`winnow.answers.words` takes it."""
+    smaller = next((each for each in ladder if each.row[SIZE] < chosen.row[SIZE]), None)
+    trained = sum(network.seeds for network in ladder) + unpruned["seeds"]
+    return {
+        **{name: unpruned[name] for name in ("dataset", "backbone")},
+        "verdict": chosen.verdict(tolerance),
+        "tolerance": tolerance,
+        "confidence": (1 + CONFIDENCE) / 2,
+        "test_images": len(judge.labels(unpruned["dataset"])),
+        "folds": None,
+        "trainings": trained,
+        "unpruned": {name: unpruned[name] for name in _MEASURED},
+        "chosen": _described(chosen, judge),
+        "smaller": smaller and _described(smaller, judge) | {"verdict": smaller.verdict(tolerance)},
+        "budget": None,
+        "more_images": None,
+    }
+
+
+_MEASURED = ("bytes", "params", "macs", "latency_ms", "accuracy")
+
+
+def _described(network: Network, judge: Judge) -> dict[str, Any]:
+    row = network.row
+    return {name: row[name] for name in (*_MEASURED, "criterion", "scope", "ratio")} | {
+        "cell": judge.seeds_of(row)[0].path,
+        **dict(zip(("drop", "low", "high"), network.drop, strict=True)),
+        **dict(zip(("class_low", "class_high"), network.class_drop[1:], strict=True)),
+        "lost_classes": list(network.lost),
+        "diverged": bool(row["failed_seeds"]),
     }
 
 

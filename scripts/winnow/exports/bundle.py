@@ -32,7 +32,13 @@ class Disagreement(Exception):
 
 
 def export(
-    cell: Path, network: Path, dataset: Path, output: Path, spec: dict[str, Any], threads: int
+    cell: Path,
+    network: Path,
+    dataset: Path,
+    output: Path,
+    spec: dict[str, Any],
+    threads: int,
+    answer: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Export a cell.
 
@@ -50,6 +56,8 @@ def export(
         Of this export, for its provenance.
     threads
         That the check may use.
+    answer
+        Of the experiment that chose the cell, as :mod:`winnow.answers.words` takes it; None where none did.
 
     Returns
     -------
@@ -68,7 +76,7 @@ def export(
         raise InputError(f"{output} exists and is no exported model: give another --output")
     store = Store.open(dataset)
     network, description, measured = finished(cell, network, store)
-    description = described(network, description, store, spec)
+    description = described(network, description, store, spec) | {"answer": answer}
     rows = store.rows("test")
     # The store has its classes one after the other: images from all over it.
     rows = rows[np.linspace(0, rows.size - 1, min(CHECKED_IMAGES, rows.size)).astype(int)]

@@ -31,6 +31,7 @@ class Images:
     classes: int
     total: int
     train: int
+    test: int
     official: bool
 
 
@@ -50,8 +51,11 @@ def survey(folder: Path) -> Images:
     if len(classes) < 2:
         found = f"one class, {classes.pop()!r}" if classes else "no image in a folder of its class"
         raise InputError(f"{folder} has {found}; needed: class/image or train/class/image, with two classes or more")
-    train = sum(place[0] == "train" for place in placed) if official else round(len(placed) * (1 - sum(SPLIT.values())))
-    return Images(len(classes), len(placed), train, official)
+    if official:
+        train, test = (sum(place[0] == part for place in placed) for part in ("train", "test"))
+    else:
+        train, test = round(len(placed) * (1 - sum(SPLIT.values()))), round(len(placed) * SPLIT["test"])
+    return Images(len(classes), len(placed), train, test, official)
 
 
 def recipe(images: int, learning_rate: float) -> dict[str, Any]:
