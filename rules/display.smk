@@ -12,7 +12,7 @@ def forecast():
     trained = [(cell_of(wildcards), made) for made, wildcards in jobs if made in ("cells", "models")]
     stores = {wildcards.dataset for made, wildcards in jobs if made == "datasets"}
     judged = sorted({cell.dataset for cell, made in trained if made == "cells"})
-    said = [promises.of_data_set(CONFIG, name, Path(f"results/datasets/{name}/manifest.json")) for name in judged]
+    said = [promises.of_data_set(CONFIG, name) for name in judged]
     kept = [(cell, made == "models" or CELLS.get(cell, False)) for cell, made in trained]
     return "\n".join(filter(None, [*said, disk.forecast(CONFIG, kept, stores)]))
 

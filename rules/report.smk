@@ -7,9 +7,10 @@ rule write_report:
         cells=of_cells("results/cells/{cell}/metrics.json"),
         # Their digests are in the metrics.
         predictions=ancient(of_cells("results/cells/{cell}/predictions.parquet")),
-        datasets=from_cells(wiring.manifests),
+        datasets=manifests,
         # And theirs in the manifests.
         images=ancient(from_cells(wiring.stored)),
+        splits=from_cells(wiring.only_splits),
         summary="results/experiments/{experiment}/summary.parquet",
         recommendation="results/experiments/{experiment}/recommendation.json",
         figures=ancient("results/experiments/{experiment}/figures.zip"),

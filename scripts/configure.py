@@ -52,9 +52,8 @@ def promised(raw: dict[str, Any], path: Path, name: str) -> str:
         key: raw[key] | value if isinstance(value, dict) and key in raw else value for key, value in written.items()
     }
     whole = config.load(merged)
-    store = Path("results/datasets", name, "manifest.json")
     trainings = len(grid.cells(whole.experiments[name].model_dump()))
-    return f"{promises.of_data_set(whole, name, store)}\n{name}: at most {trainings} trainings".strip()
+    return f"{promises.of_data_set(whole, name)}\n{name}: at most {trainings} trainings".strip()
 
 
 def hold_against(path: Path, name: str, arguments: argparse.Namespace) -> None:

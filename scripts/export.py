@@ -1,5 +1,5 @@
-"""Export a finished cell's network. Needs a cell whose model was kept and its data set's store; makes a folder with the
-network as safetensors and as ONNX, model.json, README.md and example.py."""
+"""Export a finished cell's network. Needs a cell whose model was kept, its data set's store and split; makes a
+folder with the network as safetensors and as ONNX, model.json, README.md and example.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from winnow.runtime import devices
 def main(arguments: argparse.Namespace) -> None:
     devices.lease(0)
     for *place, answer in places(arguments):
-        cell, _, _, output = place
+        cell, output = place[0], place[-1]
         try:
             model = bundle.export(*place, arguments.spec, devices.threads(), answer)
         except bundle.Disagreement as disagreement:
@@ -37,9 +37,9 @@ def main(arguments: argparse.Namespace) -> None:
         write_json(arguments.digests, {str(path.relative_to(arguments.output)): file_digest(path) for path in files})
 
 
-def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path, dict[str, Any] | None]]:
-    """Cell, kept network, store, new folder and the experiment's answer of each network to export: one, of which there
-    is no answer, or those that an experiment chose.
+def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path, Path, dict[str, Any] | None]]:
+    """Cell, kept network, store, split, new folder and the experiment's answer of each network to export: one, of which
+    there is no answer, or an experiment's chosen ones.
 
     Raises
     ------
@@ -53,14 +53,21 @@ def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path, 
                 results / "cells" / each["cell"],
                 results / "models" / each["cell"],
                 results / "datasets" / each["dataset"],
+                results / "splits" / each["dataset"] / f"{judged_by(results / 'cells' / each['cell'])}.parquet",
                 output / f"{each['dataset']}-{each['backbone']}",
                 each["answer"],
             )
             for each in read_json(arguments.chosen)["chosen"]
         ]
-    if arguments.cell and arguments.dataset:
-        return [(arguments.cell, arguments.network or arguments.cell, arguments.dataset, arguments.output, None)]
-    raise InputError("which network? Give --cell and --dataset, or --chosen and --results")
+    if arguments.cell and arguments.dataset and arguments.split:
+        network = arguments.network or arguments.cell
+        return [(arguments.cell, network, arguments.dataset, arguments.split, arguments.output, None)]
+    raise InputError("which network? Give --cell, --dataset and --split, or --chosen and --results")
+
+
+def judged_by(cell: Path) -> str:
+    """The name of the split that a cell was judged by."""
+    return read_json(cell / "metrics.json")["split"]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -68,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--cell", action=cli.Folder, help="a finished cell")
     result.add_argument("--network", action=cli.Folder, help="its kept network (default: beside the cell's files)")
     result.add_argument("--dataset", action=cli.Folder, help="the store that it was judged on")
+    result.add_argument("--split", type=Path, metavar="FILE", help="which images of it judged")
     result.add_argument("--chosen", type=Path, metavar="FILE", help="instead of them, an experiment's chosen.json")
     cli.add_results(result, required=False)
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to make")

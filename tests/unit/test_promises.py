@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from winnow.answers import verdict
-from winnow.files import write_json
 from winnow.workflow import config, defaults, promises
 
+from . import programs
 from .test_specs import RAW
 
 NOWHERE = RAW["datasets"]["digits"]
@@ -79,8 +79,9 @@ def test_the_sentence():
 
 
 @pytest.fixture
-def photos(tmp_path):
+def photos(tmp_path, monkeypatch):
     """A folder of 30 images in two classes, and a configuration of it."""
+    monkeypatch.chdir(tmp_path)
     for number in range(30):
         path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,14 +95,19 @@ def photos(tmp_path):
 
 
 def test_a_folders_test_images_are_counted_as_they_will_be_split(photos, tmp_path):
-    store = tmp_path / "manifest.json"
-    said = promises.of_data_set(photos(split={"val": 0.2, "test": 0.4}), "photos", store)
+    said = promises.of_data_set(photos(split={"val": 0.2, "test": 0.4}), "photos")
     assert said.startswith("photos: 12 test images: no drop below ")
     assert "each of the 30 images judges" in said
-    assert promises.of_data_set(photos(), "photos", store).startswith(f"photos: {round(0.15 * 30)} test images")
-    # A store knows what could be read.
-    write_json(store, {"counts": {"train": 10, "val": 4, "test": 9}})
-    assert promises.of_data_set(photos(), "photos", store).startswith("photos: 9 test images")
+    assert promises.of_data_set(photos(), "photos").startswith(f"photos: {round(0.15 * 30)} test images")
+    assert promises.of_data_set(photos(folds=3), "photos").startswith("photos: 30 images in 3 folds: no drop below ")
+    # A store knows what could be read, and its split what judges.
+    labels = [0, 1] * 10
+    store = tmp_path / "results/datasets/photos"
+    programs.stored(store, np.zeros((20, 8, 8, 3), np.uint8), labels, ["train"] * 11 + ["test"] * 9)
+    assert promises.of_data_set(photos(folds=3), "photos").startswith("photos: 20 images in 3 folds")
+    (tmp_path / "results/splits/photos").mkdir(parents=True)
+    store.with_suffix(".parquet").replace(tmp_path / "results/splits/photos/only.parquet")
+    assert promises.of_data_set(photos(), "photos").startswith("photos: 9 test images")
 
 
 def test_a_folders_own_split_has_no_folds(photos, tmp_path):
@@ -111,12 +117,12 @@ def test_a_folders_own_split_has_no_folds(photos, tmp_path):
         for name in "ab":
             (tmp_path / "photos" / name).replace(path / name) if part == "train" else (path / name).mkdir()
             (path / name / "x.jpg").touch()
-    said = promises.of_data_set(photos(), "photos", tmp_path / "manifest.json")
+    said = promises.of_data_set(photos(), "photos")
     assert said.startswith("photos: 2 test images")
     assert "folds" not in said
     assert defaults.survey(tmp_path / "photos").test == 2
 
 
 def test_where_nothing_is_known_nothing_is_said(photos, tmp_path):
-    assert promises.of_data_set(config.load(RAW), "digits", tmp_path / "manifest.json") == ""
-    assert promises.of_data_set(photos(path=str(tmp_path)), "photos", tmp_path / "manifest.json") == ""
+    assert promises.of_data_set(config.load(RAW), "digits") == ""
+    assert promises.of_data_set(photos(path=str(tmp_path)), "photos") == ""

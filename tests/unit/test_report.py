@@ -18,6 +18,7 @@ import plot
 from winnow import tables
 from winnow.answers import gallery, summary, words
 from winnow.answers import report as pages
+from winnow.data import splits
 from winnow.data.store import Entry, write_store
 from winnow.files import InputError, write_json
 from winnow.workflow import grid
@@ -72,7 +73,7 @@ CHOSEN = MEASURED | {
         "class_low": 0.0,
         "class_high": 0.04,
     },
-    **{"lost_classes": [f"5 {NASTY}"], "diverged": False, "criterion": "apoz", "scope": "layer", "ratio": 0.4},
+    **{"lost_classes": [f"5 {NASTY}"], "failed_seeds": "", "criterion": "apoz", "scope": "layer", "ratio": 0.4},
     "cell": "digits/net/apoz/layer/0.400/inherited/0",
 }
 ANSWER = {
@@ -109,15 +110,14 @@ def metrics(cell: grid.Cell) -> dict:
     }
 
 
-def write_images(folder) -> None:
-    """A store of eight images, two of them to train on."""
-    entries = [Entry(f"{n}.png", n % 2, "train" if n < 2 else "test", 8, 8) for n in range(8)]
+def write_images(results) -> None:
+    """A store of eight images, and its split: two of them to train on."""
+    entries = [Entry(f"{n}.png", n % 2, None, None, 8, 8) for n in range(8)]
     pixels = np.random.default_rng(0).integers(256, size=(8, 8, 8, 3), dtype=np.uint8)
     manifest = {"classes": CLASSES, "store_size": 8, "image_size": 8, "spec": {"code": "d" * 32}}
     manifest["skipped"] = [{"file": f"bad {NASTY}", "reason": "cannot be read"}]
-    write_store(
-        folder, zip(entries, pixels, strict=True), lambda entries: [each.split for each in entries], manifest, 8
-    )
+    manifest = write_store(results / "datasets/digits", zip(entries, pixels, strict=True), manifest)
+    splits.write(results / "splits/digits/only.parquet", ["train"] * 2 + ["test"] * 6, manifest, {})
 
 
 def predictions(cell: grid.Cell) -> dict:
@@ -148,7 +148,7 @@ def made(tmp_path_factory):
         if metrics(cell)["status"] == "finished":
             table = results / "cells" / cell.path / "predictions.parquet"
             tables.write_table(table, predictions(cell), "predictions", {})
-    write_images(results / "datasets" / "digits")
+    write_images(results)
     experiment = results / "experiments" / "tiny"
     rows = summary.summarise((cell, metrics(cell)) for cell in CELLS)
     tables.write_table(experiment / "summary.parquet", rows, "summary", {"spec": {"code": "e" * 32}})
@@ -328,6 +328,18 @@ def test_it_shows_what_the_data_set_is(page):
     assert [each["attributes"]["alt"] for each in images] == [CLASSES[0]] * 4 + [CLASSES[1]] * 4
 
 
+def test_of_a_data_set_with_folds_the_page_names_no_parts(made, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(made, results)
+    shutil.rmtree(results / "splits")
+    configuration = CONFIGURATION | {"datasets": {"digits": CONFIGURATION["datasets"]["digits"] | {"folds": 2}}}
+    experiment = results / "experiments" / "tiny"
+    arguments = ["--experiment", experiment, "--results", results, "--output", experiment / "report.html"]
+    programs.run("report", SPEC | {"configuration": configuration}, *arguments)
+    page = Reader(text_of(results))
+    assert any(" ".join(p["text"].split()) == "digits: 8 images of 2 classes." for p in page.find("p"))
+
+
 def test_an_answer_without_a_network_has_its_words_alone(made, tmp_path):
     results = tmp_path / "results"
     shutil.copytree(made, results)
@@ -478,6 +490,7 @@ def test_a_cell_without_result_is_counted():
         ("figures/sizes.svg", lambda path: path.unlink(), r"sizes\.svg does not exist, but .*index\.json names it"),
         ("figures/sizes.json", lambda path: path.write_text("{"), r"sizes\.json is not valid JSON"),
         ("summary.parquet", lambda path: path.write_bytes(b"PAR1"), r"summary\.parquet cannot be read"),
+        ("../../splits/digits/only.parquet", lambda path: path.unlink(), r"only\.parquet does not exist"),
         ("../../datasets/digits/images.npy", lambda path: path.unlink(), r"images\.npy cannot be read"),
         (f"../../cells/{CHOSEN['cell']}/predictions.parquet", lambda path: path.unlink(), r"predictions\.parquet does"),
     ],

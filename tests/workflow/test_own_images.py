@@ -57,12 +57,12 @@ def test_a_folder_of_images_becomes_a_verdict_a_report_and_a_model(tmp_path, pho
     )
     assert names.stdout == "my_photos\n", names.stderr
     # What so few images can tell is said before any of them is trained on, and what it takes at most.
-    promised = "my_photos: 36 test images: no drop below 8.2 points can be told from none; with folds: 5, "
+    promised = "my_photos: 180 images in 5 folds: no drop below 2.6 to 3.9 points can be told from none. Tolerance: 2 "
     assert promised in names.stderr
-    assert "my_photos: at most 51 trainings" in names.stderr
+    assert "my_photos: at most 85 trainings" in names.stderr
     own = checkout.path / "own" / "my_photos.yaml"
     text = own.read_text()
-    for old, new in [("epochs: 60", "epochs: 3"), ("[0.2, 0.4, 0.6, 0.8]", "[0.4]"), ("[0, 1, 2]", "[0, 1]")]:
+    for old, new in [("epochs: 60", "epochs: 3"), ("[0.2, 0.4, 0.6, 0.8]", "[0.4]"), ("[0, 1, 2, 3, 4]", "[0, 1]")]:
         assert old in text
         text = text.replace(old, new)
     own.write_text(text)
@@ -122,7 +122,7 @@ def test_in_a_hurry_the_same_grid_is_screened(tmp_path, photos):
     own = checkout.path / "own" / "my_photos.yaml"
     text = own.read_text()
     changes = [("epochs: 60", "epochs: 4"), ("[0.2, 0.4, 0.6, 0.8]", "[0.4]"), ("latency: true", "latency: false")]
-    for old, new in [*changes, ("[0, 1, 2]", "[0, 1]")]:
+    for old, new in [*changes, ("[0, 1, 2, 3, 4]", "[0, 1]")]:
         assert old in text
         text = text.replace(old, new)
     own.write_text(text)

@@ -23,11 +23,12 @@ from winnow import tables
 from winnow.answers import gallery, preference, screening, summary, verdict, words
 from winnow.answers.figures import answer as answers_figure
 from winnow.answers.figures import confusion, look
+from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.files import InputError, read_json
 from winnow.training import protocols
 from winnow.training.protocols import ONE_SHOT
-from winnow.workflow import grid, provenance
+from winnow.workflow import grid, provenance, wiring
 
 _HERE = Path(__file__)
 
@@ -166,8 +167,8 @@ def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any]
     figures
         The folder of its figures.
     results
-        The folder with ``cells/`` and ``datasets/``: the metrics of its cells, the predictions of those that the answer
-        speaks of, and their stores.
+        The folder with ``cells/``, ``datasets/`` and ``splits/``: the metrics of its cells, the predictions of those
+        that the answer speaks of, their stores, and the splits of those that have no folds.
     spec
         ``experiment``, its name; ``configuration``, the part of ``config.yaml`` that it uses; ``code``.
     screened
@@ -187,6 +188,11 @@ def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any]
         for cell in screening.experiment_cells(configuration["experiments"][name], screened)
     }
     stores = {dataset: Store.open(results / "datasets" / dataset) for dataset in {cell.dataset: None for cell in cells}}
+    splits = {
+        name: Split.open(results / "splits" / name / f"{wiring.ONLY}.parquet", store)
+        for name, store in stores.items()
+        if not configuration["datasets"][name].get("folds")
+    }
     others = judged(recommendation["ladder"], frame)
     answers = [
         answered(each, others, results / "cells", cells, stores[each["dataset"]]) for each in recommendation["answer"]
@@ -204,7 +210,9 @@ def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any]
         name=name,
         answers=answers,
         pictured=any(answer.cases for answer in answers),
-        datasets=[data_set(name, store, gallery.EXAMPLES // len(stores)) for name, store in stores.items()],
+        datasets=[
+            data_set(name, store, splits.get(name), gallery.EXAMPLES // len(stores)) for name, store in stores.items()
+        ],
         recommendation=recommendation,
         verdicts=verdict_tables(recommendation),
         groups=_grouped(drawn),
@@ -290,7 +298,7 @@ def answered(
         Of the answer's data set.
     """
     subject, sentences = words.subject(answer), [words.unbroken(each) for each in words.sentences(answer)]
-    if answer["chosen"] is None:
+    if answer["chosen"] is None or answer["chosen"]["accuracy"] is None:
         return Answer(subject, sentences)
     place = answer["dataset"], answer["backbone"]
     beside = [each for each in others if (each["dataset"], each["backbone"]) == place]
@@ -345,9 +353,10 @@ def _confusions_table(found: Sequence[gallery.Confusion], classes: Sequence[str]
     return Table(f"confusions-{name}", "What is taken for what most, and where that has changed", rows)
 
 
-def data_set(name: str, store: Store, examples: int) -> DataSet:
-    """What a data set is, with so many of its images at most."""
-    found = gallery.overview(store.classes, store.labels, store.splits, store.manifest["skipped"], examples)
+def data_set(name: str, store: Store, split: Split | None, examples: int) -> DataSet:
+    """What a data set is, with so many of its images at most; there is no one split of it where it has folds."""
+    parts = split and split.parts
+    found = gallery.overview(store.classes, store.labels, parts, store.manifest["skipped"], examples)
     images = {each.name: [gallery.thumbnail(store.images[row]) for row in each.images] for each in found.classes}
     rows = [
         {"reason": Field(reason), "files": Field(str(count), count), "such as": Field(first)}

@@ -16,13 +16,15 @@ An answer is an object of ``recommendation.json``, one a data set and backbone:
     ``bytes``, ``params``, ``macs``, ``latency_ms`` (None where not timed), ``accuracy``.
 ``chosen``, ``smaller``
     The network that the answer speaks of and the next smaller one, or None: what ``unpruned`` has, and ``drop``,
-    ``low``, ``high``, ``class_low``, ``class_high`` (shares of 1), ``lost_classes``, ``diverged``, ``criterion``,
+    ``low``, ``high``, ``class_low``, ``class_high`` (shares of 1), ``lost_classes``, ``failed_seeds``, ``criterion``,
     ``scope``, ``ratio``, ``cell``; of ``smaller`` also its ``verdict``.
 ``budget``
     None, or what was asked for: ``measure``, ``limit`` and ``runner_up``, the second best within it (None, or what
-    ``unpruned`` has, and ``drop``, ``low``, ``high`` of it against ``chosen``).
+    ``unpruned`` has, and ``low`` and ``high``: of how much more accurate ``chosen`` is).
 ``more_images``
     How many more test images would decide, where no number of trainings can; else None.
+
+Accuracies and bounds are None where no training of a network went well.
 
 Every word here is either plain English or explained on the README's first screen; a test holds them together.
 """
@@ -64,6 +66,8 @@ def sentences(answer: Mapping[str, Any]) -> list[str]:
     chosen = answer["chosen"]
     if chosen is None:
         return [_nothing(answer)]
+    if chosen["accuracy"] is None:
+        return ["We cannot say how small your network can be: none of the trainings of a smaller one went well."]
     if answer["budget"]:
         text = _within_budget(answer, chosen)
     elif answer["verdict"] == HOLDS:
@@ -101,16 +105,24 @@ def _nothing(answer: Mapping[str, Any]) -> str:
 def _within_budget(answer: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
     asked = _asked(answer)
     text = [f"The best network within {_amount(**asked)}: {_compared(answer, chosen)}."]
-    if chosen["diverged"] or chosen["lost_classes"]:
+    if chosen["failed_seeds"] or chosen["lost_classes"]:
         text.append(f"But it {_failing(answer, chosen)}.")
     elif (most := _tenth_above(_worst(chosen))) > 0:
         text.append(f"We are {_sure(answer)} sure that it loses less than {points(most)}.")
     else:
         text.append(f"We are {_sure(answer)} sure that it loses nothing.")
     if runner_up := answer["budget"]["runner_up"]:
-        worse = "is surely worse" if runner_up["low"] > 0 else "may be as good"
-        text.append(f"The next best, {_size(runner_up)}, {worse}.")
+        text.append(f"The next best, {_size(runner_up)}, {_rivalled(runner_up)}.")
     return text
+
+
+def _rivalled(runner_up: Mapping[str, Any]) -> str:
+    """What the second best within a budget is beside the chosen one."""
+    if runner_up["low"] is None:
+        return "had no training that went well"
+    if runner_up["low"] > 0:
+        return "is surely worse"
+    return "turned out to be better" if runner_up["high"] < 0 else "may be as good"
 
 
 def _step(answer: Mapping[str, Any]) -> str:
@@ -120,11 +132,13 @@ def _step(answer: Mapping[str, Any]) -> str:
         return "Nothing smaller was tested."
     name = f"One step smaller, {_size(smaller)},"
     if smaller["verdict"] == FAILS:
-        if smaller["diverged"] or smaller["lost_classes"]:
+        if smaller["failed_seeds"] or smaller["lost_classes"]:
             return f"{name} is not good enough: it {_failing(answer, smaller)}."
         return f"{name} is too small: it {_failing(answer, smaller)}."
     if smaller["verdict"] == HOLDS:
         return f"{name} loses less than {points(answer['tolerance'])}, too."
+    if smaller["accuracy"] is None:
+        return f"{name} is not certain: none of its trainings went well."
     if 100 * _worst(smaller) <= answer["tolerance"]:
         return f"{name} is not certain: it looks good, but the tests ended before it."
     return f"{name} is not certain: it may lose up to {points(_tenth_above(_worst(smaller)))}."
@@ -134,7 +148,7 @@ def _failing(answer: Mapping[str, Any], network: Mapping[str, Any]) -> str:
     """Why a network fails, as what it does."""
     if network["lost_classes"]:
         return f"no longer recognises {_named(network['lost_classes'])}"
-    if network["diverged"]:
+    if network["failed_seeds"]:
         return "cannot be relied on, since one of its trainings went wrong"
     return f"loses more than {points(answer['tolerance'])}, of which we are {_sure(answer)} sure"
 

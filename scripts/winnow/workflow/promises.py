@@ -9,7 +9,8 @@ from pathlib import Path
 from statistics import NormalDist
 
 from winnow.files import InputError, read_json
-from winnow.workflow import defaults
+from winnow.tables import read_provenance
+from winnow.workflow import defaults, wiring
 from winnow.workflow.config import Config, Split
 
 # On how many of the images a pruned network and the unpruned one disagree, where neither is better: from and to.
@@ -114,23 +115,21 @@ def sentence(test_images: int, images: int, folds: int | None, tolerance: float,
     return f"{text}. Tolerance: {tolerance:g} point{'s' * (tolerance != 1)}; {enough} to be sure of that."
 
 
-def of_data_set(config: Config, name: str, manifest: Path) -> str:
+def of_data_set(config: Config, name: str) -> str:
     """The same of a data set, as a line; empty where it is not known yet how many images it has.
 
-    Parameters
-    ----------
-    manifest
-        Of its store. Where there is none, a folder's files are counted.
+    Its store and split below ``results/`` say so; where there is none, a folder's files are counted.
     """
-    dataset = config.datasets[name]
+    dataset, folds = config.datasets[name], config.datasets[name].folds
+    manifest, split = (Path(each) for each in (f"results/datasets/{name}/manifest.json", wiring.split(name, None)))
     official = dataset.source == "flowers102"
     try:
         found = defaults.survey(Path(dataset.path)) if dataset.source == "folder" else None
         if found is not None:
             official = found.official
-        if manifest.exists():
-            counts = read_json(manifest)["counts"]
-            test, images = counts["test"], sum(counts.values())
+        if manifest.exists() and (folds or split.exists()):
+            images = read_json(manifest)["images"]
+            test = 0 if folds else read_provenance(split)["counts"]["test"]
         elif found is not None:
             test = found.test if official else round((dataset.split or Split()).test * found.total)
             images = found.total
@@ -138,4 +137,4 @@ def of_data_set(config: Config, name: str, manifest: Path) -> str:
             return ""
     except InputError:
         return ""  # It is told where it is in the way.
-    return f"{name}: " + sentence(test, images, None, config.tolerance, 0 if official else FOLDS)
+    return f"{name}: " + sentence(test, images, folds, config.tolerance, 0 if official else FOLDS)

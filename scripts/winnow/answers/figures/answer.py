@@ -54,9 +54,10 @@ def picture(answer: Mapping[str, Any], others: Iterable[Mapping[str, Any]] = ())
     Returns
     -------
     Figure or None
-        None where no network was chosen. Size is that of the file or, with a budget, what the budget is of.
+        None where no network was chosen, or none of its trainings went well. Size is that of the file or, with a budget,
+        what the budget is of.
     """
-    if answer["chosen"] is None:
+    if answer["chosen"] is None or answer["chosen"]["accuracy"] is None:
         return None
     budget, tolerance = answer["budget"], answer["tolerance"]
     measure = budget["measure"] if budget else "bytes"
@@ -99,7 +100,7 @@ def _points(answer: Mapping[str, Any], others: Iterable[Mapping[str, Any]], meas
     named += [(OTHER, network) for network in others if network["cell"] not in drawn]
     rows = []
     for name, network in named:
-        if network and network[measure] is not None:
+        if network and network[measure] is not None and network["accuracy"] is not None:
             row = {"network": name, "size": network[measure] / unit, "accuracy": 100 * network["accuracy"]}
             for prefix in "", "class_":
                 # Of the unpruned network there is no drop, and no bar.
