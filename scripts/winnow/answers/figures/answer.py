@@ -54,8 +54,8 @@ def picture(answer: Mapping[str, Any], others: Iterable[Mapping[str, Any]] = ())
     Returns
     -------
     Figure or None
-        None where no network was chosen, or none of its trainings went well. Size is that of the file or, with a budget,
-        what the budget is of.
+        None where no network was chosen, or none of its trainings went well. Size is that of the file or, with a
+        budget, what the budget is of.
     """
     if answer["chosen"] is None or answer["chosen"]["accuracy"] is None:
         return None
