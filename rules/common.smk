@@ -16,7 +16,7 @@ from winnow.files import InputError, read_json
 from winnow.runtime import run
 from winnow.training import protocols
 from winnow.workflow import config as configuration
-from winnow.workflow import disk, grid, provenance, specs, wiring
+from winnow.workflow import disk, grid, promises, provenance, specs, wiring
 
 
 def checked(function, *arguments, **names):

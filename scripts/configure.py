@@ -9,19 +9,22 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from winnow import cli
+from winnow.answers import growth, procedure
 from winnow.files import InputError, atomic_path
-from winnow.workflow import config, defaults
+from winnow.workflow import config, defaults, grid, promises
 
 BACKBONE = "vgg16"
 
 
 def main(arguments: argparse.Namespace) -> None:
     base = Path(__file__).resolve().parents[1] / "config.yaml"
-    known = config.load(yaml.safe_load(base.read_text(encoding="utf-8")))
+    raw = yaml.safe_load(base.read_text(encoding="utf-8"))
+    known = config.load(raw)
     name = arguments.name or defaults.name_of(arguments.data)
     limits = defaults.budget(arguments.budget) if arguments.budget else None
     path = arguments.folder / f"{name}.yaml"
@@ -34,7 +37,34 @@ def main(arguments: argparse.Namespace) -> None:
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
         print(f"{path} written", file=sys.stderr)
+    print(promised(raw, path, name), file=sys.stderr)
     print(name)
+
+
+def promised(raw: dict[str, Any], path: Path, name: str) -> str:
+    """What the grid can find out and how many trainings that takes, before it begins.
+
+    Raises
+    ------
+    InputError
+        If the configuration, laid over ``raw``, is not one.
+    """
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    merged = raw | {
+        key: raw[key] | value if isinstance(value, dict) and key in raw else value for key, value in written.items()
+    }
+    whole = config.load(merged)
+    axes, folds = whole.experiments[name].model_dump(), whole.datasets[name].folds
+    if not growth.grows(axes):
+        return f"{promises.of_data_set(whole, name)}\n{name}: {len(grid.cells(axes))} trainings".strip()
+    candidates, looks = growth.networks(axes), procedure.looks(folds)
+    sizes = len({(cell.scope, cell.ratio) for cell in candidates})
+    most = promises.most_trainings(len(candidates), sizes, looks[-1])
+    choosing = "short trainings choose" if axes["screening"] else "trainings choose"
+    return (
+        f"{promises.of_data_set(whole, name)}\n{name}: {len(candidates) + 1} {choosing}, then two networks and the "
+        f"unpruned one are trained {looks[0]} times each, and more where that is not enough; {most} trainings at most"
+    ).strip()
 
 
 def hold_against(path: Path, name: str, arguments: argparse.Namespace, limits: dict[str, float] | None) -> None:

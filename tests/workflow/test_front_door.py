@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from winnow.answers import words
 from winnow.tables import read_table
 from winnow.workflow import config, grid
 
@@ -42,6 +43,8 @@ def test_a_dry_run_of_every_target_lists_its_cells_and_the_disk_they_take(fresh,
         f"{'finetune_kept' if keeps(cell) else 'finetune'} {cell.path}" for cell in cells
     }
     assert re.search(rf"Disk: about [\d.]+ [kMGT]B for {len(cells)} cells", output)
+    # How many images there are is known of none of them yet.
+    assert "test images: no drop" not in output
     assert not (fresh.path / "results").exists()
 
 
@@ -108,8 +111,12 @@ def test_the_demo_answers(tmp_path):
         r"Digits, vgg_digits: (HOLDS|UNDECIDED|FAILS)[.:] .* \(drop -?[\d.]+ to -?[\d.]+; averaged over classes ",
         answer["lines"][0],
     )
-    assert all(line in " ".join(last.split()) for line in answer["lines"])
-    assert len(last.splitlines()) < 15
+    plain, detail = last.split("In detail:")
+    (first_lines,) = words.opening(answer["answer"])
+    assert " ".join(plain.split()) == f"How small can it be? {first_lines}"
+    assert first_lines.startswith(("Your network can be ", "We cannot say yet ", "Your network should stay as it is"))
+    assert all(line in " ".join(detail.split()) for line in answer["lines"])
+    assert len(last.splitlines()) < 20
     # And of a run that has nothing to do.
     again = fresh.snakemake("demo")
     assert "results/experiments/demo/summary.csv" in again
