@@ -47,7 +47,7 @@ wildcard_constraints:
     ratio=r"0\.\d{3}(~\d+)?",
     init=protocols.COMPONENT,
     seed=r"\d+",
-    share=r"0|\d+_\d+(~\d+)?",
+    share=rf"(0|\d+_\d+(~\d+)?){protocols.TRUNK_REPAIRS}",
     epochs=r"\d+",
     rung="|".join(screening.RUNGS),
 

@@ -1,5 +1,6 @@
 # Needs a data set's store and a backbone. Makes the activation statistics, one pass over the training images, per class,
-# from which every activation criterion is a query; and the gradient statistics likewise, for criteria that look at them.
+# from which every activation criterion is a query; and the gradient statistics likewise, for criteria that look at them;
+# and the moments of what layers hear, for cells whose cuts are repaired.
 
 
 rule measure:
@@ -41,4 +42,25 @@ rule differentiate:
         spec=spec(specs.differentiate),
     shell:
         "stage differentiate --spec {params.spec:q} --dataset {input.dataset:q} --backbone {input.backbone:q}"
+        " --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"
+
+
+rule correlate:
+    input:
+        dataset=STORE,
+        backbone=BACKBONE,
+    output:
+        arrays="results/statistics/{dataset}/{backbone}/moments.npz",
+        manifest="results/statistics/{dataset}/{backbone}/moments.json",
+    log:
+        "results/logs/correlate/{dataset}/{backbone}.log",
+    conda:
+        "../envs/winnow.yaml"
+    threads: PLAN.pass_threads
+    resources:
+        gpu=1,
+    params:
+        spec=spec(specs.correlate),
+    shell:
+        "stage correlate --spec {params.spec:q} --dataset {input.dataset:q} --backbone {input.backbone:q}"
         " --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"

@@ -239,6 +239,9 @@ class Experiment(_Model):
     inits: Annotated[tuple[Literal["inherited", "random"], ...], Field(min_length=1)] = ("inherited",)
     protocols: Annotated[tuple[str, ...], Field(min_length=1)] = (protocols.ONE_SHOT,)
     """In which order networks are pruned and trained: see :mod:`winnow.training.protocols`."""
+    repairs: Annotated[tuple[str, ...], Field(min_length=1)] = (protocols.NO_REPAIR,)
+    """What is repaired after a cut, before any training: ``none``, ``compensated``, ``recalibrated``, ``fitted``, or
+    several in this order, ``compensated_fitted``: see :mod:`winnow.training.protocols`."""
     scratch_budget: Literal["equal_epochs", "equal_flops"] = "equal_epochs"
     """What random weights are trained for: the recipe's epochs, or as many operations as those take unpruned."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
@@ -250,7 +253,7 @@ class Experiment(_Model):
     screening: bool = False
     """Whether short trainings choose which networks are trained in full: see :mod:`winnow.answers.screening`."""
 
-    @field_validator("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "protocols", "seeds")
+    @field_validator("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "protocols", "repairs", "seeds")
     @classmethod
     def _no_repetition(cls, values: tuple) -> tuple:
         return _distinct(values)
@@ -270,6 +273,13 @@ class Experiment(_Model):
     def _known_protocols(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         for value in values:
             _one_of(value, protocols.CHOICES, "protocol")
+        return values
+
+    @field_validator("repairs")
+    @classmethod
+    def _known_repairs(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            _one_of(value, protocols.REPAIR_CHOICES, "repair")
         return values
 
     @field_validator("ratios")
@@ -328,7 +338,7 @@ class Config(_Model):
 
     def recipe_for(self, dataset: str, backbone: str, protocol: str) -> dict[str, Any]:
         """What of a recipe a cell depends on: the distillation only if it is distilled."""
-        unused = None if protocol == protocols.DISTILLED else {"distillation"}
+        unused = None if protocols.plain(protocol) == protocols.DISTILLED else {"distillation"}
         return self.recipe(dataset, backbone).model_dump(exclude=unused)
 
     def downloads(self) -> dict[str, Archive]:
@@ -452,6 +462,7 @@ RESERVED_TARGETS = frozenset(
         "differentiate",
         "score",
         "mask",
+        "correlate",
         "trunk",
         "finetune",
         "finetune_kept",
