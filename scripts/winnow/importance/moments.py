@@ -57,8 +57,9 @@ class _Gram:
         self.total[-1, -1] += rows.shape[0]
 
     def result(self) -> np.ndarray:
-        self.total[:-1, -1] = self.total[-1, :-1]
-        return self.total.cpu().numpy()
+        array = self.total.cpu().numpy()
+        array[:-1, -1] = array[-1, :-1]
+        return array
 
 
 class _Outputs:

@@ -64,7 +64,7 @@ class _Normalised:
         # (outputs, 1, 1) beside maps, (outputs,) beside a linear layer's vectors.
         maps = not isinstance(module, nn.Linear) and raw.dim() == 4
         over = [0, 2, 3] if maps else list(range(raw.dim() - 1))
-        sums = torch.stack([raw.sum(over, dtype=torch.float64), raw.square().sum(over, dtype=torch.float64)])
+        sums = torch.stack([raw.sum(over), raw.square().sum(over)]).double()
         count = raw.numel() // sums.shape[1]
         self.total, self.count = self.total + sums, self.count + count
         mean, scale = self._of(sums / count)

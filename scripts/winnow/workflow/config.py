@@ -237,11 +237,11 @@ class Experiment(_Model):
     scopes: Annotated[tuple[Literal["global", "global_normalized", "layer"], ...], Field(min_length=1)]
     ratios: Annotated[tuple[float, ...], Field(min_length=1)]
     inits: Annotated[tuple[Literal["inherited", "random"], ...], Field(min_length=1)] = ("inherited",)
-    protocols: Annotated[tuple[str, ...], Field(min_length=1)] = (protocols.ONE_SHOT,)
-    """In which order networks are pruned and trained: see :mod:`winnow.training.protocols`."""
     repairs: Annotated[tuple[str, ...], Field(min_length=1)] = (protocols.NO_REPAIR,)
     """What is repaired after a cut, before any training: ``none``, ``compensated``, ``recalibrated``, ``fitted``, or
     several in this order, ``compensated_fitted``: see :mod:`winnow.training.protocols`."""
+    protocols: Annotated[tuple[str, ...], Field(min_length=1)] = (protocols.ONE_SHOT,)
+    """In which order networks are pruned and trained: see :mod:`winnow.training.protocols`."""
     scratch_budget: Literal["equal_epochs", "equal_flops"] = "equal_epochs"
     """What random weights are trained for: the recipe's epochs, or as many operations as those take unpruned."""
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]

@@ -178,8 +178,9 @@ def canonical(cell: Cell) -> Cell:
     if cell.ratio == 0:
         protocol = cell.protocol if protocols.is_short(cell.protocol) else ONE_SHOT
         return dataclasses.replace(cell, criterion=UNPRUNED, scope=NO_SCOPE, round_to=None, protocol=protocol)
-    if cell.alternates if cell.init == "random" else cell.protocol == EQUAL_FLOPS:
-        cell = dataclasses.replace(cell, protocol=ONE_SHOT)
+    repairs, protocol = protocols.parted(cell.protocol)
+    if cell.alternates if cell.init == "random" else protocol == EQUAL_FLOPS:
+        cell = dataclasses.replace(cell, protocol=protocols.repaired(repairs, ONE_SHOT))
     name, source = parse_source(cell.criterion)
     if source == cell.dataset:
         cell = dataclasses.replace(cell, criterion=name)
