@@ -2,16 +2,17 @@
 #
 #   results/downloads/{dataset}/                          archives as their sources serve them; weights/: torchvision's
 #   results/datasets/{dataset}/                           images.npy (uint8, memory-mapped), index.parquet, manifest.json
+#   results/splits/{dataset}/{fold}.parquet               which images train, choose and judge
 #   results/backbones/{backbone}/                         weights.safetensors, channels.parquet, manifest.json;
 #                                                         pretrained.safetensors, pretrained.json
-#   results/statistics/{dataset}/{backbone}/              activations, gradients, moments: .npz, .json (manifest)
-#   results/scores/{dataset}/{backbone}/                  {criterion}.parquet
-#   results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet
+#   results/statistics/{images}/{backbone}/               activations, gradients, moments: .npz, .json (manifest)
+#   results/scores/{images}/{backbone}/                   {criterion}.parquet
+#   results/masks/{images}/{backbone}/{criterion}/{scope}/{ratio}.parquet
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
 #                                                         metrics.json, history.parquet, predictions.parquet, mask.parquet
 #   results/models/{cell}/                                a cell's network, model.safetensors and model.json: where its
 #                                                         grid keeps it; else trained once more for what asks for it
-#   results/trunks/{dataset}/{backbone}/{criterion}/{scope}/{share}/{epochs}/{seed}/
+#   results/trunks/{images}/{backbone}/{criterion}/{scope}/{share}/{epochs}/{seed}/
 #                                                         what cells begin with that prune what they have trained:
 #                                                         trunk.safetensors, history.parquet, mask.parquet, trunk.json
 #   results/latency/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.json
@@ -25,6 +26,9 @@
 #   results/exports/{cell}/                               any cell's network, to take home
 #   results/logs/{rule}/...                               one log a job
 #
+# fold:      only, the one split of a data set; or, where it has `folds: K`, 0 to K − 1: each judges with other images. A
+#            cell's is its seed modulo K
+# images:    those that train: a data set's name, photos; where it has folds, photos~2: those that fold 2 does not judge
 # criterion: unpruned (ratio 0), any (by layer with random weights), random~{seed}, or a name in config.yaml, such as apoz;
 #            reversed_apoz: the best go first; apoz@flowers102: by the statistics of flowers102's images
 # scope:     global, global_normalized, layer, or none (ratio 0)

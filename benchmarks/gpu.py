@@ -111,6 +111,10 @@ class Check:
     def store(self) -> Path:
         return self.work / "store"
 
+    @property
+    def split(self) -> Path:
+        return self.work / "split.parquet"
+
     def backbone(self, head: str) -> Path:
         return self.work / "backbones" / head
 
@@ -151,7 +155,8 @@ class Check:
             "code": "0",
         }
         options = ["--spec", canonical_json(spec), "--gpu", self.gpu, "--checkpoint-seconds", checkpoint_seconds]
-        options += ["--dataset", self.store, "--backbone", self.backbone(head), "--mask", self.mask(head, number)]
+        options += ["--dataset", self.store, "--split", self.split, "--backbone", self.backbone(head)]
+        options += ["--mask", self.mask(head, number)]
         names = ("metrics.json", "history.parquet", "predictions.parquet", "mask.parquet")
         names += ("model.safetensors", "model.json") if keep else ()
         options += ["--output", *(self.work / output / name for name in names)]
@@ -209,7 +214,8 @@ def tests(check: Check) -> None:
 def prepare(check: Check) -> None:
     """A store of drawn images, backbones of drawn weights, and a by-layer mask at 0.4 for each cell."""
     from winnow import tables
-    from winnow.data.store import SPLITS, Entry, write_store
+    from winnow.data import splits
+    from winnow.data.store import Entry, write_store
     from winnow.importance import masks
 
     sizes = check.sizes
@@ -218,16 +224,16 @@ def prepare(check: Check) -> None:
 
     def drawn(number: int) -> tuple[Entry, np.ndarray]:
         label = number // sum(sizes.images)
-        return Entry(str(number), label, None, side, side), photograph(number, label, (side, side))
+        return Entry(str(number), label, None, None, side, side), photograph(number, label, (side, side))
 
     def write() -> None:
         count = sizes.classes * sum(sizes.images)
         manifest = {"classes": [f"class {label}" for label in range(sizes.classes)], "spec": {}}
         manifest |= {"store_size": sizes.store_size, "image_size": sizes.size}
-        splits = np.repeat(SPLITS, sizes.images).tolist()
         with ThreadPoolExecutor(sizes.threads) as pool:
             images = pool.map(drawn, range(count))
-            write_store(check.store, images, lambda entries: splits * sizes.classes, manifest, count)
+            written = write_store(check.store, images, manifest, count)
+        splits.write(check.split, np.repeat(splits.PARTS, sizes.images).tolist() * sizes.classes, written, {})
 
     heads = tuple(dict.fromkeys((sizes.head, "gap")))
 
@@ -380,14 +386,14 @@ def photographs(check: Check) -> Path:
     if folder.exists():
         return folder
     from PIL import Image
-    from winnow.data.store import SPLITS
+    from winnow.data.splits import PARTS
 
     sizes = check.sizes
     begun = folder.with_suffix(".begun")
     files = [
         (begun / split / f"{label:03}" / f"{number}.jpg", label)
         for label in range(sizes.classes)
-        for split, images in zip(SPLITS, sizes.images, strict=True)
+        for split, images in zip(PARTS, sizes.images, strict=True)
         for number in range(images)
     ]
 

@@ -33,9 +33,11 @@ import torch
 from torch.nn import functional
 from winnow.data import datasets
 from winnow.data.images import Images, load_images
+from winnow.data.splits import PARTS
 from winnow.data.store import Store, write_store
 from winnow.importance import masks
 from winnow.networks import surgery
+from winnow.tables import read_table
 from winnow.training import judging, loop
 from winnow.training.precision import precision_for
 
@@ -202,13 +204,7 @@ def conventional(
         dataset = {"source": "folder", "path": str(folder)}
         source = datasets.SOURCES["folder"](dataset, [])
         manifest = {"classes": source.classes, "store_size": stored, "image_size": size, "spec": {}}
-        write_store(
-            directory,
-            datasets.decoded(source, stored, threads, []),
-            lambda entries: datasets.assign(dataset, source.classes, entries),
-            manifest,
-            source.count,
-        )
+        write_store(directory, datasets.decoded(source, stored, threads, []), manifest, source.count)
 
     def ours():
         with tempfile.TemporaryDirectory() as directory:
@@ -218,7 +214,8 @@ def conventional(
             network = cell(architecture, len(opened.classes))
             precision = precision_for(wanted, device, surgery.cost(network, size)[1])
             network.to(device)
-            rows = [opened.rows(split) for split in ("train", "val", "test")]
+            parts = np.array(read_table(opened.directory / "index.parquet", "index")["official"].to_pylist())
+            rows = [np.flatnonzero(parts == part) for part in PARTS]
             trained = loop.train(network, images, rows[0], rows[1], settings, 0, precision, report=lambda line: None)
             network.load_state_dict(trained.state)
             judging.evaluate(network, images, rows[2], precision)

@@ -5,6 +5,7 @@
 rule pretrain:
     input:
         dataset=lambda wildcards: filled(STORE, dataset=CONFIG.backbones[wildcards.backbone].pretrain.dataset),
+        split=needs(wiring.pretraining_split),
     output:
         weights="results/backbones/{backbone}/pretrained.safetensors",
         manifest="results/backbones/{backbone}/pretrained.json",
@@ -19,8 +20,8 @@ rule pretrain:
     params:
         spec=spec(specs.pretrain),
     shell:
-        "stage pretrain --spec {params.spec:q} --dataset {input.dataset:q} --output {output:q}"
-        " --gpu {resources.gpu} > {log:q} 2>&1"
+        "stage pretrain --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
+        " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
 rule import_backbone:

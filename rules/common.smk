@@ -49,9 +49,12 @@ wildcard_constraints:
     seed=r"\d+",
     share=rf"(0|\d+_\d+(~\d+)?){protocols.TRUNK_REPAIRS}",
     epochs=r"\d+",
+    fold=rf"{wiring.ONLY}|\d+",
     rung="|".join(screening.RUNGS),
 
 
+# Which images train: a data set's, or of one with folds those that a fold does not judge.
+IMAGES = r"[A-Za-z][A-Za-z0-9_-]*(~\d+)?"
 MASK, CELL, TRUNK = wiring.MASK, wiring.CELL, wiring.TRUNK
 
 
@@ -74,6 +77,11 @@ def filled(files, **names):
     return [ancient(file.format(**names)) if hasattr(file, "flags") else file.format(**names) for file in files]
 
 
+def store_of(wildcards):
+    """The store of the data set whose images train."""
+    return filled(STORE, dataset=grid.parse_images(wildcards.dataset)[0])
+
+
 def spec(contents):
     """A job's spec, of a function in winnow/workflow/specs.py: it is the re-run trigger."""
     return lambda wildcards: checked(contents, CONFIG, **wildcards).text(SCRIPTS)
@@ -91,7 +99,7 @@ def of_cells(file):
 
 def from_cells(files):
     """Files that an experiment's cells are made from, of a function in winnow/workflow/wiring.py."""
-    return lambda wildcards: files(experiment_cells(wildcards.experiment))
+    return lambda wildcards: files(experiment_cells(wildcards.experiment), CONFIG.folds)
 
 
 @cache

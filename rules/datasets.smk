@@ -1,6 +1,7 @@
 # Needs nothing but the network, or a folder of images. Makes every file that is downloaded, archives as well as
-# torchvision's weights (their dataset is called weights), and each data set's store: the images decoded once into a
-# memory-mapped array, their index with the split, and a manifest. Every later stage reads the store.
+# torchvision's weights (their dataset is called weights), each data set's store: the images decoded once into a
+# memory-mapped array, their index and a manifest; and its splits, which say what trains, chooses and judges. Every later
+# stage reads a store and one split of it.
 
 
 rule download:
@@ -35,3 +36,21 @@ rule decode:
     shell:
         "stage decode --spec {params.spec:q} --archives {input.archives:q} --output {output:q}"
         " --threads {threads} > {log:q} 2>&1"
+
+
+rule split:
+    input:
+        STORE[0],
+        # Its digest is in the manifest.
+        STORE[2],
+    output:
+        "results/splits/{dataset}/{fold}.parquet",
+    log:
+        "results/logs/split/{dataset}/{fold}.log",
+    localrule: True
+    conda:
+        "../envs/winnow.yaml"
+    params:
+        spec=spec(specs.split),
+    shell:
+        "stage split --spec {params.spec:q} --dataset {input:q} --output {output:q} > {log:q} 2>&1"

@@ -33,6 +33,7 @@ rule export_chosen:
         datasets=lambda wildcards: [
             file for cell in chosen_cells(wildcards) for file in filled(STORE, dataset=cell.dataset)
         ],
+        splits=lambda wildcards: [file for cell in chosen_cells(wildcards) for file in split_of(cell)],
     output:
         digests="results/experiments/{experiment}/models.json",
         models=directory("results/experiments/{experiment}/models"),
@@ -51,6 +52,7 @@ rule export_chosen:
 rule export_cell:
     input:
         dataset=STORE,
+        split=needs(wiring.cell_split),
         cell=[f"results/cells/{CELL}/metrics.json", ancient(f"results/cells/{CELL}/predictions.parquet")],
         network=lambda wildcards: network_files(cell_of(wildcards)),
     output:
@@ -64,4 +66,4 @@ rule export_cell:
         spec=spec(specs.export_cell),
     shell:
         "stage export --spec {params.spec:q} --cell {input.cell:q} --network {input.network:q}"
-        " --dataset {input.dataset:q} --output {output:q} > {log:q} 2>&1"
+        " --dataset {input.dataset:q} --split {input.split:q} --output {output:q} > {log:q} 2>&1"

@@ -1,7 +1,7 @@
-# Needs a data set's store, a backbone and a mask (none for the unpruned baseline); by the cell's protocol the baseline's
-# network to learn from, the moments to repair its cut by, or a trunk in place of mask and moments. Makes a cell: the
-# pruned network, fine-tuned, with its metrics, history, test predictions and mask; and, as files of its own, the
-# network, where an experiment keeps it.
+# Needs a data set's store, a split, a backbone and a mask (none for the unpruned baseline); by the cell's protocol the
+# baseline's network to learn from, the moments to repair its cut by, or a trunk in place of mask and moments. Makes a
+# cell: the pruned network, fine-tuned, with its metrics, history, test predictions and mask; and, as files of its own,
+# the network, where an experiment keeps it.
 #
 # Whether a network is kept is no part of a cell: three rules run the same command for different files of it, and each
 # refuses the cells that are not its own.
@@ -10,7 +10,8 @@
 # What cells begin with that prune what they have trained, once for all that share it.
 rule trunk:
     input:
-        dataset=STORE,
+        dataset=store_of,
+        split=needs(wiring.training_split),
         backbone=BACKBONE,
         scores=needs(wiring.scores),
         moments=needs(wiring.moments),
@@ -19,6 +20,8 @@ rule trunk:
         multiext(f"results/trunks/{TRUNK}/", *TRUNK_FILES),
     log:
         f"results/logs/trunk/{TRUNK}.log",
+    wildcard_constraints:
+        dataset=IMAGES,
     conda:
         "../envs/winnow.yaml"
     threads: PLAN.cell_threads
@@ -28,13 +31,15 @@ rule trunk:
     params:
         spec=spec(specs.trunk),
     shell:
-        "stage trunk --spec {params.spec:q} --dataset {input.dataset:q} --backbone {input.backbone:q}"
-        " --scores {input.scores:q} --moments {input.moments:q} --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        "stage trunk --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
+        " --backbone {input.backbone:q} --scores {input.scores:q} --moments {input.moments:q}"
+        " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
 rule finetune:
     input:
         dataset=STORE,
+        split=needs(wiring.cell_split),
         backbone=BACKBONE,
         mask=of_cell(wiring.mask, kept=False),
         moments=needs(wiring.moments),
@@ -55,8 +60,9 @@ rule finetune:
     params:
         spec=spec(specs.cell),
     shell:
-        "stage finetune --spec {params.spec:q} --dataset {input.dataset:q} --backbone {input.backbone:q}"
-        " --mask {input.mask:q} --moments {input.moments:q} --trunk {input.trunk:q} --teacher {input.teacher:q}"
+        "stage finetune --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
+        " --backbone {input.backbone:q} --mask {input.mask:q} --moments {input.moments:q}"
+        " --trunk {input.trunk:q} --teacher {input.teacher:q}"
         " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
@@ -64,6 +70,7 @@ rule finetune:
 use rule finetune as finetune_kept with:
     input:
         dataset=STORE,
+        split=needs(wiring.cell_split),
         backbone=BACKBONE,
         mask=of_cell(wiring.mask, kept=True),
         moments=needs(wiring.moments),

@@ -51,16 +51,26 @@ def rung_metrics(wildcards):
     return [f"results/cells/{cell.path}/metrics.json" for cell in screening.rung_cells(left, wildcards.rung)]
 
 
+def manifests(wildcards):
+    """Those of an experiment's data sets: they have the names of the classes."""
+    return wiring.manifests(experiment_cells(wildcards.experiment))
+
+
 def activations(wildcards):
     """The statistics that an experiment's figures are drawn from."""
     looks = wiring.looks_at_activations(CONFIG, wildcards.experiment)
-    return wiring.activations(experiment_cells(wildcards.experiment)) * looks
+    return wiring.activations(experiment_cells(wildcards.experiment), CONFIG.folds) * looks
 
 
 def chosen_cells(wildcards):
     file = checkpoints.choose.get(**wildcards).output[0]
     with file.open():
         return [grid.parse_path(each["cell"]) for each in checked(read_json, file)["chosen"]]
+
+
+def split_of(cell):
+    """What a cell was trained and judged by."""
+    return [wiring.split(cell.dataset, cell.fold(CONFIG.folds))]
 
 
 def exported(cell):

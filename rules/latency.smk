@@ -6,7 +6,7 @@ rule latency:
     input:
         dataset="results/datasets/{dataset}/manifest.json",
         backbone=BACKBONE,
-        mask=needs(wiring.mask),
+        mask=needs(wiring.latency_mask),
     output:
         f"results/latency/{MASK}.json",
     log:

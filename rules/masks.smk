@@ -8,6 +8,8 @@ rule mask:
         "results/masks/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.parquet",
     log:
         "results/logs/mask/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.log",
+    wildcard_constraints:
+        dataset=IMAGES,
     localrule: True
     conda:
         "../envs/winnow.yaml"

@@ -10,6 +10,8 @@ rule score:
         "results/scores/{dataset}/{backbone}/{criterion}.parquet",
     log:
         "results/logs/score/{dataset}/{backbone}/{criterion}.log",
+    wildcard_constraints:
+        dataset=IMAGES,
     localrule: True
     conda:
         "../envs/winnow.yaml"

@@ -1,17 +1,20 @@
-# Needs a data set's store and a backbone. Makes the activation statistics, one pass over the training images, per class,
-# from which every activation criterion is a query; and the gradient statistics likewise, for criteria that look at them;
-# and the moments of what layers hear, for cells whose cuts are repaired.
+# Needs a data set's store, a split and a backbone. Makes the activation statistics, one pass over the training images,
+# per class, from which every activation criterion is a query; the gradient statistics likewise, for criteria that look
+# at them; and the moments of what layers hear, for cells whose cuts are repaired.
 
 
 rule measure:
     input:
-        dataset=STORE,
+        dataset=store_of,
+        split=needs(wiring.training_split),
         backbone=BACKBONE,
     output:
         arrays="results/statistics/{dataset}/{backbone}/activations.npz",
         manifest="results/statistics/{dataset}/{backbone}/activations.json",
     log:
         "results/logs/measure/{dataset}/{backbone}.log",
+    wildcard_constraints:
+        dataset=IMAGES,
     conda:
         "../envs/winnow.yaml"
     threads: PLAN.pass_threads
@@ -20,19 +23,22 @@ rule measure:
     params:
         spec=spec(specs.measure),
     shell:
-        "stage measure --spec {params.spec:q} --dataset {input.dataset:q} --backbone {input.backbone:q}"
-        " --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        "stage measure --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
+        " --backbone {input.backbone:q} --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
 rule differentiate:
     input:
-        dataset=STORE,
+        dataset=store_of,
+        split=needs(wiring.training_split),
         backbone=BACKBONE,
     output:
         arrays="results/statistics/{dataset}/{backbone}/gradients.npz",
         manifest="results/statistics/{dataset}/{backbone}/gradients.json",
     log:
         "results/logs/differentiate/{dataset}/{backbone}.log",
+    wildcard_constraints:
+        dataset=IMAGES,
     conda:
         "../envs/winnow.yaml"
     threads: PLAN.pass_threads
@@ -41,19 +47,22 @@ rule differentiate:
     params:
         spec=spec(specs.differentiate),
     shell:
-        "stage differentiate --spec {params.spec:q} --dataset {input.dataset:q} --backbone {input.backbone:q}"
-        " --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        "stage differentiate --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
+        " --backbone {input.backbone:q} --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
 rule correlate:
     input:
-        dataset=STORE,
+        dataset=store_of,
+        split=needs(wiring.training_split),
         backbone=BACKBONE,
     output:
         arrays="results/statistics/{dataset}/{backbone}/moments.npz",
         manifest="results/statistics/{dataset}/{backbone}/moments.json",
     log:
         "results/logs/correlate/{dataset}/{backbone}.log",
+    wildcard_constraints:
+        dataset=IMAGES,
     conda:
         "../envs/winnow.yaml"
     threads: PLAN.pass_threads
@@ -62,5 +71,5 @@ rule correlate:
     params:
         spec=spec(specs.correlate),
     shell:
-        "stage correlate --spec {params.spec:q} --dataset {input.dataset:q} --backbone {input.backbone:q}"
-        " --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        "stage correlate --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
+        " --backbone {input.backbone:q} --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"

@@ -40,7 +40,7 @@ rule recommend:
         cells=of_cells("results/cells/{cell}/metrics.json"),
         # Their digests are in the metrics.
         predictions=ancient(of_cells("results/cells/{cell}/predictions.parquet")),
-        datasets=from_cells(wiring.manifests),
+        datasets=manifests,
         screening=screened,
     output:
         parquet="results/experiments/{experiment}/recommendation.parquet",
@@ -66,7 +66,7 @@ rule plot:
         scores=from_cells(wiring.scores_of),
         activations=activations,
         arrays=ancient(lambda wildcards: wiring.arrays(activations(wildcards))),
-        datasets=from_cells(wiring.manifests),
+        datasets=manifests,
         screening=screened,
     output:
         archive="results/experiments/{experiment}/figures.zip",

@@ -1,5 +1,5 @@
-"""Correlate what layers hear on the training images. Needs a data set's store and a backbone; makes the moments that
-cuts are repaired by, a manifest and its arrays: one pass, float32, evaluation transform."""
+"""Correlate what layers hear on the training images. Needs a data set's store, a split and a backbone; makes the
+moments that cuts are repaired by, a manifest and its arrays: one pass, float32, evaluation transform."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if __name__ == "__main__":
 from tqdm import tqdm
 
 from winnow import cli
+from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.importance import moments, passes, statistics, sums
 from winnow.networks import backbones
@@ -27,7 +28,7 @@ def main(arguments: argparse.Namespace) -> None:
     store = Store.open(arguments.dataset)
     backbone = backbones.load(arguments.backbone)
     network = backbone.network().to(lease.device)
-    rows = store.rows("train")
+    rows = Split.open(arguments.split, store).rows("train")
     batch = passes.batch_size(store.image_size, statistics.BATCH_BYTES[lease.device])
     with tqdm(total=rows.size, unit="image", mininterval=5) as bar:
 
@@ -43,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__, leases=True)
-    result.add_argument("--dataset", action=cli.Folder, required=True)
+    cli.add_dataset(result)
     result.add_argument("--backbone", action=cli.Folder, required=True)
     result.add_argument("--output", type=Path, required=True, metavar="FILE", help="manifest; arrays go beside it")
     return result

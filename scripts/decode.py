@@ -34,7 +34,6 @@ def main(arguments: argparse.Namespace) -> None:
         "classes": source.classes,
         "store_size": dataset["store_size"],
         "image_size": dataset["image_size"],
-        "train_on": dataset.get("train_on", "train"),
         "skipped": skipped,
         "spec": spec,
     }
@@ -42,13 +41,12 @@ def main(arguments: argparse.Namespace) -> None:
     manifest = write_store(
         arguments.output,
         tqdm(images, unit="image", mininterval=5),
-        lambda entries: datasets.assign(dataset, source.classes, entries),
         manifest,
         source.count,
     )
     for bad in skipped:
         print(f"skipped {bad['file']}: {bad['reason']}")
-    print(f"{len(source.classes)} classes, images: {manifest['counts']}, {len(skipped)} skipped")
+    print(f"{len(source.classes)} classes, {manifest['images']} images, {len(skipped)} skipped")
 
 
 def parser() -> argparse.ArgumentParser:

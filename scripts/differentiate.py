@@ -1,6 +1,6 @@
-"""Differentiate the loss on the training images by what every filter does. Needs a data set's store and a backbone;
-makes the sums of gradients, a manifest and its arrays: float32, evaluation transform, per class, under a last layer
-that is fitted first."""
+"""Differentiate the loss on the training images by what every filter does. Needs a data set's store, a split and a
+backbone; makes the sums of gradients, a manifest and its arrays: float32, evaluation transform, per class, under a last
+layer that is fitted first."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if __name__ == "__main__":
 from tqdm import tqdm
 
 from winnow import cli
+from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.importance import gradients, passes, sums
 from winnow.networks import backbones
@@ -29,7 +30,7 @@ def main(arguments: argparse.Namespace) -> None:
     store = Store.open(arguments.dataset)
     backbone = backbones.load(arguments.backbone)
     network = backbone.network().to(lease.device)
-    rows = store.rows("train")
+    rows = Split.open(arguments.split, store).rows("train")
     classes = len(store.classes)
 
     batch = passes.batch_size(store.image_size, gradients.BATCH_BYTES)
@@ -55,7 +56,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__, leases=True)
-    result.add_argument("--dataset", action=cli.Folder, required=True)
+    cli.add_dataset(result)
     result.add_argument("--backbone", action=cli.Folder, required=True)
     result.add_argument("--output", type=Path, required=True, metavar="FILE", help="manifest; arrays go beside it")
     return result

@@ -1,5 +1,5 @@
-"""Export a finished cell's network. Needs a cell whose model was kept and its data set's store; makes a folder with the
-network as safetensors and as ONNX, model.json, README.md and example.py."""
+"""Export a finished cell's network. Needs a cell whose model was kept, its data set's store and split; makes a
+folder with the network as safetensors and as ONNX, model.json, README.md and example.py."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from winnow.runtime import devices
 
 def main(arguments: argparse.Namespace) -> None:
     devices.lease(0)
-    for cell, network, dataset, output in places(arguments):
+    for cell, network, dataset, split, output in places(arguments):
         try:
-            model = bundle.export(cell, network, dataset, output, arguments.spec, devices.threads())
+            model = bundle.export(cell, network, dataset, split, output, arguments.spec, devices.threads())
         except bundle.Disagreement as disagreement:
             raise SystemExit(f"error: {cell}: {disagreement}") from None
         check = model["onnx"]["check"]
@@ -35,8 +35,8 @@ def main(arguments: argparse.Namespace) -> None:
         write_json(arguments.digests, {str(path.relative_to(arguments.output)): file_digest(path) for path in files})
 
 
-def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path]]:
-    """Cell, kept network, store and new folder of each network to export: one, or those that an experiment chose.
+def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path, Path]]:
+    """Cell, kept network, store, split and new folder of each network to export: one, or an experiment's chosen ones.
 
     Raises
     ------
@@ -50,13 +50,20 @@ def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path]]
                 results / "cells" / each["cell"],
                 results / "models" / each["cell"],
                 results / "datasets" / each["dataset"],
+                results / "splits" / each["dataset"] / f"{judged_by(results / 'cells' / each['cell'])}.parquet",
                 output / f"{each['dataset']}-{each['backbone']}",
             )
             for each in read_json(arguments.chosen)["chosen"]
         ]
-    if arguments.cell and arguments.dataset:
-        return [(arguments.cell, arguments.network or arguments.cell, arguments.dataset, arguments.output)]
-    raise InputError("which network? Give --cell and --dataset, or --chosen and --results")
+    if arguments.cell and arguments.dataset and arguments.split:
+        network = arguments.network or arguments.cell
+        return [(arguments.cell, network, arguments.dataset, arguments.split, arguments.output)]
+    raise InputError("which network? Give --cell, --dataset and --split, or --chosen and --results")
+
+
+def judged_by(cell: Path) -> str:
+    """The name of the split that a cell was judged by."""
+    return read_json(cell / "metrics.json")["split"]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--cell", action=cli.Folder, help="a finished cell")
     result.add_argument("--network", action=cli.Folder, help="its kept network (default: beside the cell's files)")
     result.add_argument("--dataset", action=cli.Folder, help="the store that it was judged on")
+    result.add_argument("--split", type=Path, metavar="FILE", help="which images of it judged")
     result.add_argument("--chosen", type=Path, metavar="FILE", help="instead of them, an experiment's chosen.json")
     cli.add_results(result, required=False)
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to make")

@@ -1,8 +1,7 @@
-"""Fine-tune and judge one cell. Needs a data set's store, a backbone and a mask (none for the unpruned baseline), a
-teacher where the cell is distilled, and moments where its cut is repaired by them; in place of mask and moments a trunk
-where the cell prunes what it has trained. Makes
-metrics.json, history.parquet, predictions.parquet, mask.parquet (which filters stay) and, where they are asked for, the
-network's model.safetensors and model.json.
+"""Fine-tune and judge one cell. Needs a data set's store, a split, a backbone and a mask (none for the unpruned
+baseline), a teacher where the cell is distilled, and moments where its cut is repaired by them; in place of mask and
+moments a trunk where the cell prunes what it has trained. Makes metrics.json, history.parquet, predictions.parquet,
+mask.parquet (which filters stay) and, where they are asked for, the network's model.safetensors and model.json.
 
 A cell is trained in phases, most in one. Each but the first prunes what the phase before has trained, by what the
 network's filters do then.
@@ -147,8 +146,8 @@ def parser() -> argparse.ArgumentParser:
     result = cells.parser(__doc__, cells.FILES, models.FILES)
     result.add_argument("--mask", type=Path, nargs="?", metavar="FILE")
     cells.add_moments(result)
-    result.add_argument("--trunk", action=cli.OptionalFolder, help="what a cell begins with that alternates")
-    result.add_argument("--teacher", action=cli.OptionalFolder, help="the kept network of the unpruned baseline")
+    result.add_argument("--trunk", action=cli.Folder, nargs="*", help="what a cell begins with that alternates")
+    result.add_argument("--teacher", action=cli.Folder, nargs="*", help="the kept network of the unpruned baseline")
     return result
 
 

@@ -41,7 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
         cells = [cell for cell in finished if (cell.dataset, cell.backbone) == place]
         if all(cell.criterion == UNPRUNED for cell in cells):
             continue
-        for figure in drawn(frame, cells, arguments.results, spec["activations"]):
+        for figure in drawn(frame, cells, arguments.results, spec["folds"], spec["activations"]):
             if figure.name in figures:
                 raise InputError(
                     f"data set and backbone {places[figure.name]} and {place} give figures of the same name, "
@@ -82,8 +82,13 @@ def finished_cells(frame: pd.DataFrame, cells: list[Cell]) -> list[Cell]:
     return [cell for cell in cells if (*(getattr(cell, name) for name in keys), cell.seed) not in failed]
 
 
-def drawn(frame: pd.DataFrame, cells: list[Cell], results: Path, with_activations: bool) -> Iterator[look.Figure]:
-    """The figures of one data set and backbone, from its finished cells: one of a pruned network is among them."""
+def drawn(
+    frame: pd.DataFrame, cells: list[Cell], results: Path, folds: grid.Folds, with_activations: bool
+) -> Iterator[look.Figure]:
+    """The figures of one data set and backbone, from its finished cells: one of a pruned network is among them.
+
+    What differs by fold is shown of one: scores and masks of the first seed's, statistics of the first.
+    """
     dataset, backbone = place = cells[0].dataset, cells[0].backbone
     scopes = [scope for scope in summary.SCOPE_NAMES if any(cell.scope == scope for cell in cells)]
     metrics = {cell: read_json(results / "cells" / cell.path / "metrics.json") for cell in cells}
@@ -99,23 +104,25 @@ def drawn(frame: pd.DataFrame, cells: list[Cell], results: Path, with_activation
     if (gains["scope"] != grid.NO_SCOPE).any():
         yield weights.inherited_less_random(gains, *place)
 
-    masked = [cell for cell in cells if cell.mask]
+    shown = min(cells, key=lambda cell: cell.seed).images(folds)
+    masked = [cell for cell in cells if cell.masked and (cell.criterion == grid.RANDOM or cell.images(folds) == shown)]
     if not masked:
         return
     scores = {}
-    for criterion in dict.fromkeys(cell.mask_criterion for cell in masked):
-        table = tables.read_table(results / "scores" / dataset / backbone / f"{criterion}.parquet", "scores")
-        scores[criterion] = table["score"].to_numpy()
+    for cell in masked:
+        if cell.mask_criterion not in scores:
+            table = tables.read_table(results / "scores" / cell.scores_path(folds), "scores")
+            scores[cell.mask_criterion] = table["score"].to_numpy()
     layers = np.array(table["layer"].to_pylist())
     for scope in (scope for scope in scopes if any(cell.scope == scope for cell in masked)):
-        masks = read_masks(results, [cell for cell in masked if cell.scope == scope])
+        masks = read_masks(results, [cell for cell in masked if cell.scope == scope], folds)
         yield filters.kept_by_layer(layers, masks, *place, scope)
         yield from present(filters.overlap(layers, masks, *place, scope))
     plain = {criterion: found for criterion, found in scores.items() if grid.parse_criterion(criterion)[1] is None}
     yield from present(filters.rank_correlation(layers, plain, *place))
 
     if with_activations:
-        path = results / "statistics" / dataset / backbone / "activations.json"
+        path = results / "statistics" / grid.first_images(dataset, folds) / backbone / "activations.json"
         responses = analysis.responses(sums.read(path, "activations"))
         names = read_json(results / "datasets" / dataset / "manifest.json")["classes"]
         yield from present(activations.class_specificity(responses, *place))
@@ -126,14 +133,15 @@ def present(figure: look.Figure | None) -> list[look.Figure]:
     return [] if figure is None else [figure]
 
 
-def read_masks(results: Path, cells: list[Cell]) -> dict[tuple[str, float], list[np.ndarray]]:
+def read_masks(results: Path, cells: list[Cell], folds: grid.Folds) -> dict[tuple[str, float], list[np.ndarray]]:
     """(criterion, ratio) → the masks of its cells, each once."""
     masks: dict[tuple[str, float], dict[str, np.ndarray]] = {}
     for cell in cells:
         found = masks.setdefault((cell.criterion, cell.ratio), {})
-        if cell.mask not in found:
-            table = tables.read_table(results / "masks" / cell.mask, "mask")
-            found[cell.mask] = table["keep"].to_numpy(zero_copy_only=False)
+        path = cell.mask_path(folds)
+        if path not in found:
+            table = tables.read_table(results / "masks" / path, "mask")
+            found[path] = table["keep"].to_numpy(zero_copy_only=False)
     return {key: list(found.values()) for key, found in masks.items()}
 
 

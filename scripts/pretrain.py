@@ -1,5 +1,5 @@
-"""Train a backbone from scratch on a data set of its own. Needs the data set's store; makes a state dict and
-a manifest with its digest."""
+"""Train a backbone from scratch on a data set of its own. Needs the data set's store and a split; makes a
+state dict and a manifest with its digest."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from winnow import cli
 from winnow.data.images import load_images
+from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.files import atomic_path, canonical_json, file_digest, write_json
 from winnow.networks import backbones, surgery
@@ -33,9 +34,10 @@ def main(arguments: argparse.Namespace) -> None:
     images = load_images(store, backbone["mean"], backbone["std"], lease.device)
     _, macs = surgery.cost(network, store.image_size)
     precision = precision_for(recipe["precision"], lease.device, macs)
-    trained = loop.train(network, images, store.rows("train"), store.rows("val"), recipe, seed, precision)
+    split = Split.open(arguments.split, store)
+    trained = loop.train(network, images, split.rows("train"), split.rows("val"), recipe, seed, precision)
     network.load_state_dict(trained.state)
-    judged = judging.evaluate(network, images, store.rows("test"), precision)
+    judged = judging.evaluate(network, images, split.rows("test"), precision)
     judging.require_finite(judged.loss, "test loss", f"with the weights of epoch {trained.epoch}")
     print(f"test accuracy {judged.accuracy:.4f} with the weights of epoch {trained.epoch}")
     state = {name: tensor.cpu().contiguous() for name, tensor in trained.state.items()}
@@ -48,7 +50,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__, leases=True)
-    result.add_argument("--dataset", action=cli.Folder, required=True)
+    cli.add_dataset(result)
     result.add_argument(
         "--output", action=cli.Folder, required=True, help="gets pretrained.safetensors and pretrained.json"
     )

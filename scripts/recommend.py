@@ -20,7 +20,7 @@ if __name__ == "__main__":
 import numpy as np
 
 from winnow import cli, tables
-from winnow.answers import screening, summary, verdict
+from winnow.answers import predictions, screening, summary, verdict
 from winnow.files import InputError, atomic_path, read_json, write_json
 from winnow.workflow import grid
 
@@ -36,27 +36,32 @@ def main(arguments: argparse.Namespace) -> None:
         return summary.read_metrics(folder / cell.path / "metrics.json")
 
     @functools.cache
-    def predictions(cell: grid.Cell) -> dict[str, np.ndarray]:
+    def predicted(cell: grid.Cell) -> dict[str, np.ndarray]:
         table = tables.read_table(folder / cell.path / "predictions.parquet", "predictions")
         return {name: table[name].to_numpy(zero_copy_only=False) for name in ("image", "label", "correct")}
+
+    @functools.cache
+    def tested(dataset: str) -> predictions.Tested:
+        done = [cell for cell in cells if cell.dataset == dataset and metrics(cell)["status"] == "finished"]
+        # Of each seed one: all its cells have the same images.
+        return predictions.tested([predicted(cell) for cell in {cell.seed: cell for cell in reversed(done)}.values()])
 
     def correct(cell: grid.Cell) -> np.ndarray | None:
         if metrics(cell)["status"] != "finished":
             return None
-        found = predictions(cell)
+        found = predicted(cell)
         compared = metrics(cell.baseline)["status"] == "finished"
-        if compared and not np.array_equal(found["image"], predictions(cell.baseline)["image"]):
+        if compared and not np.array_equal(found["image"], predicted(cell.baseline)["image"]):
             raise InputError(
                 f"{folder / cell.path / 'predictions.parquet'} is of other test images than {cell.baseline.path}:"
                 " delete the older of the two cells and run again"
             )
-        return found["correct"]
+        return tested(cell.dataset).correct(found)
 
     @functools.cache
     def labels(dataset: str) -> np.ndarray:
         names = read_json(arguments.results / "datasets" / dataset / "manifest.json")["classes"]
-        finished = next(cell for cell in cells if cell.dataset == dataset and metrics(cell)["status"] == "finished")
-        return np.array(names)[predictions(finished)["label"]]
+        return np.array(names)[tested(dataset).labels]
 
     cells = screening.experiment_cells(spec["grid"], arguments.screening)
     judge = verdict.Judge(cells, correct, labels, spec["class_margin"])

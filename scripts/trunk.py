@@ -1,5 +1,5 @@
-"""Train a trunk: what cells begin with that prune what they have trained. Needs a data set's store, a backbone and,
-where the first phase begins with pruning, the scores of the pretrained backbone, and its moments, if the cut is
+"""Train a trunk: what cells begin with that prune what they have trained. Needs a data set's store, a split, a backbone
+and, where the first phase begins with pruning, the scores of the pretrained backbone, and its moments, if the cut is
 repaired by them. Makes trunk.safetensors, history.parquet, mask.parquet and trunk.json."""
 
 from __future__ import annotations

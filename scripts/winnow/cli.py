@@ -40,11 +40,12 @@ def parser(description: str | None, leases: bool = False) -> argparse.ArgumentPa
 class Folder(argparse.Action):
     """Takes one folder, or files that lie in one folder, and stores that folder as a Path.
 
-    ``--dataset manifest.json images.npy`` and ``--dataset .`` are the same. Needs ``nargs="+"``, which it sets.
+    ``--dataset manifest.json images.npy`` and ``--dataset .`` are the same. With ``nargs="*"`` nothing, which stands
+    for None, is as good as a folder.
     """
 
-    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
-        super().__init__(option_strings, dest, nargs="+", type=Path, metavar="PATH", **options)
+    def __init__(self, option_strings: Sequence[str], dest: str, nargs: str = "+", **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=nargs, type=Path, metavar="PATH", **options)
 
     def __call__(
         self,
@@ -54,30 +55,14 @@ class Folder(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         paths: list[Path] = values
+        if not paths:
+            return
         folders = {path.parent for path in paths}
         if len(paths) == 1 and not paths[0].is_file():
             folders = set(paths)
         if len(folders) > 1:
             raise argparse.ArgumentError(self, f"one folder, or files of one folder, not of {len(folders)} of them")
         setattr(namespace, self.dest, folders.pop())
-
-
-class OptionalFolder(Folder):
-    """The same for what a job may do without: nothing, which stands for None, is as good as a folder."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
-        super().__init__(option_strings, dest, **options)
-        self.nargs = "*"
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        if values:
-            super().__call__(parser, namespace, values, option_string)
 
 
 def results(text: str) -> Path:
@@ -105,6 +90,12 @@ def add_results(parser: argparse.ArgumentParser, required: bool = True) -> None:
         metavar="PATH",
         help="the folder of results, or a cell's file below it",
     )
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    """The options by which programs are given a store, and which of its images train, choose and judge."""
+    parser.add_argument("--dataset", action=Folder, required=True)
+    parser.add_argument("--split", type=Path, required=True, metavar="FILE", help="what trains, chooses and judges")
 
 
 def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], None]) -> None:

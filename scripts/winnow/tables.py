@@ -32,18 +32,23 @@ _FAILED = ("failed_seeds", pa.string())
 
 SCHEMAS: dict[str, pa.Schema] = {
     # One row an image of the store, in the store's order. label: position in the manifest's list of classes.
-    # width, height: pixels of the original. crc32: of the image's bytes in the store.
+    # official: train, val or test, as the source brings it; null where it brings no split. group: of images that stay
+    # together; null for one that belongs to no other. width, height: pixels of the original. crc32: of the image's
+    # bytes in the store.
     "index": pa.schema(
         [
             ("image", pa.int32()),
             ("file", pa.string()),
             ("label", pa.int16()),
-            ("split", _NAME),
+            ("official", _NAME),
+            ("group", _NAME),
             ("width", pa.int32()),
             ("height", pa.int32()),
             ("crc32", pa.uint32()),
         ]
     ),
+    # One row an image that trains, chooses or judges. image: row of the store's index. split: train, val or test.
+    "split": pa.schema([("image", pa.int32()), ("split", _NAME)]),
     # One row a slice of a tensor that goes when the unit goes: indices first, first + stride, ... (length of them).
     "channels": pa.schema(
         [
@@ -163,8 +168,14 @@ def write_table(path: str | os.PathLike, rows: Any, schema: str, provenance: dic
     else:
         table = pa.Table.from_pandas(rows[wanted.names], schema=wanted, preserve_index=False)
     table = table.replace_schema_metadata({_METADATA_KEY: canonical_json(provenance).encode()})
+    # Rows of a store go up: as differences they take next to nothing, and the split of a million images stays below the
+    # size up to which Snakemake compares contents.
+    rows = {"image": "DELTA_BINARY_PACKED"} if "image" in wanted.names else None
+    others = [name for name in wanted.names if name != "image"]
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        pq.write_table(
+            table, temporary, compression="zstd", use_dictionary=others if rows else True, column_encoding=rows
+        )
 
 
 def read_table(path: str | os.PathLike, schema: str) -> pa.Table:

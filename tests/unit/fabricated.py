@@ -104,16 +104,16 @@ def results(
             sums.write(root / "statistics" / dataset / backbone / "activations.json", activations, {})
             scores = {
                 name: scores_of(name, layers, activations)
-                for name in {cell.mask_criterion for cell in cells if cell.mask}
+                for name in {cell.mask_criterion for cell in cells if cell.masked}
             }
             for name, values in scores.items():
                 columns = {"layer": names, "filter": filters, "value": values, "score": values}
                 tables.write_table(root / "scores" / dataset / backbone / f"{name}.parquet", columns, "scores", {})
             for cell in cells:
-                if cell.mask and (cell.dataset, cell.backbone) == (dataset, backbone):
+                if cell.masked and (cell.dataset, cell.backbone) == (dataset, backbone):
                     found = masks.mask(names, scores[cell.mask_criterion], cell.scope, cell.ratio)
                     columns = {"layer": names, "filter": filters, "keep": found.keep, "rank": found.rank}
-                    tables.write_table(root / "masks" / cell.mask, columns, "mask", {})
+                    tables.write_table(root / "masks" / cell.mask_path({}), columns, "mask", {})
 
 
 def scores_of(name: str, layers: Mapping[str, int], activations: Sums) -> np.ndarray:

@@ -8,10 +8,14 @@ import signal
 import subprocess
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from winnow.data import splits
+from winnow.data.store import Entry, write_store
 from winnow.files import canonical_json
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -33,6 +37,22 @@ def run(name: str, spec: dict[str, Any] | None, *arguments: object) -> None:
     program = load(name)
     options = [] if spec is None else ["--spec", canonical_json(spec)]
     program.main(program.parser().parse_args([*options, *map(str, arguments)]))
+
+
+def stored(
+    directory: Path, images: np.ndarray, labels: Sequence[int], parts: Sequence[str | None], size: int | None = None
+) -> None:
+    """A store of (N, S, S, 3) uint8 images of classes p, q, ... in a folder; beside it its split, folder.parquet."""
+    side = images.shape[1]
+    entries = (Entry(str(row), label, None, None, side, side) for row, label in enumerate(labels))
+    manifest = {"classes": list("pqrstuvwxyz"[: max(labels) + 1]), "store_size": side, "image_size": size or side}
+    manifest = write_store(directory, zip(entries, images, strict=True), manifest | {"spec": {}})
+    splits.write(directory.with_suffix(".parquet"), parts, manifest, {})
+
+
+def dataset(directory: Path) -> list[object]:
+    """The options of a program that reads what :func:`stored` wrote."""
+    return ["--dataset", directory, "--split", directory.with_suffix(".parquet")]
 
 
 def short_of_memory(batches_of: Callable, room: int, asked: list[int]) -> Callable:

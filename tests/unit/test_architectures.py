@@ -12,7 +12,6 @@ import torchvision
 from safetensors.torch import load_file
 
 from winnow import tables
-from winnow.data.store import Entry, write_store
 from winnow.files import InputError, read_json
 from winnow.importance import criteria, sums
 from winnow.networks import architectures, backbones, factories, models, weights
@@ -29,9 +28,7 @@ here = pytest.mark.skipif(not WEIGHTS.exists(), reason=f"{WEIGHTS} is not here")
 def stored(directory, size):
     generator = np.random.default_rng(0)
     pixels = generator.integers(0, 256, (12, size, size, 3), dtype=np.uint8)
-    stream = ((Entry(str(n), n // 6, None, size, size), pixels[n]) for n in range(12))
-    manifest = {"classes": ["p", "q"], "store_size": size, "image_size": size, "spec": {}}
-    write_store(directory, stream, lambda entries: (["train"] * 4 + ["val", "test"]) * 2, manifest)
+    programs.stored(directory, pixels, [n // 6 for n in range(12)], (["train"] * 4 + ["val", "test"]) * 2)
 
 
 def scored(folder, criterion, seed=None):
@@ -43,7 +40,7 @@ def scored(folder, criterion, seed=None):
 
 def measured(folder, size):
     stored(folder / "store", size)
-    arguments = ["--dataset", folder / "store", "--backbone", folder / "net", "--output", folder / "a.json"]
+    arguments = [*programs.dataset(folder / "store"), "--backbone", folder / "net", "--output", folder / "a.json"]
     programs.run("measure", {"code": "0"}, *arguments)
 
 

@@ -13,6 +13,7 @@ from winnow import cli
 def parser():
     result = cli.parser(None)
     result.add_argument("--dataset", action=cli.Folder, required=True)
+    result.add_argument("--trunk", action=cli.Folder, nargs="*")
     cli.add_results(result)
     return result
 
@@ -29,6 +30,12 @@ def test_a_folder_is_given_by_its_name_or_by_files_of_it(parser, tmp_path):
         assert parsed(parser, "--dataset", *given, "--results", tmp_path).dataset == folder
     # What is not there yet is a folder if it is one name, and its error will name it.
     assert parsed(parser, "--dataset", tmp_path / "new", "--results", tmp_path).dataset == tmp_path / "new"
+
+
+def test_what_a_job_may_do_without_is_given_as_nothing(parser, tmp_path):
+    given = ["--dataset", tmp_path, "--results", tmp_path]
+    assert parsed(parser, *given).trunk is parsed(parser, *given, "--trunk").trunk is None
+    assert parsed(parser, *given, "--trunk", tmp_path / "a" / "x", tmp_path / "a" / "y").trunk == tmp_path / "a"
 
 
 def test_files_of_two_folders_are_refused(parser, tmp_path, capsys):

@@ -1,6 +1,5 @@
 """Data sets: every source in its official layout, every kind of image file, and the split."""
 
-import collections
 import io
 import json
 import os
@@ -9,14 +8,13 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import savemat
 
 from winnow.data import datasets, decoding, preprocessing
 from winnow.data.archives import listing_count, listing_digest
-from winnow.data.store import Entry, Store
+from winnow.data.splits import Split
+from winnow.data.store import Store
 from winnow.files import InputError, file_digest
 
 from . import programs
@@ -51,6 +49,13 @@ def decoded(tmp_path, dataset, archives=(), threads=2):
     return Store.open(tmp_path / "store")
 
 
+def split(store, dataset, fold=None):
+    """The store's split, of the same configuration."""
+    path = store.directory.with_suffix(".parquet")
+    programs.run("split", {"dataset": dataset, "fold": fold}, "--dataset", store.directory, "--output", path)
+    return Split.open(path, store)
+
+
 def files_of(store):
     from winnow.tables import read_table
 
@@ -81,11 +86,13 @@ def test_flowers102_in_its_official_split(tmp_path, flowers):
     dataset, paths = flowers
     store = decoded(tmp_path, dataset, paths)
     assert store.classes == ["001", "002", "003"]
-    assert store.manifest["counts"] == {"train": 3, "val": 3, "test": 6}
+    parts = split(store, dataset)
+    assert parts.counts == {"train": 3, "val": 3, "test": 6}
     for row in files_of(store):
         number = int(row["file"][-9:-4])
         assert row["label"] == (number - 1) % 3
-        assert row["split"] == ("train" if number <= 3 else "val" if number <= 6 else "test")
+        part = "train" if number <= 3 else "val" if number <= 6 else "test"
+        assert (row["official"], parts.parts[row["image"]]) == (part, part)
         assert abs(int(store.images[row["image"], 8, 8, 0]) - (80 * (row["label"] + 1) - 1)) <= 3
 
 
@@ -104,8 +111,8 @@ def test_an_archive_that_does_not_fit_its_split_is_an_error(tmp_path, flowers, l
 
 def test_train_plus_val_leaves_nothing_to_choose_with(tmp_path, flowers):
     dataset, paths = flowers
-    store = decoded(tmp_path, dataset | {"train_on": "train+val"}, paths)
-    assert store.manifest["counts"] == {"train": 6, "val": 0, "test": 6}
+    store = decoded(tmp_path, dataset, paths)
+    assert split(store, dataset | {"train_on": "train+val"}).counts == {"train": 6, "val": 0, "test": 6}
 
 
 def test_a_damaged_archive_is_named(tmp_path, flowers):
@@ -132,9 +139,9 @@ def test_cats_vs_dogs_skips_bad_files_and_names_them(tmp_path):
         archive.writestr("PetImages/Dog/11702.jpg", good[: len(good) // 2])
         archive.writestr("PetImages/Dog/Thumbs.db", b"\xd0\xcf\x11\xe0 not an image")
     urls = {path.name: {"url": str(path), "digest": f"md5:{file_digest(path, 'md5')}"}}
-    store = decoded(tmp_path, {"source": "cats_vs_dogs", "urls": urls, "split": {"val": 0.2, "test": 0.3}}, [path])
+    store = decoded(tmp_path, {"source": "cats_vs_dogs", "urls": urls}, [path])
     assert store.classes == ["Cat", "Dog"]
-    assert store.manifest["counts"] == {"train": 10, "val": 4, "test": 6}
+    assert split(store, {"split": {"val": 0.2, "test": 0.3}}).counts == {"train": 10, "val": 4, "test": 6}
     skipped = {bad["file"]: bad["reason"] for bad in store.manifest["skipped"]}
     assert set(skipped) == {"PetImages/Cat/666.jpg", "PetImages/Dog/11702.jpg", "PetImages/Dog/Thumbs.db"}
     assert skipped["PetImages/Cat/666.jpg"] == "empty file"
@@ -145,7 +152,7 @@ def test_cats_vs_dogs_skips_bad_files_and_names_them(tmp_path):
 def test_digits_5_to_9_with_20_to_train_10_to_choose_and_the_rest_to_judge(tmp_path):
     dataset = {"source": "digits", "classes": [5, 6, 7, 8, 9], "train_per_class": 20, "val_per_class": 10}
     store = decoded(tmp_path, dataset | {"store_size": 8, "image_size": 8})
-    assert store.manifest["counts"] == {"train": 100, "val": 50, "test": 746}
+    assert split(store, dataset).counts == {"train": 100, "val": 50, "test": 746}
     from sklearn.datasets import load_digits
 
     original = load_digits()
@@ -294,9 +301,10 @@ def test_the_centre_square_is_kept():
 def test_a_folder_of_classes_with_unreadable_and_odd_files(tmp_path, folder):
     files = {f"{kind}/{number}.png": picture((number, 0, 0)) for kind in ("b é", "a") for number in range(10)}
     files |= {"a/broken.jpg": b"no", "a/notes.txt": b"x", "a/.hidden.png": b"x", "stray.png": picture((0, 0, 0))}
-    store = decoded(tmp_path, folder(files))
+    dataset = folder(files)
+    store = decoded(tmp_path, dataset)
     assert store.classes == ["a", "b é"]
-    assert store.manifest["counts"] == {"train": 12, "val": 4, "test": 4}
+    assert split(store, dataset).counts == {"train": 12, "val": 4, "test": 4}
     assert store.manifest["skipped"] == [{"file": "a/broken.jpg", "reason": "not an image in a known format"}]
 
 
@@ -307,14 +315,19 @@ def test_a_folder_with_its_own_split(tmp_path, folder):
         for kind in "ab"
         for number in range(count)
     }
-    store = decoded(tmp_path, folder(files))
-    assert store.manifest["counts"] == {"train": 8, "val": 4, "test": 6}
-    assert all(row["file"].startswith(row["split"]) for row in files_of(store))
+    dataset = folder(files)
+    store = decoded(tmp_path, dataset)
+    parts = split(store, dataset)
+    assert parts.counts == {"train": 8, "val": 4, "test": 6}
+    assert all(row["file"].startswith(parts.parts[row["image"]]) for row in files_of(store))
+    with pytest.raises(InputError, match="folds: these images come with a test part of their own"):
+        split(store, dataset | {"folds": 2}, 0)
 
 
 def test_validation_is_carved_from_training_where_a_folder_has_none(tmp_path, folder):
     files = {f"{s}/{k}/{n}.png": picture((0, 0, 0)) for s in ("train", "test") for k in "ab" for n in range(10)}
-    assert decoded(tmp_path, folder(files)).manifest["counts"] == {"train": 16, "val": 4, "test": 20}
+    dataset = folder(files)
+    assert split(decoded(tmp_path, dataset), dataset).counts == {"train": 16, "val": 4, "test": 20}
 
 
 @pytest.mark.parametrize(
@@ -343,14 +356,15 @@ def test_validation_is_carved_from_training_where_a_folder_has_none(tmp_path, fo
     ],
 )
 def test_a_folder_that_cannot_be_split_is_an_error_that_says_so(tmp_path, folder, files, says):
+    dataset = folder(files)
     with pytest.raises(InputError, match=says):
-        decoded(tmp_path, folder(files))
+        split(decoded(tmp_path, dataset), dataset)
 
 
 def test_a_folder_with_its_own_split_gives_no_validation_if_none_is_wanted(tmp_path, folder):
     files = {f"{s}/{k}/{n}.png": picture((0, 0, 0)) for s in ("train", "test") for k in "ab" for n in range(3)}
-    store = decoded(tmp_path, folder(files) | {"split": {"val": 0.0, "test": 0.2}})
-    assert store.manifest["counts"] == {"train": 6, "val": 0, "test": 6}
+    dataset = folder(files) | {"split": {"val": 0.0, "test": 0.2}}
+    assert split(decoded(tmp_path, dataset), dataset).counts == {"train": 6, "val": 0, "test": 6}
 
 
 def test_dangling_links_and_names_that_are_not_utf8_are_handled(tmp_path, folder):
@@ -378,65 +392,6 @@ def test_a_folders_digest_is_of_paths_and_sizes(folder, tmp_path):
     assert listing_digest(root) == before
     (tmp_path / "images/a/1.png").write_bytes(b"123")
     assert listing_digest(root) != before
-
-
-@st.composite
-def entries(draw):
-    counts = draw(st.lists(st.integers(1, 40), min_size=1, max_size=4))
-    labels = draw(st.permutations([label for label, count in enumerate(counts) for _ in range(count)]))
-    return counts, [Entry(str(number), label, None, 1, 1) for number, label in enumerate(labels)]
-
-
-@given(entries(), st.floats(0.0, 0.5), st.floats(0.05, 0.45), st.integers(0, 3))
-@settings(max_examples=150)
-def test_the_split_is_stratified_seeded_and_complete(drawn, val, test, seed):
-    counts, images = drawn
-    dataset = {"split": {"val": val, "test": test}, "seed": seed}
-    names = [str(label) for label in range(len(counts))]
-    try:
-        splits = datasets.assign(dataset, names, images)
-    except InputError:
-        assert any(n <= max(1, round(test * n)) + (max(1, round(val * n)) if val else 0) for n in counts)
-        return
-    assert splits == datasets.assign(dataset, names, images)
-    assert None not in splits
-    for label, count in enumerate(counts):
-        found = collections.Counter(s for s, entry in zip(splits, images, strict=True) if entry.label == label)
-        assert found["test"] == max(1, round(test * count))
-        assert found["val"] == (max(1, round(val * count)) if val else 0)
-        assert found["train"] >= 1
-
-
-@given(entries(), st.integers(1, 6), st.integers(1, 6), st.sampled_from(["train", "train+val"]))
-@settings(max_examples=100)
-def test_a_smaller_subset_lies_within_a_larger_one_and_judges_on_the_same_images(drawn, first, second, train_on):
-    counts, images = drawn
-    names = [str(label) for label in range(len(counts))]
-    few, many = sorted((first, second))
-    dataset = {"split": {"val": 0.2, "test": 0.2}, "train_on": train_on}
-    try:
-        small, large = (datasets.assign(dataset | {"train_per_class": n}, names, images) for n in (few, many))
-    except InputError:
-        assume(False)
-    for a, b in zip(small, large, strict=True):
-        assert a != "train" or b == "train"
-        assert (a == "test") == (b == "test")
-    for label in range(len(counts)):
-        rows = [row for row, entry in enumerate(images) if entry.label == label]
-        assert sum(large[row] == "train" for row in rows) == many
-
-
-def test_too_few_to_train_on_names_class_count_and_need():
-    images = [Entry(str(n), n % 2, None, 1, 1) for n in range(20)]
-    with pytest.raises(InputError, match="class 'cat' has 8 readable images to train on, 9 are needed"):
-        datasets.assign({"split": {"val": 0.1, "test": 0.1}, "train_per_class": 9}, ["cat", "dog"], images)
-
-
-def test_a_digit_with_too_few_images_for_train_and_val_is_named():
-    images = [Entry(str(n), 0, None, 1, 1) for n in range(20)]
-    dataset = {"train_per_class": 20, "val_per_class": 10}
-    with pytest.raises(InputError, match="class '5' has 20 readable images, 31 are needed: 20 to train on, 10 for"):
-        datasets.assign(dataset, ["5"], images)
 
 
 def test_threads_do_not_change_the_store(tmp_path, folder):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -70,12 +71,41 @@ def test_a_folder_of_classes_gets_a_split_and_a_grid(tmp_path):
     checked = merged(text)
     dataset = checked.datasets["My_bees_2024"]
     assert (dataset.path, dataset.image_size, dataset.store_size) == (str(folder), 224, 256)
-    assert (dataset.split.val, dataset.split.test) == (0.2, 0.2)
+    assert (dataset.split.val, dataset.folds) == (0.2, 5)
+    assert checked.experiments["My_bees_2024"].seeds == (0, 1, 2, 3, 4)
     # 60 of the 100 images are for training.
     assert checked.recipe("My_bees_2024", "vgg16").batch_size == 8
     experiment = checked.experiments["My_bees_2024"]
     assert "random" in experiment.criteria
     assert len(experiment.seeds) >= 3
+
+
+@pytest.mark.parametrize(
+    ("count", "folds", "seeds", "says"),
+    [
+        (100, 5, 5, "# 40 test images alone know a drop to ± 6.2 points, all 200 to ± 2.8; the tolerance is 2.\n"),
+        (1900, 5, 5, "760 test images alone know a drop to ± 1.4 points"),
+        (2000, None, 3, "split: {val: 0.2, test: 0.2} # shares of each class"),
+    ],
+)
+def test_a_test_part_that_could_not_decide_makes_way_for_folds(tmp_path, count, folds, seeds, says):
+    text = defaults.configuration(images(tmp_path / "bees", {"a": count, "b": count}), "bees", "vgg16", KNOWN)
+    assert says in text
+    assert all(len(line) <= 120 for line in text.splitlines() if "path:" not in line)
+    assert merged(text).datasets["bees"].folds == folds
+    assert len(merged(text).experiments["bees"].seeds) == seeds
+
+
+def test_a_class_of_fewer_images_than_folds_has_none(tmp_path):
+    text = defaults.configuration(images(tmp_path / "bees", {"a": 40, "b": 4}), "bees", "vgg16", KNOWN)
+    assert merged(text).datasets["bees"].folds is None
+
+
+def test_what_a_test_part_can_know_follows_from_how_often_networks_disagree():
+    # Two networks that are right or wrong together on 96 % of images, drawn.
+    generator = np.random.default_rng(0)
+    differences = generator.choice([1, 0, -1], p=[0.02, 0.96, 0.02], size=(4000, 300)).mean(axis=1)
+    assert np.quantile(np.abs(100 * differences), 0.95) == pytest.approx(defaults.half_width(300), abs=0.15)
 
 
 def test_a_quick_one_is_the_same_grid_screened(tmp_path, capsys):
@@ -95,7 +125,7 @@ def test_a_quick_one_is_the_same_grid_screened(tmp_path, capsys):
 def test_a_split_of_its_own_is_kept(tmp_path):
     folder = images(tmp_path / "bees", {"train/a": 100, "train/b": 100, "test/a": 5, "test/b": 5})
     text = defaults.configuration(folder, "bees", "vgg16", KNOWN)
-    assert merged(text).datasets["bees"].split is None
+    assert merged(text).datasets["bees"].split is merged(text).datasets["bees"].folds is None
     assert merged(text).recipe("bees", "vgg16").batch_size == defaults.recipe(200, 0.01)["batch_size"]
 
 
@@ -150,7 +180,7 @@ def test_a_configuration_is_written_once_and_is_its_users(tmp_path, capsys):
     configure(folder, "--folder", own)
     assert capsys.readouterr().out == "bees\n"
     path = own / "bees.yaml"
-    path.write_text(path.read_text().replace("seeds: [0, 1, 2]", "seeds: [7]"))
+    path.write_text(path.read_text().replace("seeds: [0, 1, 2, 3, 4]", "seeds: [7]"))
     configure(folder, "--folder", own, "--backbone", "vgg16", "--size", 224)
     assert "seeds: [7]" in path.read_text()
     for arguments in [("--backbone", "vgg19"), ("--size", 128)]:

@@ -17,6 +17,7 @@ from scipy.io import savemat
 from winnow.data import downloads
 from winnow.data.archives import OFFICIAL, archives
 from winnow.data.downloads import download, part_of
+from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.files import InputError
 
@@ -315,7 +316,9 @@ def made(server, tmp_path, source, contents):
         spec = {"url": archive.url, "digest": archive.digest, "dataset": "set", "archive": archive.name}
         programs.run("download", spec, "--output", paths[-1], "--place", tmp_path / "placed")
     programs.run("decode", {"name": "set", "dataset": dataset}, "--archives", *paths, "--output", tmp_path / "store")
-    return Store.open(tmp_path / "store")
+    where = ["--dataset", tmp_path / "store", "--output", tmp_path / "split.parquet"]
+    programs.run("split", {"dataset": {}, "fold": None}, *where)
+    return Split.open(tmp_path / "split.parquet", Store.open(tmp_path / "store"))
 
 
 SOURCES = {"flowers102": {"train": 2, "val": 2, "test": 8}, "cats_vs_dogs": {"train": 12, "val": 4, "test": 4}}
@@ -334,7 +337,7 @@ def test_official_archives_from_the_server_to_the_store(server, tmp_path, source
         (tmp_path / "placed").mkdir()
         for name, content in contents.items():
             (tmp_path / "placed" / name).write_bytes(content)
-    assert made(server, tmp_path, source, contents).manifest["counts"] == SOURCES[source]
+    assert made(server, tmp_path, source, contents).counts == SOURCES[source]
     assert sorted(path.name for path in (tmp_path / "archives").iterdir()) == sorted(contents)
     assert (how == "by hand") == (not server.asked)
 

@@ -19,7 +19,9 @@ from PIL import Image
 from torch import nn
 
 from winnow import tables
-from winnow.data import preprocessing
+from winnow.data import preprocessing, splits
+from winnow.data.splits import Split
+from winnow.data.store import Store
 from winnow.exports import bundle, cards, prediction
 from winnow.files import InputError, read_json, write_json
 from winnow.networks import backbones, descriptions, models, surgery
@@ -72,6 +74,8 @@ def made(tmp_path_factory):
     dataset = {"source": "folder", "path": str(root / "images"), "split": {"val": 0.2, "test": 0.5}}
     dataset |= {"store_size": 16, "image_size": 12}
     programs.run("decode", {"name": "d", "dataset": dataset}, "--output", root / "store")
+    where = ["--dataset", root / "store", "--output", root / "store.parquet"]
+    programs.run("split", {"dataset": dataset, "fold": None}, *where)
     imported(root / "net", mean=[0.4, 0.5, 0.6], std=[0.3, 0.25, 0.2])
     finetuned(root, root / "cell")
     exported(root, root / "export")
@@ -82,12 +86,18 @@ def finetuned(root, output, keep=True, **recipe):
     cell = {"dataset": "d", "backbone": "net", "criterion": "unpruned", "scope": "none", "ratio": 0.0, "round_to": None}
     cell |= {"init": "inherited", "seed": 0, "protocol": "one_shot"}
     spec = {"cell": cell, "recipe": RECIPE | {"epochs": 6} | recipe}
-    arguments = ["--dataset", root / "store", "--backbone", root / "net", "--output", *programs.cell(output, keep)]
+    arguments = [
+        *programs.dataset(root / "store"),
+        "--backbone",
+        root / "net",
+        "--output",
+        *programs.cell(output, keep),
+    ]
     programs.run("finetune", spec, *arguments)
 
 
 def exported(root, output, cell="cell", store="store"):
-    programs.run("export", {"code": "0"}, "--cell", root / cell, "--dataset", root / store, "--output", output)
+    programs.run("export", {"code": "0"}, "--cell", root / cell, *programs.dataset(root / store), "--output", output)
 
 
 def predicted(*arguments):
@@ -348,13 +358,16 @@ def test_files_that_do_not_belong_together_are_named(made, tmp_path):
     with pytest.raises(InputError, match=r"the network in .*other is not of the cell in .*cell: their specs differ"):
         programs.run(
             *("export", {"code": "0"}, "--cell", made / "cell", "--network", tmp_path / "other"),
-            *("--dataset", made / "store", "--output", tmp_path / "x"),
+            *(*programs.dataset(made / "store"), "--output", tmp_path / "x"),
         )
     store = Path(shutil.copytree(made / "store", tmp_path / "store"))
-    index = tables.read_table(store / "index.parquet", "index").to_pandas()
-    index.loc[index["split"] == "val", "split"] = "test"
-    tables.write_table(store / "index.parquet", index, "index", {})
-    with pytest.raises(InputError, match=r"cell was judged on other images than those of .*store"):
+    parts = Split.open(made / "store.parquet", Store.open(store)).parts
+    manifest = read_json(store / "manifest.json")
+    splits.write(tmp_path / "store.parquet", ["test" if part == "val" else part for part in parts], manifest, {})
+    with pytest.raises(InputError, match=r"cell was judged on other images than .*store.parquet has of .*store"):
+        exported(made, tmp_path / "x", store=store)
+    splits.write(tmp_path / "store.parquet", list(parts), {"index_sha256": "another"}, {})
+    with pytest.raises(InputError, match=r"store.parquet is no split of .*store"):
         exported(made, tmp_path / "x", store=store)
     assert not (tmp_path / "x").exists()
 

@@ -649,7 +649,7 @@ class TestActivations:
         assert activations.activation_map(responses(number=1), ["a"], *PLACE) is None
 
 
-SPEC = {"code": "c0de", "experiment": "demo", "activations": True}
+SPEC = {"code": "c0de", "experiment": "demo", "activations": True, "folds": {}}
 NETWORK = {"features.0": 8, "features.2": 12, "features.10": 16}
 
 

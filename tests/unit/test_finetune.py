@@ -15,7 +15,8 @@ import torch
 import winnow
 from winnow import tables
 from winnow.data.images import Images
-from winnow.data.store import Entry, Store, write_store
+from winnow.data.splits import Split
+from winnow.data.store import Store
 from winnow.files import InputError, canonical_json, file_digest, read_json
 from winnow.importance import masks
 from winnow.networks import backbones, models
@@ -47,9 +48,7 @@ def stored(directory, splits):
     """A store of 3 classes of 11 images, each split like the others."""
     generator = np.random.default_rng(0)
     pixels = [generator.integers(0, 80, (8, 8, 3), dtype=np.uint8) + 60 * (n // 11) for n in range(33)]
-    stream = ((Entry(str(n), n // 11, None, 8, 8), pixels[n].astype(np.uint8)) for n in range(33))
-    manifest = {"classes": ["p", "q", "r"], "store_size": 8, "image_size": 8, "spec": {}}
-    write_store(directory, stream, lambda entries: splits * 3, manifest)
+    programs.stored(directory, np.array(pixels, dtype=np.uint8), [n // 11 for n in range(33)], splits * 3)
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +86,13 @@ def job(
     cell = {"dataset": "d", "backbone": "b", "criterion": "apoz", "scope": "layer", "ratio": 0.5, "round_to": None}
     cell |= {"init": init, "seed": 0, "protocol": protocol}
     spec = {"cell": cell, "recipe": recipe, "code": "0"}
-    arguments = ["--dataset", inputs / "store", "--backbone", inputs / "net", "--output", *programs.cell(output, keep)]
+    arguments = [
+        *programs.dataset(inputs / "store"),
+        "--backbone",
+        inputs / "net",
+        "--output",
+        *programs.cell(output, keep),
+    ]
     arguments += ["--checkpoint-seconds", checkpoint_seconds, *(["--mask", inputs / "mask.parquet"] if mask else [])]
     arguments += ["--teacher", teacher] if teacher else []
     return spec, *arguments
@@ -115,7 +120,9 @@ def test_a_cell_has_metrics_history_predictions_and_a_model(inputs, tmp_path):
 
     predictions = tables.read_table(tmp_path / "predictions.parquet", "predictions").to_pylist()
     store = Store.open(inputs / "store")
-    assert [row["image"] for row in predictions] == store.rows("test").tolist()
+    rows = Split.open(inputs / "store.parquet", store).rows("test")
+    assert [row["image"] for row in predictions] == rows.tolist()
+    assert metrics["split"] == "store"
     assert metrics["accuracy"] == pytest.approx(np.mean([row["correct"] for row in predictions]))
     for name, accuracy in metrics["per_class"].items():
         own = [row["correct"] for row in predictions if store.classes[row["label"]] == name]
@@ -130,7 +137,7 @@ def test_a_cell_has_metrics_history_predictions_and_a_model(inputs, tmp_path):
         description["mean"],
         description["std"],
     )
-    judged = judging.evaluate(network, images, store.rows("test"), "fp32")
+    judged = judging.evaluate(network, images, rows, "fp32")
     assert judged.predicted.tolist() == [row["predicted"] for row in predictions]
     assert description["classes"] == store.classes
     assert metrics["params"] == sum(parameter.numel() for parameter in network.parameters())
@@ -384,7 +391,7 @@ def test_a_checkpoint_of_another_mask_is_not_taken_up(inputs, tmp_path, monkeypa
 def test_a_mask_of_another_backbone_is_told(inputs, tmp_path):
     table = tables.read_table(inputs / "mask.parquet", "mask")
     tables.write_table(tmp_path / "mask.parquet", table.slice(0, 10), "mask", {"requested": 0.5, "achieved": 0.5})
-    for name in ("store", "net"):
+    for name in ("store", "store.parquet", "net"):
         (tmp_path / name).symlink_to(inputs / name)
     with pytest.raises(InputError, match=r"a mask of 10 filters, the backbone has 224"):
         finetuned(tmp_path, tmp_path / "out")
@@ -452,7 +459,7 @@ def test_budgets_are_of_epochs_or_of_operations(inputs, tmp_path):
 def test_pretraining_makes_weights_that_a_backbone_can_be_made_of(inputs, tmp_path):
     backbone = {"architecture": "vgg_digits", "head": "gap", "mean": [0.5] * 3, "std": [0.5] * 3}
     spec = {"backbone": backbone, "recipe": RECIPE, "seed": 1, "code": "0"}
-    programs.run("pretrain", spec, "--dataset", inputs / "store", "--output", tmp_path / "made")
+    programs.run("pretrain", spec, *programs.dataset(inputs / "store"), "--output", tmp_path / "made")
     weights = tmp_path / "made" / "pretrained.safetensors"
     assert read_json(weights.with_suffix(".json"))["weights_sha256"] == file_digest(weights)
     imported(tmp_path / "net", weights, weights=None)

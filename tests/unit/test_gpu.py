@@ -61,6 +61,8 @@ def inputs(tmp_path_factory):
     dataset = {"source": "folder", "path": str(root / "images"), "split": {"val": 0.2, "test": 0.3}}
     dataset |= {"store_size": 16, "image_size": 12}
     programs.run("decode", {"name": "d", "dataset": dataset}, "--output", root / "store")
+    where = ["--dataset", root / "store", "--output", root / "store.parquet"]
+    programs.run("split", {"dataset": dataset, "fold": None}, *where)
     programs.run("import_backbone", {"name": "b", "backbone": BACKBONE, "code": "0"}, "--output", root / "net")
     layers = read_json(root / "net" / "manifest.json")["layers"]
     names = np.repeat([layer["layer"] for layer in layers], [layer["filters"] for layer in layers])
@@ -80,7 +82,7 @@ def finetuned(inputs, output, checkpoint_seconds=120, **recipe):
     cell = {"dataset": "d", "backbone": "b", "criterion": "apoz", "scope": "layer", "ratio": 0.5, "round_to": None}
     cell |= {"init": "inherited", "seed": 0, "protocol": "one_shot"}
     spec = {"cell": cell, "recipe": RECIPE | recipe, "code": "0"}
-    arguments = ["--gpu", 1, "--dataset", inputs / "store", "--backbone", inputs / "net"]
+    arguments = ["--gpu", 1, *programs.dataset(inputs / "store"), "--backbone", inputs / "net"]
     arguments += ["--output", *programs.cell(output)]
     arguments += ["--mask", inputs / "mask.parquet", "--checkpoint-seconds", checkpoint_seconds]
     programs.run("finetune", spec, *arguments)
@@ -236,7 +238,7 @@ def test_workers_on_a_device_share_one_copy_of_the_images_and_none_takes_it_alon
 def test_statistics_are_the_cpus_and_the_same_again(inputs, tmp_path, program, kind):
     found = []
     for number, gpu in enumerate((1, 1, 0)):
-        arguments = ["--gpu", gpu, "--dataset", inputs / "store", "--backbone", inputs / "net"]
+        arguments = ["--gpu", gpu, *programs.dataset(inputs / "store"), "--backbone", inputs / "net"]
         programs.run(program, {"code": "0"}, *arguments, "--output", tmp_path / f"{number}.json")
         found.append(sums.read(tmp_path / f"{number}.json", kind))
     assert (tmp_path / "0.npz").read_bytes() == (tmp_path / "1.npz").read_bytes()
@@ -317,6 +319,6 @@ def test_a_network_trained_on_the_gpu_answers_the_same_on_the_cpu_and_exported(i
     judged = judging.evaluate(network, images, predictions["image"].to_numpy(), "fp32")
     np.testing.assert_allclose(judged.probability, predictions["probability"].to_numpy(), atol=0.02)
     # The program itself holds the ONNX file against the network on the test images.
-    arguments = ["--cell", tmp_path / "cell", "--dataset", inputs / "store", "--output", tmp_path / "export"]
+    arguments = ["--cell", tmp_path / "cell", *programs.dataset(inputs / "store"), "--output", tmp_path / "export"]
     programs.run("export", {"code": "0"}, *arguments)
     assert read_json(tmp_path / "export" / "model.json")["onnx"]["check"]["images"] > 0

@@ -9,7 +9,6 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from winnow import tables
-from winnow.data.store import Entry, write_store
 from winnow.files import InputError
 from winnow.importance import gradients, passes, sums
 from winnow.networks import backbones, channels
@@ -168,11 +167,9 @@ def test_images_of_one_class_and_weights_that_are_not_finite_are_errors(small):
 
 def test_the_program_makes_the_same_table_twice_and_taylor_is_a_query_over_it(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
-    stream = ((Entry(str(n), n % 3, None, 8, 8), pixels[n]) for n in range(12))
-    manifest = {"classes": ["p", "q", "r"], "store_size": 8, "image_size": 8, "spec": {}}
-    write_store(tmp_path / "dataset", stream, lambda entries: ["train"] * 9 + ["test"] * 3, manifest)
+    programs.stored(tmp_path / "dataset", pixels, [n % 3 for n in range(12)], ["train"] * 9 + ["test"] * 3)
     imported(tmp_path / "net", architecture="vgg_digits")
-    arguments = ["--dataset", tmp_path / "dataset", "--backbone", tmp_path / "net", "--output"]
+    arguments = [*programs.dataset(tmp_path / "dataset"), "--backbone", tmp_path / "net", "--output"]
     for name in "ab":
         programs.run("differentiate", {"dataset": "d"}, *arguments, tmp_path / f"{name}.json")
     for suffix in ("json", "npz"):

@@ -47,7 +47,7 @@ def test_ratio_0_is_one_baseline_whatever_the_criterion_and_scope(cell, criterio
     cell = dataclasses.replace(cell, ratio=0.0)
     other = dataclasses.replace(cell, criterion=criterion, scope=scope, round_to=None)
     assert grid.canonical(cell) == grid.canonical(other)
-    assert grid.canonical(cell).mask is None
+    assert grid.canonical(cell).mask_path({}) is None
 
 
 @given(CELLS, st.sampled_from(["apoz", "random", "average_weight"]))
@@ -73,17 +73,17 @@ def test_the_path_says_the_cell(cell):
     assert (start == cell.init) == (cell.protocol == "one_shot")
 
 
-@given(CELLS, st.integers(9, 60))
-def test_a_trunk_is_named_by_all_that_it_is_made_of(cell, epochs):
+@given(CELLS, st.integers(9, 60), st.sampled_from([{}, {"digits": 3}]))
+def test_a_trunk_is_named_by_all_that_it_is_made_of(cell, epochs, folds):
     cell = dataclasses.replace(cell, ratio=0.5) if cell.ratio == 0 else cell
-    trunk = grid.trunk(cell, epochs)
+    trunk = grid.trunk(cell, epochs, folds)
     assert (trunk is None) == (protocols.phase_count(cell.protocol) == 1)
     if trunk is not None:
         ratio, length = protocols.phases(cell.protocol, cell.ratio, epochs)[0]
         assert (trunk.share, trunk.epochs, trunk.seed) == (ratio, length, cell.seed)
         assert grid.parse_trunk(trunk.path) == trunk
         # The unpruned half is the same whatever comes after.
-        other = grid.trunk(dataclasses.replace(cell, criterion="apoz", scope="layer", ratio=0.123), epochs)
+        other = grid.trunk(dataclasses.replace(cell, criterion="apoz", scope="layer", ratio=0.123), epochs, folds)
         repairs, protocol = protocols.parted(cell.protocol)
         if protocol == protocols.FINE_TUNE_FIRST:
             assert other == trunk
@@ -91,6 +91,21 @@ def test_a_trunk_is_named_by_all_that_it_is_made_of(cell, epochs):
             assert trunk.repairs == tuple(name for name in repairs if name == "fitted")
         else:
             assert trunk.repairs == repairs
+
+
+@given(CELLS, st.integers(2, 20))
+def test_what_looks_at_training_images_is_of_a_fold_and_cells_are_not(cell, folds):
+    cell = grid.canonical(cell)
+    count = {cell.dataset: folds}
+    assert (cell.fold({}), cell.images({})) == (None, cell.dataset)
+    assert cell.fold(count) == cell.baseline.fold(count) == cell.seed % folds
+    assert grid.parse_images(cell.images(count)) == (cell.dataset, cell.seed % folds)
+    assert grid.parse_images(cell.dataset) == (cell.dataset, None)
+    assert grid.first_images(cell.dataset, count) == f"{cell.dataset}~0"
+    assert grid.first_images("another", count) == "another"
+    for path in (cell.mask_path, cell.scores_path):
+        assert (path({}) is None) == (path(count) is None) == (not cell.masked)
+        assert not cell.masked or path(count) == path({}).replace(cell.dataset, cell.images(count), 1)
 
 
 @given(CELLS)
@@ -104,10 +119,10 @@ def test_the_workflow_knows_the_component_of_every_canonical_cell_and_no_other(c
 def test_the_baseline_is_a_canonical_cell_of_its_own_budget(cell):
     baseline = cell.baseline
     assert grid.canonical(baseline) == baseline == baseline.baseline
-    assert (baseline.criterion, baseline.init, baseline.mask, baseline.seed) == (
+    assert (baseline.criterion, baseline.init, baseline.masked, baseline.seed) == (
         "unpruned",
         "inherited",
-        None,
+        False,
         cell.seed,
     )
     protocol = protocols.plain(cell.protocol)
@@ -124,7 +139,7 @@ def test_random_weights_have_nothing_to_tell_before_they_are_pruned(cell, protoc
 def test_a_cell_that_makes_its_own_mask_has_none_in_the_workflow_and_widths_by_layer_only(cell):
     cell = grid.canonical(cell)
     own = protocols.plain(cell.protocol) in ("fine_tune_first", "iterative_3")
-    assert (cell.mask is None) == (own or cell.ratio == 0)
+    assert (cell.mask_path({}) is None) == (not cell.masked) == (own or cell.ratio == 0)
     assert (cell.latency is None) == (own and cell.scope != "layer")
     if not own:
         assert cell.latency == dataclasses.replace(cell, protocol="one_shot").latency

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from winnow import tables
 from winnow.data.images import Images
+from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.files import InputError, canonical_json, read_json
 from winnow.importance import passes
@@ -36,7 +37,7 @@ LONG |= {"warmup_epochs": 1.0, "batch_size": 8}
 def made(inputs):  # noqa: F811
     """The inputs with the pretrained backbone's scores."""
     programs.run(
-        *("measure", {"code": "0"}, "--dataset", inputs / "store", "--backbone", inputs / "net"),
+        *("measure", {"code": "0"}, *programs.dataset(inputs / "store"), "--backbone", inputs / "net"),
         *("--output", inputs / "activations.json"),
     )
     for name in ("mean_activation", "average_weight"):
@@ -54,10 +55,10 @@ def cell_of(protocol, criterion="mean_activation", scope="global", ratio=0.5, ro
 
 
 def trunk_job(made, output, cell, recipe=LONG):
-    trunk = grid.trunk(cell, recipe["epochs"])
+    trunk = grid.trunk(cell, recipe["epochs"], {})
     spec = {"trunk": dataclasses.asdict(trunk) | {"share": str(trunk.share)}, "min_filters": 1, "code": "0"}
     spec["recipe"] = protocols.stretched(recipe, trunk.epochs)
-    arguments = ["--dataset", made / "store", "--backbone", made / "net", "--output", output]
+    arguments = [*programs.dataset(made / "store"), "--backbone", made / "net", "--output", output]
     known = cell.criterion if (made / f"{cell.criterion}.parquet").exists() else "average_weight"
     return spec, *arguments, *(["--scores", made / f"{known}.parquet"] if trunk.share else [])
 
@@ -74,7 +75,7 @@ def trunk_of(made, cell, recipe=LONG):
 def job(made, output, protocol, *axes, recipe=LONG, seconds=1e9, **more):
     cell = cell_of(protocol, *axes, **more)
     spec = {"cell": dataclasses.asdict(cell), "recipe": recipe, "min_filters": 1, "code": "0"}
-    arguments = ["--dataset", made / "store", "--backbone", made / "net", "--output", *programs.cell(output)]
+    arguments = [*programs.dataset(made / "store"), "--backbone", made / "net", "--output", *programs.cell(output)]
     return spec, *arguments, "--checkpoint-seconds", seconds, "--trunk", trunk_of(made, cell, recipe)
 
 
@@ -190,7 +191,8 @@ def test_a_phase_goes_on_with_the_network_of_the_phase_before(made, tmp_path):
     trained(made, tmp_path, "fine_tune_first", "mean_activation", "layer")
     store, backbone = Store.open(made / "store"), backbones.load(made / "net")
     images = Images(torch.from_numpy(np.array(store.images)), torch.from_numpy(store.labels), 8, *[[0.5] * 3] * 2)
-    rows = store.rows("train"), store.rows("val")
+    split = Split.open(made / "store.parquet", store)
+    rows = split.rows("train"), split.rows("val")
     first = LONG | {"epochs": 3, "warmup_epochs": 3 / 7}
     network = surgery.pruned(backbone, None, 3, "inherited", 3)
     state = loop.train(network, images, *rows, first, 3, "fp32").state

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from winnow.data.store import Entry, Store, write_store
+from winnow.data.splits import Split
+from winnow.data.store import Store
 from winnow.files import InputError, read_json
 from winnow.importance import compensation, moments, passes, recalibration, sums
 from winnow.networks import backbones, channels, consumers, couplings, models, surgery
@@ -293,7 +294,7 @@ STILL = RECIPE | {"learning_rate": 1e-12, "momentum": 0.0}
 @pytest.fixture(scope="module")
 def made(inputs):  # noqa: F811
     """The inputs with the backbone's moments and scores."""
-    places = ("--dataset", inputs / "store", "--backbone", inputs / "net")
+    places = (*programs.dataset(inputs / "store"), "--backbone", inputs / "net")
     programs.run("correlate", {"code": "0"}, *places, "--output", inputs / "moments.json")
     spec = {"criterion": "average_weight", "source": None, "seed": None, "code": "0"}
     programs.run("score", spec, "--backbone", inputs / "net", "--output", inputs / "average_weight.parquet")
@@ -309,12 +310,13 @@ def cell(made, output, protocol, *more, **options):
 def features_of(network, made):
     """What comes to the last layer on the training images, (images, features)."""
     store, found = Store.open(made / "store"), []
+    rows = Split.open(made / "store.parquet", store).rows("train")
     network.get_submodule(backbones.last_layer(network)).register_forward_pre_hook(
         lambda module, given: found.append(given[0])
     )
     manifest = read_json(made / "net" / "manifest.json")
     with torch.inference_mode():
-        for images, _ in passes.batches_of(store, store.rows("train"), manifest, "cpu", 64):
+        for images, _ in passes.batches_of(store, rows, manifest, "cpu", 64):
             network(images)
     return torch.cat(found)
 
@@ -360,12 +362,10 @@ def test_what_needs_moments_says_so(made, tmp_path):
 
 def test_a_class_without_training_images_has_a_last_layer_that_can_be_trained(made, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (33, 8, 8, 3), dtype=np.uint8)
-    stream = ((Entry(str(n), n // 11, None, 8, 8), pixels[n]) for n in range(33))
     splits = ["train", "train", "train", "val", "val", *["test"] * 6] * 2 + ["val"] * 5 + ["test"] * 6
-    manifest = {"classes": ["p", "q", "r"], "store_size": 8, "image_size": 8, "spec": {}}
-    write_store(tmp_path / "store", stream, lambda entries: splits, manifest)
+    programs.stored(tmp_path / "store", pixels, [n // 11 for n in range(33)], splits)
     spec, *_ = finetuning(made, tmp_path / "cell", protocol="fitted", recipe=RECIPE | {"weight_decay": 1e-3})
-    arguments = ["--dataset", tmp_path / "store", "--backbone", made / "net", "--mask", made / "mask.parquet"]
+    arguments = [*programs.dataset(tmp_path / "store"), "--backbone", made / "net", "--mask", made / "mask.parquet"]
     programs.run("finetune", spec, *arguments, "--output", *programs.cell(tmp_path / "cell"))
     metrics = read_json(tmp_path / "cell" / "metrics.json")
     assert (metrics["status"], metrics["per_class"]["r"]) == ("finished", 0.0)
@@ -381,7 +381,13 @@ def test_each_cut_of_a_cell_that_prunes_while_it_trains_is_repaired(made, tmp_pa
         assert ("--scores" in arguments) == (protocol != "fine_tune_first")
         programs.run("trunk", spec, *arguments, *(["--moments", made / "moments.json"] if repairs != "none" else []))
         spec = {"cell": dataclasses.asdict(found), "recipe": STILL, "min_filters": 1, "code": "0"}
-        arguments = ["--dataset", made / "store", "--backbone", made / "net", "--trunk", tmp_path / name / "trunk"]
+        arguments = [
+            *programs.dataset(made / "store"),
+            "--backbone",
+            made / "net",
+            "--trunk",
+            tmp_path / name / "trunk",
+        ]
         programs.run("finetune", spec, *arguments, "--output", *programs.cell(tmp_path / name))
         network, backbone = models.load(tmp_path / name)[0], backbones.load(made / "net")
         keep = read_table(tmp_path / name / "mask.parquet", "mask")["keep"].to_numpy(zero_copy_only=False)

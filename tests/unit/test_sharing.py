@@ -219,9 +219,11 @@ def run(tmp_path):
     run = Run(tmp_path / "run")
     for name in "ab":
         generator = np.random.default_rng(ord(name))
-        stream = [(Entry(str(n), 0, None, 8, 8), generator.integers(0, 256, (8, 8, 3), np.uint8)) for n in range(3)]
+        stream = [
+            (Entry(str(n), 0, None, None, 8, 8), generator.integers(0, 256, (8, 8, 3), np.uint8)) for n in range(3)
+        ]
         manifest = {"classes": ["p"], "store_size": 8, "image_size": 8, "spec": {}}
-        write_store(run.place / name, iter(stream), lambda entries: ["train"] * 3, manifest)
+        write_store(run.place / name, iter(stream), manifest)
     yield run
     for job in run.jobs:
         if job.poll() is None:

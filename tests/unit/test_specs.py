@@ -46,6 +46,7 @@ TRUNK = {"dataset": "digits", "backbone": "net", "criterion": "apoz", "scope": "
 TRUNK |= {"share": "1_4", "epochs": "1", "seed": "0"}
 JOBS = {
     "decode": (specs.decode, {"dataset": "digits"}),
+    "split": (specs.split, {"dataset": "digits", "fold": "only"}),
     "pretrain": (specs.pretrain, {"backbone": "net"}),
     "import_backbone": (specs.import_backbone, {"backbone": "net"}),
     "measure": (specs.measure, {"dataset": "digits", "backbone": "net"}),
@@ -85,6 +86,10 @@ EDITS = {
     # Of the same steps, but more of them: a trunk has its own number of epochs, by its path.
     "data set of another recipe": (lambda raw: raw["datasets"]["digits"].update(recipe="long"), {"cell", "report"}),
     "classes of a data set": (lambda raw: raw["datasets"]["digits"].update(classes=[0, 1]), {"decode", "report"}),
+    "seed of a data set's split": (lambda raw: raw["datasets"]["digits"].update(seed=1), {"split", "report"}),
+    "images to train on": (lambda raw: raw["datasets"]["digits"].update(train_per_class=9), {"split", "report"}),
+    # Answers are of cells with other images.
+    "folds": (lambda raw: raw["datasets"]["digits"].update(folds=3), {"split"} | ANSWERS),
     "mean of the backbone": (
         lambda raw: raw["backbones"]["net"].update(mean=[0.4, 0.5, 0.5]),
         {"pretrain", "import_backbone", "report"},

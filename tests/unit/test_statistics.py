@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from winnow.data.augmentation import normalise
 from winnow.data.preprocessing import evaluation_view
-from winnow.data.store import Entry, Store, write_store
 from winnow.files import InputError, read_json
 from winnow.importance import criteria, passes, statistics, sums
 from winnow.networks import backbones, channels
@@ -186,18 +185,16 @@ def test_outputs_that_are_not_finite_are_an_error_that_names_the_layer(small):
 def test_the_program_measures_the_centre_of_the_training_images(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 12, 3), dtype=np.uint8)
     labels, splits = [0, 1, 2] * 3, ["train"] * 6 + ["test"] * 3
-    stream = ((Entry(str(n), labels[n], None, 12, 12), pixels[n]) for n in range(9))
-    manifest = {"classes": ["p", "q", "r"], "store_size": 12, "image_size": 8, "spec": {}}
-    write_store(tmp_path / "store", stream, lambda entries: splits, manifest)
+    programs.stored(tmp_path / "store", pixels, labels, splits, size=8)
     imported(tmp_path / "net")
     spec = {"dataset": "d", "backbone": "b", "code": "0"}
-    arguments = ["--dataset", tmp_path / "store", "--backbone", tmp_path / "net", "--output", tmp_path / "a.json"]
+    arguments = [*programs.dataset(tmp_path / "store"), "--backbone", tmp_path / "net", "--output", tmp_path / "a.json"]
     programs.run("measure", spec, *arguments)
     table = sums.read(tmp_path / "a.json", "activations")
     assert read_json(tmp_path / "a.json")["spec"] == spec
 
     backbone = backbones.load(tmp_path / "net")
-    rows = Store.open(tmp_path / "store").rows("train")
+    rows = np.arange(6)
     views = evaluation_view(torch.from_numpy(pixels[rows]), 8)
     assert (views.numpy() == pixels[rows, 2:10, 2:10]).all()
     images = normalise(views, backbone.manifest["mean"], backbone.manifest["std"])

@@ -21,37 +21,40 @@ from winnow.data.images import load_images
 from winnow.data.store import Entry, Store, write_store
 from winnow.files import InputError, file_digest
 from winnow.runtime import verification
+from winnow.tables import read_table
 
 from . import programs
 
 
-def write(directory, splits, expected=None, size=4, seed=0):
-    """A store of random images with these splits, None for images that are not stored; and the images."""
-    images = np.random.default_rng(seed).integers(0, 256, (len(splits), size, size, 3), dtype=np.uint8)
-    stream = ((Entry(f"{n}.png", n % 2, None, 10 + n, 20), images[n]) for n in range(len(splits)))
+def write(directory, count, expected=None, size=4, seed=0):
+    """A store of so many random images; and the images."""
+    images = np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    stream = ((Entry(f"{n}.png", n % 2, None, "g" if n % 3 else None, 10 + n, 20), images[n]) for n in range(count))
     manifest = {"classes": ["a", "b"], "store_size": size, "image_size": size, "spec": {}}
-    write_store(directory, stream, lambda entries: splits, manifest, expected)
+    write_store(directory, stream, manifest, expected)
     return images
 
 
-@given(st.lists(st.sampled_from(["train", "val", "test", None]), min_size=1, max_size=30))
-@settings(max_examples=40, deadline=None)
-def test_what_is_kept_comes_back_in_order(tmp_path_factory, splits):
+@given(st.integers(1, 40))
+@settings(max_examples=20, deadline=None)
+def test_what_is_stored_comes_back_in_order(tmp_path_factory, count):
     directory = tmp_path_factory.mktemp("store")
-    images = write(directory, splits)
+    images = write(directory, count)
     store = Store.open(directory)
-    kept = [row for row, split in enumerate(splits) if split is not None]
-    assert (store.images == images[kept]).all()
-    assert store.labels.tolist() == [row % 2 for row in kept]
-    assert store.splits.tolist() == [splits[row] for row in kept]
-    assert (store.read(np.arange(len(kept))) == images[kept]).all()
-    assert store.manifest["counts"] == {split: splits.count(split) for split in ("train", "val", "test")}
-    assert (np.load(directory / "images.npy") == images[kept]).all()
+    assert (store.images == images).all()
+    assert store.labels.tolist() == [row % 2 for row in range(count)]
+    assert (store.read(np.arange(count)) == images).all()
+    assert store.manifest["images"] == count
+    assert (np.load(directory / "images.npy") == images).all()
+    index = read_table(directory / "index.parquet", "index").to_pylist()
+    assert [(row["file"], row["official"], row["group"]) for row in index] == [
+        (f"{n}.png", None, "g" if n % 3 else None) for n in range(count)
+    ]
 
 
 @pytest.fixture
 def store(tmp_path):
-    write(tmp_path, ["train", "val", "test", "train"])
+    write(tmp_path, 4)
     return tmp_path
 
 
@@ -81,7 +84,7 @@ def test_a_changed_image_is_named(store):
 
 def test_checksums_of_another_store_are_not_those_that_were_verified(store, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
-    write(other, ["train"] * 4, seed=1)
+    write(other, 4, seed=1)
     (store / "index.parquet").write_bytes((other / "index.parquet").read_bytes())
     with pytest.raises(InputError, match="image 0 is not what was written"):
         Store.open(store).verify()
@@ -189,18 +192,16 @@ def test_what_the_disk_did_not_keep_is_named_by_the_writer(tmp_path, monkeypatch
 
     monkeypatch.setattr(store_module, "_Digest", Forgetful)
     with pytest.raises(InputError, match="image 3 is not what was written"):
-        write(tmp_path, ["train"] * 4, expected)
+        write(tmp_path, 4, expected)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("dropped", [[], [0, 70], [74]])
 @pytest.mark.parametrize("expected", [None, 75, 74, 80])
-def test_a_store_is_digested_as_it_is_whether_or_not_its_images_were_counted_before(tmp_path, dropped, expected):
-    splits = [None if row in dropped else "train" for row in range(75)]
-    images = write(tmp_path, splits, expected)
+def test_a_store_is_digested_as_it_is_whether_or_not_its_images_were_counted_before(tmp_path, expected):
+    images = write(tmp_path, 75, expected)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest["images_sha256"] == file_digest(tmp_path / "images.npy")
-    assert (Store.open(tmp_path).images == np.delete(images, dropped, axis=0)).all()
+    assert (Store.open(tmp_path).images == images).all()
 
 
 def test_a_file_is_read_back_once_where_its_images_were_counted_before(tmp_path, monkeypatch):
@@ -212,9 +213,9 @@ def test_a_file_is_read_back_once_where_its_images_were_counted_before(tmp_path,
             super().__init__(*arguments)
 
     monkeypatch.setattr(store_module, "_Digest", Counted)
-    write(tmp_path / "a", ["train"] * 40, 40)
+    write(tmp_path / "a", 40, 40)
     assert len(made) == 1
-    write(tmp_path / "b", ["train"] * 40, 41)
+    write(tmp_path / "b", 40, 41)
     assert len(made) == 3
 
 
@@ -235,30 +236,30 @@ def test_a_missing_file_is_named(store, name):
 
 def test_files_of_two_stores_are_told_apart(store, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
-    write(other, ["train"] * 5)
+    write(other, 5)
     (store / "index.parquet").write_bytes((other / "index.parquet").read_bytes())
     with pytest.raises(InputError, match="its index 5 rows"):
         Store.open(store)
 
 
 def test_a_manifest_that_is_not_json_is_named(store):
-    (store / "manifest.json").write_text(json.dumps({"counts": {}})[:-3])
+    (store / "manifest.json").write_text(json.dumps({"images": 0})[:-3])
     with pytest.raises(InputError, match=r"manifest\.json is not valid JSON"):
         Store.open(store)
 
 
 def test_what_a_killed_writer_left_is_removed(store):
     (store / ".images.npy.abc.tmp").write_bytes(b"as large as the store")
-    write(store, ["train", "test"])
+    write(store, 2)
     assert sorted(path.name for path in store.iterdir()) == ["images.npy", "index.parquet", "manifest.json"]
 
 
 def test_a_writer_that_fails_leaves_no_manifest(tmp_path):
     def stream():
-        yield Entry("a", 0, None, 1, 1), np.zeros((4, 4, 3), dtype=np.uint8)
+        yield Entry("a", 0, None, None, 1, 1), np.zeros((4, 4, 3), dtype=np.uint8)
         raise OSError(28, "No space left on device")
 
     manifest = {"classes": ["a"], "store_size": 4, "image_size": 4, "spec": {}}
     with pytest.raises(OSError, match="No space left"):
-        write_store(tmp_path, stream(), lambda entries: ["train"] * len(entries), manifest)
+        write_store(tmp_path, stream(), manifest)
     assert list(tmp_path.iterdir()) == []

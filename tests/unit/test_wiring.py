@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 from winnow.workflow import config, grid, wiring
@@ -30,8 +32,8 @@ def test_a_score_needs_the_statistics_of_the_images_that_it_looks_at(criterion, 
 
 def test_a_cell_needs_its_mask_or_makes_its_own():
     mask = ["results/masks/digits/net/apoz/layer/0.500.parquet"]
-    assert wiring.mask(CONFIG, **CELL) == wiring.mask(CONFIG, **PLACE) == mask
-    assert wiring.mask(CONFIG, **CELL | UNPRUNED) == wiring.mask(CONFIG, **PLACE | UNPRUNED) == []
+    assert wiring.mask(CONFIG, **CELL) == wiring.latency_mask(CONFIG, **PLACE) == mask
+    assert wiring.mask(CONFIG, **CELL | UNPRUNED) == wiring.latency_mask(CONFIG, **PLACE | UNPRUNED) == []
     assert wiring.trunks(CONFIG, **CELL) == []
     for protocol, trunk, scores in (
         ("iterative_2", "apoz/layer/1_4/1/0", ["results/scores/digits/net/apoz.parquet"]),
@@ -53,19 +55,44 @@ def test_a_distilled_cell_learns_from_the_unpruned_one():
 def test_figures_need_each_file_once_and_none_of_the_unpruned():
     axes = CONFIG.experiments["tiny"].model_dump() | {"criteria": ["apoz", "random"], "seeds": [0, 1]}
     cells = grid.cells(axes)
-    assert wiring.masks(cells) == [
+    assert wiring.masks(cells, {}) == [
         f"results/masks/digits/net/{criterion}/layer/0.500.parquet" for criterion in ("apoz", "random~0", "random~1")
     ]
-    assert wiring.scores_of(cells) == [
+    assert wiring.scores_of(cells, {}) == [
         f"results/scores/digits/net/{criterion}.parquet" for criterion in ("apoz", "random~0", "random~1")
     ]
-    assert wiring.activations(cells) == ["results/statistics/digits/net/activations.json"]
+    assert wiring.activations(cells, {}) == ["results/statistics/digits/net/activations.json"]
     assert wiring.manifests(cells) == ["results/datasets/digits/manifest.json"]
     unpruned = [cell for cell in cells if cell.criterion == grid.UNPRUNED]
-    assert wiring.masks(unpruned) == []
+    assert wiring.masks(unpruned, {}) == []
     # The verdict names classes, whatever is pruned.
     assert wiring.manifests(unpruned) == wiring.manifests(cells)
     assert wiring.looks_at_activations(CONFIG, "tiny")
+
+
+def test_with_folds_the_seed_says_what_judges_and_masks_are_of_the_fold():
+    raw = copy.deepcopy(RAW)
+    for name in raw["datasets"]:
+        raw["datasets"][name]["folds"] = 3
+    folded = config.load(raw)
+    cell = CELL | {"seed": "5"}
+    assert wiring.cell_split(CONFIG, **cell) == ["results/splits/digits/only.parquet"]
+    assert wiring.cell_split(folded, **cell) == ["results/splits/digits/2.parquet"]
+    assert wiring.mask(folded, **cell) == ["results/masks/digits~2/net/apoz/layer/0.500.parquet"]
+    (trunk,) = wiring.trunks(folded, **cell | {"init": "inherited~iterative_2"})
+    assert trunk == "results/trunks/digits~2/net/apoz/layer/1_4/1/5"
+    assert wiring.training_split(folded, "digits~2") == ["results/splits/digits/2.parquet"]
+    assert wiring.training_split(CONFIG, "digits") == wiring.cell_split(CONFIG, **cell)
+    assert wiring.statistics(folded, "digits~2", "net", "apoz") == ["results/statistics/digits~2/net/activations.json"]
+    # What stands for a data set whatever the seed is of the first fold.
+    foreign = wiring.statistics(folded, "digits~2", "net", "apoz@other")
+    assert foreign == ["results/statistics/other~0/net/activations.json"]
+    assert wiring.pretraining_split(folded, "net") == ["results/splits/other/0.parquet"]
+    assert wiring.pretraining_split(CONFIG, "net") == ["results/splits/other/only.parquet"]
+    assert wiring.latency_mask(folded, **PLACE) == ["results/masks/digits~0/net/apoz/layer/0.500.parquet"]
+    cells = grid.cells(folded.experiments["tiny"].model_dump() | {"seeds": [0, 1, 2, 3]})
+    assert len(wiring.masks(cells, folded.folds)) == len(wiring.scores_of(cells, folded.folds)) == 3
+    assert wiring.activations(cells, folded.folds) == ["results/statistics/digits~0/net/activations.json"]
 
 
 def test_weights_come_from_the_pretraining_with_its_digest():

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from winnow.data.store import Entry, write_store
 from winnow.runtime import workers
 
 from . import programs
@@ -252,10 +251,8 @@ def test_jobs_over_two_data_sets_in_turn_load_each_once(run, tmp_path, monkeypat
     programs.run("import_backbone", {"name": "b", "backbone": NET, "code": "0"}, "--output", tmp_path / "net")
     for name in "ab":
         pixels = np.random.default_rng(ord(name)).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
-        stream = ((Entry(str(n), n % 2, None, 8, 8), pixels[n]) for n in range(12))
-        manifest = {"classes": ["p", "q"], "store_size": 8, "image_size": 8, "spec": {}}
         splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 4
-        write_store(tmp_path / name, stream, lambda entries, splits=splits: splits, manifest)
+        programs.stored(tmp_path / name, pixels, [n % 2 for n in range(12)], splits)
     # The worker notes what its jobs open, from the first one on.
     count = """
         import runpy
@@ -279,7 +276,7 @@ def test_jobs_over_two_data_sets_in_turn_load_each_once(run, tmp_path, monkeypat
         name = "ab"[seed % 2]
         spec = json.dumps({"cell": cell | {"seed": seed}, "recipe": RECIPE, "code": "0"})
         options = {"--spec": spec, "--gpu": "0", "--dataset": tmp_path / name, "--backbone": tmp_path / "net"}
-        options["--output"] = tmp_path / f"cell-{seed}"
+        options |= {"--split": tmp_path / f"{name}.parquet", "--output": tmp_path / f"cell-{seed}"}
         arguments = [str(SCRIPTS / "finetune.py"), *(str(part) for option in options.items() for part in option)]
         status, _, error = run.job(count, *arguments, WINNOW_VERIFIED=verified)
         assert (status, error) == (0, ""), error

@@ -57,7 +57,7 @@ def test_a_folder_of_images_becomes_a_verdict_a_report_and_a_model(tmp_path, pho
     assert names.stdout == "my_photos\n", names.stderr
     own = checkout.path / "own" / "my_photos.yaml"
     text = own.read_text()
-    for old, new in [("epochs: 60", "epochs: 3"), ("[0.2, 0.4, 0.6, 0.8]", "[0.4]"), ("[0, 1, 2]", "[0, 1]")]:
+    for old, new in [("epochs: 60", "epochs: 3"), ("[0.2, 0.4, 0.6, 0.8]", "[0.4]"), ("[0, 1, 2, 3, 4]", "[0, 1]")]:
         assert old in text
         text = text.replace(old, new)
     own.write_text(text)
@@ -110,7 +110,7 @@ def test_in_a_hurry_the_same_grid_is_screened(tmp_path, photos):
     own = checkout.path / "own" / "my_photos.yaml"
     text = own.read_text()
     changes = [("epochs: 60", "epochs: 4"), ("[0.2, 0.4, 0.6, 0.8]", "[0.4]"), ("latency: true", "latency: false")]
-    for old, new in [*changes, ("[0, 1, 2]", "[0, 1]")]:
+    for old, new in [*changes, ("[0, 1, 2, 3, 4]", "[0, 1]")]:
         assert old in text
         text = text.replace(old, new)
     own.write_text(text)

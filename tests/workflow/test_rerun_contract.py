@@ -122,6 +122,7 @@ def freshly_cloned(checkout: Checkout) -> None:
 
 
 STATISTIC_CELLS = pruned(criteria=["apoz"])
+ALL_OF_A_DATASET = (("decode", ""), ("split", "/only"), ("measure", "/net"))
 CODE = "\n\ndef an_added_function():\n    return 1\n"
 CELL = "results/cells/digits/net/apoz/layer/0.500/inherited/0"
 
@@ -230,7 +231,26 @@ TABLE = {
     ),
     "helper of data sets edited": (
         appended("scripts/winnow/data/datasets.py", CODE),
-        {f"{rule} {d}{net}" for d in DATASETS for rule, net in (("decode", ""), ("measure", "/net"))}
+        {f"{rule} {d}{more}" for d in DATASETS for rule, more in ALL_OF_A_DATASET}
+        | scores(criteria=["apoz"])
+        | masks(criteria=["apoz"])
+        | pruned()
+        | baselines()
+        | report(),
+    ),
+    # The images are what they were, and are not decoded again.
+    "fewer images to train on": (
+        configured(lambda c: c["datasets"]["digits"].update(train_per_class=7)),
+        {"split digits/only", "measure digits/net"}
+        | scores(["digits"], ["apoz"])
+        | masks(["digits"], ["apoz"])
+        | pruned(["digits"])
+        | baselines(["digits"])
+        | report(),
+    ),
+    "helper of splits edited": (
+        appended("scripts/winnow/data/splits.py", CODE),
+        {f"{rule} {d}{more}" for d in DATASETS for rule, more in ALL_OF_A_DATASET[1:]}
         | scores(criteria=["apoz"])
         | masks(criteria=["apoz"])
         | pruned()

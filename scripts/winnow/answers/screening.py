@@ -66,7 +66,9 @@ def candidates(experiment: Mapping[str, Any]) -> list[Cell]:
 
 def shortened(cell: Cell, rung: str) -> Cell:
     """The cell as a rung trains it."""
-    return grid.canonical(dataclasses.replace(cell, protocol=protocols.repaired(protocols.repairs(cell.protocol), rung)))
+    return grid.canonical(
+        dataclasses.replace(cell, protocol=protocols.repaired(protocols.repairs(cell.protocol), rung))
+    )
 
 
 def rung_cells(cells: Iterable[Cell], rung: str) -> list[Cell]:

@@ -184,7 +184,8 @@ class Judge:
     cells : sequence of Cell
         The experiment's.
     correct : callable
-        Cell → (n,) bool: whether its network is right on each test image; None where its training failed.
+        Cell → (n,) float: 1 where its network is right on a test image, 0 where it is wrong, NaN where it does not test
+        it; None where its training failed.
     labels : callable
         Data set → (n,) str: each test image's class.
     margin : float
@@ -207,6 +208,11 @@ class Judge:
         pairs = [(baseline, pruned) for baseline, pruned in pairs if baseline is not None and pruned is not None]
         sides = tuple(np.array(side) for side in zip(*pairs, strict=True))
         labels = self.labels(row["dataset"])
+        if np.isnan(sides[0]).any():
+            # Folds: an image counts by the mean of those that test it, and what trainings differ in is not told apart.
+            there = ~np.isnan(sides[0]).all(axis=0)
+            sides = tuple(np.nanmean(side[:, there], axis=0, keepdims=True) for side in sides)
+            labels = labels[there]
         lost = lost_classes(*sides, labels, self.margin)
         return Network(row, len(pairs), paired_interval(*sides), paired_interval(*sides, labels), lost)
 

@@ -1,6 +1,6 @@
-"""The data sets: where their images come from, and which images train, choose and judge.
+"""The data sets: where their images come from.
 
-A source is one function and one name. It streams its images; decoding and splitting are the same for all.
+A source is one function and one name. It streams its images; decoding is the same for all.
 """
 
 from __future__ import annotations
@@ -23,24 +23,23 @@ from winnow.data.preprocessing import decode_all
 from winnow.data.store import Entry
 from winnow.files import InputError
 
-DEFAULT_SPLIT = {"val": 0.15, "test": 0.15}
-
 # On fewer cores threads decode as fast as processes do; and a process takes as long to start as to decode some images.
 PROCESSES, IMAGES = 3, 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """An image that a source offers: its name, label, official split if it has one, and its file, or how to get its
-    bytes.
+    """An image that a source offers: its name, label, part of the official split if there is one, its file, or how to
+    get its bytes, and what it belongs to: images of one group stay together.
 
     A source that has no files gives the image itself.
     """
 
     file: str
     label: int
-    split: str | None
+    official: str | None
     content: Path | Callable[[], bytes | Image.Image]
+    group: str | None = None
 
     def read(self) -> bytes | Image.Image:
         return self.content.read_bytes() if isinstance(self.content, Path) else self.content()
@@ -187,8 +186,8 @@ def folder(dataset: dict[str, Any], archives: list[Path]) -> Source:
 
     def candidates() -> Iterator[Candidate]:
         for parts, path in placed:
-            split = parts[0] if official else None
-            yield Candidate(name_text("/".join(parts)), classes.index(parts[depth - 2]), split, path)
+            part = parts[0] if official else None
+            yield Candidate(name_text("/".join(parts)), classes.index(parts[depth - 2]), part, path)
 
     return Source([name_text(name) for name in classes], candidates(), len(placed))
 
@@ -210,81 +209,8 @@ def decoded(
             skipped.append({"file": candidate.file, "reason": result})
         else:
             pixels, width, height = result
-            yield Entry(candidate.file, candidate.label, candidate.split, width, height), pixels
+            yield Entry(candidate.file, candidate.label, candidate.official, candidate.group, width, height), pixels
 
 
 def _content(candidate: Candidate) -> Path | bytes:
     return candidate.content if isinstance(candidate.content, Path) else candidate.content()
-
-
-def assign(dataset: dict[str, Any], classes: list[str], entries: list[Entry]) -> list[str | None]:
-    """The split of every image, None for one that is left out.
-
-    Official splits stay as they are. Else each class is put into a seeded order and cut: test, validation, training.
-    ``train_per_class`` takes the first of a class's training images in a seeded order, so a smaller subset lies within
-    a larger one. With ``train_on: train+val`` the validation images train too.
-
-    Raises
-    ------
-    InputError
-        If a class has too few images; the message names the class, its count and the need.
-    """
-    seed = dataset.get("seed", 0)
-    splits: list[str | None] = [entry.split for entry in entries]
-    labels = np.array([entry.label for entry in entries], dtype=np.int64)
-    official = bool(entries) and entries[0].split is not None
-    carve_val = official and "val" not in splits
-    for label, name in enumerate(classes):
-        rows = np.random.default_rng((seed, label)).permutation(np.flatnonzero(labels == label))
-        if not official:
-            train, val, test = _shares(dataset, rows.size)
-            if rows.size < train + val + test:
-                raise InputError(
-                    f"class {name!r} has {rows.size} readable images, {train + val + test} are needed: "
-                    f"{train} to train on, {val} for validation, {test} to test"
-                )
-            for position, row in enumerate(rows):
-                splits[row] = "test" if position < test else "val" if position < test + val else "train"
-        elif carve_val:
-            trains = [row for row in rows if splits[row] == "train"]
-            val = _share(_fractions(dataset)["val"], len(trains))
-            if len(trains) <= val:
-                raise InputError(
-                    f"class {name!r} has {len(trains)} readable images in train, {val + 1} are needed: {val} of them "
-                    "for validation, since there is no folder val"
-                )
-            for row in trains[:val]:
-                splits[row] = "val"
-        if dataset.get("train_on") == "train+val":
-            for row in rows:
-                splits[row] = "train" if splits[row] == "val" else splits[row]
-        trains = [row for row in rows if splits[row] == "train"]
-        wanted = dataset.get("train_per_class")
-        if len(trains) < (wanted or 1):
-            raise InputError(f"class {name!r} has {len(trains)} readable images to train on, {wanted or 1} are needed")
-        for row in trains[wanted:] if wanted else ():
-            splits[row] = None
-        if not any(splits[row] == "test" for row in rows):
-            raise InputError(f"class {name!r} has no readable image to test")
-    return splits
-
-
-def _fractions(dataset: dict[str, Any]) -> dict[str, float]:
-    return dataset.get("split") or DEFAULT_SPLIT
-
-
-def _share(fraction: float, images: int) -> int:
-    """Number of images of a class in a part: at least one, if there is to be such a part."""
-    return max(1, round(fraction * images)) if fraction else 0
-
-
-def _shares(dataset: dict[str, Any], images: int) -> tuple[int, int, int]:
-    """Numbers of images of a class: at least to train on, for validation, to test."""
-    fractions = _fractions(dataset)
-    if not dataset.get("val_per_class"):
-        return 1, _share(fractions["val"], images), _share(fractions["test"], images)
-    val, train = dataset["val_per_class"], dataset.get("train_per_class")
-    if not train:
-        return 1, val, _share(fractions["test"], images)
-    # The small target task: what is not needed to train or to choose is there to judge.
-    return train, val, max(1, images - val - train)

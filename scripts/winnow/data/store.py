@@ -1,5 +1,7 @@
 """A data set's store: its images decoded once, as a memory-mapped array, with their index and a manifest.
 
+Which of them train, choose and judge is no part of it: see :mod:`winnow.data.splits`.
+
 Images are held against their checksums where they are written and, on each node, once more when their file is not as
 it was: see :mod:`winnow.runtime.verification`.
 """
@@ -11,7 +13,7 @@ import dataclasses
 import functools
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,6 @@ from winnow.files import InputError, atomic_path, file_digest, read_json, write_
 from winnow.runtime import verification
 from winnow.tables import read_table, write_table
 
-SPLITS = ("train", "val", "test")
 HEADER_BYTES = 128
 # Images that are read back at a time while others are written.
 READ = 32
@@ -38,14 +39,12 @@ class Store:
     images : (N, S, S, 3) uint8, memory-mapped
     labels : (N,) int64
         Positions in ``classes``.
-    splits : (N,) str
     manifest : dict
     """
 
     directory: Path
     images: np.ndarray
     labels: np.ndarray
-    splits: np.ndarray
     checksums: np.ndarray
     manifest: dict[str, Any]
 
@@ -61,7 +60,7 @@ class Store:
         manifest = read_json(directory / "manifest.json")
         index = read_table(directory / "index.parquet", "index")
         path = directory / "images.npy"
-        shape = (sum(manifest["counts"].values()), manifest["store_size"], manifest["store_size"], 3)
+        shape = (manifest["images"], manifest["store_size"], manifest["store_size"], 3)
         try:
             images = np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
@@ -75,7 +74,6 @@ class Store:
             directory,
             images,
             index["label"].to_numpy().astype(np.int64),
-            index["split"].to_numpy(zero_copy_only=False),
             index["crc32"].to_numpy(),
             manifest,
         )
@@ -92,10 +90,6 @@ class Store:
     @property
     def image_size(self) -> int:
         return self.manifest["image_size"]
-
-    def rows(self, split: str) -> np.ndarray:
-        """Rows of a split's images, in the store's order."""
-        return np.flatnonzero(self.splits == split)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Copies of images, (len(rows), S, S, 3) uint8, verified."""
@@ -129,11 +123,15 @@ class Store:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What the index says of one image: its file, label, split and original size in pixels."""
+    """What the index says of one image: its file, label, part of the official split, group and original size in pixels.
+
+    None stands for no official split, and for an image that belongs to no other.
+    """
 
     file: str
     label: int
-    split: str | None
+    official: str | None
+    group: str | None
     width: int
     height: int
 
@@ -141,7 +139,6 @@ class Entry:
 def write_store(
     directory: Path,
     images: Iterable[tuple[Entry, np.ndarray]],
-    assign: Callable[[list[Entry]], list[str | None]],
     manifest: dict[str, Any],
     expected: int | None = None,
 ) -> dict[str, Any]:
@@ -155,18 +152,16 @@ def write_store(
         Gets ``images.npy``, ``index.parquet`` and, last, ``manifest.json``.
     images
         Pairs of an entry and its (S, S, 3) uint8 pixels.
-    assign
-        Called once all are read: the split of each entry, None for one that is not to be stored.
     manifest
         ``classes``, ``store_size``, ``spec`` and what else is known; it may still change while ``images`` is read.
     expected
-        How many images there will be, where that is known: if so many come, and all are kept, the file is read back and
-        digested while it is written, and not after.
+        How many images there will be, where that is known: if so many come, the file is read back and digested while it
+        is written, and not after.
 
     Returns
     -------
     dict
-        The manifest as written: with counts, and the size and digest of ``images.npy``.
+        The manifest as written: with the number of images, and the size and digest of ``images.npy``.
     """
     size = manifest["store_size"]
     entries: list[Entry] = []
@@ -190,32 +185,21 @@ def write_store(
                         read.append(behind.submit(digest.read, checksums[len(read) * READ :]))
                 for future in read:
                     future.result()
-            splits = assign(entries)
-            kept = [row for row, split in enumerate(splits) if split is not None]
-            for position, row in enumerate(kept):
-                if position != row:
-                    file.seek(start + row * length)
-                    pixels = file.read(length)
-                    file.seek(start + position * length)
-                    file.write(pixels)
-            file.truncate(start + len(kept) * length)
-            file.seek(0)
-            _write_header(file, (len(kept), size, size, 3))
-        kept_checksums = [checksums[row] for row in kept]
-        if not len(kept) == len(entries) == expected:
+            if len(entries) != expected:
+                file.seek(0)
+                _write_header(file, (len(entries), size, size, 3))
+        if len(entries) != expected:
             with contextlib.closing(_Digest(temporary, start, length)) as digest:
-                digest.read(kept_checksums)
+                digest.read(checksums)
         manifest |= {"images_sha256": digest.hexdigest(), "images_bytes": temporary.stat().st_size}
     # They were read to be digested, and held against their checksums then: what is left is to say so.
-    verification.once(path, _against(manifest, np.array(kept_checksums, dtype=np.uint32)), lambda: None)
-    columns: dict[str, Any] = {
-        name: [getattr(entries[row], name) for row in kept] for name in ("file", "label", "width")
-    }
-    columns |= {"height": [entries[row].height for row in kept], "split": [splits[row] for row in kept]}
-    columns |= {"image": np.arange(len(kept)), "crc32": kept_checksums}
+    verification.once(path, _against(manifest, np.array(checksums, dtype=np.uint32)), lambda: None)
+    names = [field.name for field in dataclasses.fields(Entry)]
+    columns: dict[str, Any] = {name: [getattr(entry, name) for entry in entries] for name in names}
+    columns |= {"image": np.arange(len(entries)), "crc32": checksums}
     write_table(directory / "index.parquet", columns, "index", {"spec": manifest["spec"]})
     manifest["index_sha256"] = file_digest(directory / "index.parquet")
-    manifest["counts"] = {split: columns["split"].count(split) for split in SPLITS}
+    manifest["images"] = len(entries)
     write_json(directory / "manifest.json", manifest)
     return manifest
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from winnow import tables
 from winnow.data import preprocessing
+from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.exports import cards, prediction
 from winnow.files import InputError, atomic_folder, write_json
@@ -32,7 +33,7 @@ class Disagreement(Exception):
 
 
 def export(
-    cell: Path, network: Path, dataset: Path, output: Path, spec: dict[str, Any], threads: int
+    cell: Path, network: Path, dataset: Path, split: Path, output: Path, spec: dict[str, Any], threads: int
 ) -> dict[str, Any]:
     """Export a cell.
 
@@ -44,6 +45,8 @@ def export(
         Folder of its network, as it was kept or trained once more.
     dataset
         Folder of the store that it was judged on.
+    split
+        Of this store: which images it was judged on.
     output
         The folder to make. An earlier export there is replaced.
     spec
@@ -67,9 +70,10 @@ def export(
     if output.exists() and not (output / descriptions.DESCRIPTION).exists():
         raise InputError(f"{output} exists and is no exported model: give another --output")
     store = Store.open(dataset)
-    network, description, measured = finished(cell, network, store)
-    description = described(network, description, store, spec)
-    rows = store.rows("test")
+    parts = Split.open(split, store)
+    network, description, measured = finished(cell, network, store, parts)
+    description = described(network, description, parts, spec)
+    rows = parts.rows("test")
     # The store has its classes one after the other: images from all over it.
     rows = rows[np.linspace(0, rows.size - 1, min(CHECKED_IMAGES, rows.size)).astype(int)]
     with atomic_folder(output) as folder:
@@ -85,13 +89,13 @@ def export(
     return whole
 
 
-def finished(cell: Path, place: Path, store: Store) -> tuple[nn.Module, dict[str, Any], np.ndarray]:
+def finished(cell: Path, place: Path, store: Store, split: Split) -> tuple[nn.Module, dict[str, Any], np.ndarray]:
     """A cell's network, its description, and what the cell predicted: for each row of the store a class, or −1.
 
     Raises
     ------
     InputError
-        If the network was not kept, its training diverged, or it is not of this cell and store.
+        If the network was not kept, its training diverged, or it is not of this cell, store and split.
     """
     if not (place / models.WEIGHTS).exists():
         raise InputError(f"{place} has no network to export, it was not kept: set models: keep for it in config.yaml")
@@ -101,15 +105,15 @@ def finished(cell: Path, place: Path, store: Store) -> tuple[nn.Module, dict[str
     if tables.read_provenance(table)["spec"] != description["spec"]:
         raise InputError(f"the network in {place} is not of the cell in {cell}: their specs differ")
     rows = predictions["image"].to_numpy()
-    same = description["classes"] == store.classes and np.array_equal(rows, store.rows("test"))
+    same = description["classes"] == store.classes and np.array_equal(rows, split.rows("test"))
     if not same or not np.array_equal(predictions["label"].to_numpy(), store.labels[rows]):
-        raise InputError(f"{cell} was judged on other images than those of {store.directory}")
+        raise InputError(f"{cell} was judged on other images than {split.path} has of {store.directory}")
     measured = np.full(store.labels.size, -1)
     measured[rows] = predictions["predicted"].to_numpy()
     return network, description, measured
 
 
-def described(network: nn.Module, kept: dict[str, Any], store: Store, spec: dict[str, Any]) -> dict[str, Any]:
+def described(network: nn.Module, kept: dict[str, Any], split: Split, spec: dict[str, Any]) -> dict[str, Any]:
     """All that is to be known about a network, less what is known of its files."""
     unpruned = backbones.build(kept["architecture"], kept["head"], len(kept["classes"]))
     params, macs = surgery.cost(unpruned, kept["image_size"])
@@ -119,7 +123,7 @@ def described(network: nn.Module, kept: dict[str, Any], store: Store, spec: dict
         "layers": layers(network, unpruned),
         "unpruned": {"params": params, "macs": macs, "bytes": models.stored_bytes(unpruned)},
         "bytes": models.stored_bytes(network),
-        "images": store.manifest["counts"],
+        "images": split.counts,
         "preprocessing": preprocessing.steps(*normalisation),
         "provenance": {"cell": kept["spec"], "export": spec, **{name: kept[name] for name in made}},
     }

@@ -19,6 +19,7 @@ from torch import nn
 import winnow
 from winnow import cli, tables
 from winnow.data.images import Images, load_images
+from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.files import canonical_json, file_digest, read_json, write_json
 from winnow.networks import backbones, models, surgery, units
@@ -77,6 +78,7 @@ class Bench:
     lease: devices.Lease
     threads: int
     store: Store
+    split: Split
     backbone: backbones.Backbone
 
     @functools.cached_property
@@ -87,7 +89,7 @@ class Bench:
 
     def rows(self) -> tuple[np.ndarray, np.ndarray]:
         """The images to train on and those to choose the epoch with."""
-        return self.store.rows("train"), self.store.rows("val")
+        return self.split.rows("train"), self.split.rows("val")
 
     @functools.cached_property
     def unpruned(self) -> nn.Module:
@@ -116,7 +118,7 @@ class Bench:
     def checkpoint(self, precision: str, *files: Path | None) -> checkpoints.Checkpoint:
         """The job's, which is of the spec, the inputs, among them ``files``, and the precision."""
         arguments = self.arguments
-        inputs = [arguments.backbone / name for name in INPUTS] + [path for path in files if path]
+        inputs = [arguments.backbone / name for name in INPUTS] + [path for path in (arguments.split, *files) if path]
         digests = [read_json(arguments.dataset / "manifest.json")["images_sha256"], *map(file_digest, inputs)]
         key = canonical_json({"spec": arguments.spec, "inputs": digests, "precision": precision})
         return checkpoints.Checkpoint(self.working_file, key, arguments.checkpoint_seconds)
@@ -224,7 +226,7 @@ def open_bench(arguments: argparse.Namespace) -> Bench:
     threads = devices.threads()
     store = kept("store", arguments.dataset, lambda: Store.open(arguments.dataset))
     backbone = kept("backbone", arguments.backbone, lambda: backbones.load(arguments.backbone))
-    return Bench(arguments, clock, lease, threads, store, backbone)
+    return Bench(arguments, clock, lease, threads, store, Split.open(arguments.split, store), backbone)
 
 
 def attempted(bench: Bench, micro_batch: int, attempt: Callable[[int], Made]) -> tuple[Made, int]:
@@ -249,7 +251,7 @@ def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
     clock.lap("train")
     network, trained, reason = outcome.network, outcome.trained, outcome.reason
     micro_batch = loop.fewest(micro_batch, trained and trained.micro_batch)
-    test_rows = store.rows("test")
+    test_rows = bench.split.rows("test")
     judged = None
     if trained is not None:
         clock.move("train", "evaluate", trained.evaluation_seconds)
@@ -299,6 +301,7 @@ def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
         }
         print(f"test accuracy {judged.accuracy:.4f} with the weights of epoch {trained.epoch}")
     metrics |= {
+        "split": bench.split.path.stem,
         "params": outcome.params,
         "macs": outcome.macs,
         "bytes": models.stored_bytes(network),
@@ -383,7 +386,7 @@ class Outputs(argparse.Action):
 def parser(description: str, names: Sequence[str], more: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The options of a program that trains on a data set: what it makes are files with ``names`` and ``more``."""
     result = cli.parser(description, leases=True)
-    result.add_argument("--dataset", action=cli.Folder, required=True)
+    cli.add_dataset(result)
     result.add_argument("--backbone", action=cli.Folder, required=True)
     help = f"a folder, or files named {', '.join((*names, *more))}"
     result.add_argument("--output", action=Outputs, names=names, more=more, required=True, help=help)

@@ -78,7 +78,7 @@ def measured(network: torch.nn.Module, keep: np.ndarray | None, bench: cells.Ben
     classes = len(store.classes)
 
     def batches(batch: int) -> Iterator[passes.Batch]:
-        return passes.batches_of(store, store.rows("train"), manifest, device, batch)
+        return passes.batches_of(store, bench.split.rows("train"), manifest, device, batch)
 
     def activations(batch: int) -> sums.Sums:
         return statistics.measure(network, layers, batches(batch), classes)

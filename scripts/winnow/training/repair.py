@@ -73,7 +73,7 @@ def cut(
     repairs = bench.repairs
 
     def measured(batch: int) -> sums.Sums:
-        batches = passes.batches_of(store, store.rows("train"), backbone.manifest, device, batch)
+        batches = passes.batches_of(store, bench.split.rows("train"), backbone.manifest, device, batch)
         return moments.measure(network, backbone.channels, batches, len(store.classes), head=True)
 
     goals: recalibration.Targets = {}
@@ -96,7 +96,7 @@ def needs_moments(repairs: Collection[str]) -> bool:
 def recalibrated(network: nn.Module, goals: recalibration.Targets, bench: cells.Bench) -> None:
     """Recalibrate a network that lies on the device, in place, by batches as training has them."""
     store, size = bench.store, bench.arguments.spec["recipe"]["batch_size"]
-    rows = store.rows("train")
+    rows = bench.split.rows("train")
     # Of all classes in each batch, as in training, and the same whatever the seed.
     rows = np.random.default_rng(0).permutation(rows)
     begin = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -114,7 +114,7 @@ def recalibrated(network: nn.Module, goals: recalibration.Targets, bench: cells.
 def fitted(network: nn.Module, bench: cells.Bench) -> None:
     """Put the logistic regression on the network's features in place of its last layer."""
     store, device = bench.store, bench.lease.device
-    rows, classes = store.rows("train"), len(store.classes)
+    rows, classes = bench.split.rows("train"), len(store.classes)
 
     def batches(batch: int) -> Iterator[passes.Batch]:
         return passes.batches_of(store, rows, bench.backbone.manifest, device, batch)

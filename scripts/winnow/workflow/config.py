@@ -139,6 +139,8 @@ class Dataset(_Model):
     val_per_class: Positive | None = None
     train_on: Literal["train", "train+val"] = "train"
     split: Split | None = None
+    folds: Annotated[int, Field(ge=2, le=20)] | None = None
+    """In how many parts the images are cut, of which each judges once: the seed says which."""
     seed: Annotated[int, Field(ge=0)] = 0
     urls: dict[str, str | MirrorUrl] = {}
 
@@ -156,6 +158,7 @@ class Dataset(_Model):
             "classes": ("digits",),
             "val_per_class": ("digits",),
             "split": ("digits", "cats_vs_dogs", "folder"),
+            "folds": ("digits", "cats_vs_dogs", "folder"),
             "urls": ("flowers102", "cats_vs_dogs"),
         }
         for key, sources in takes.items():
@@ -163,6 +166,11 @@ class Dataset(_Model):
                 raise ValueError(f"{key} is for the source {' or '.join(sources)}, not for {self.source!r}")
         if self.source == "folder" and not self.path:
             raise ValueError("the source 'folder' needs a path")
+        if self.folds and self.split:
+            if "test" in self.split.model_fields_set:
+                raise ValueError("split.test is for one split, with folds each of them is a test: remove it")
+            if self.split.val + 1 / self.folds >= 1:
+                raise ValueError(f"split.val {self.split.val:g} and 1 of {self.folds} folds leave nothing to train on")
         return self
 
 
@@ -331,6 +339,11 @@ class Config(_Model):
     recipes: dict[Name, Recipe]
     experiments: dict[Name, Experiment]
 
+    @property
+    def folds(self) -> dict[str, int]:
+        """Data set → how many folds it has; one that has none is not in it."""
+        return {name: dataset.folds for name, dataset in self.datasets.items() if dataset.folds}
+
     def recipe(self, dataset: str, backbone: str) -> Recipe:
         """The recipe that fine-tunes ``backbone`` on ``dataset``."""
         name = self.datasets[dataset].recipe
@@ -456,6 +469,7 @@ RESERVED_TARGETS = frozenset(
         "all",
         "download",
         "decode",
+        "split",
         "pretrain",
         "import_backbone",
         "measure",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import math
@@ -16,6 +17,12 @@ from winnow.files import InputError
 from winnow.workflow.config import ARCHITECTURES, NAME, RESERVED_TARGETS, Config
 
 SPLIT = {"val": 0.2, "test": 0.2}
+FOLDS = 5
+# Share of test images on which an unpruned network and one that is as good, of 97 %, are not right or wrong together.
+DISAGREEMENT = 0.04
+# One test part decides where it leaves an interval of so much of the tolerance to either side: a network that loses
+# nothing is then found to hold in four of five trainings, and in more over several.
+DECIDES = 0.7
 IMAGE_SIZE = 224
 # A training of so many images in all, within these bounds, is what networks of this size take to settle.
 IMAGES_TO_SEE, EPOCHS = 60_000, (10, 60)
@@ -26,11 +33,23 @@ LEARNING_RATE, SMALL_NETWORK_LEARNING_RATE = 0.01, 0.08
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """What a folder looks like from outside: ``official`` is whether it brings its own split."""
+    """What a folder looks like from outside.
+
+    Attributes
+    ----------
+    train, test : int
+        How many images train and judge, about; without folds.
+    least : int
+        Images of the smallest class.
+    official : bool
+        Whether the folder brings its own split.
+    """
 
     classes: int
     total: int
     train: int
+    test: int
+    least: int
     official: bool
 
 
@@ -46,12 +65,36 @@ def survey(folder: Path) -> Images:
     official = {"train", "test"} <= {place[0] for place in parts if len(place) > 2}
     depth = 3 if official else 2
     placed = [place for place in parts if len(place) >= depth and (not official or place[0] in SPLIT_FOLDERS)]
-    classes = {place[depth - 2] for place in placed}
+    classes = collections.Counter(place[depth - 2] for place in placed)
     if len(classes) < 2:
-        found = f"one class, {classes.pop()!r}" if classes else "no image in a folder of its class"
+        found = f"one class, {min(classes)!r}" if classes else "no image in a folder of its class"
         raise InputError(f"{folder} has {found}; needed: class/image or train/class/image, with two classes or more")
-    train = sum(place[0] == "train" for place in placed) if official else round(len(placed) * (1 - sum(SPLIT.values())))
-    return Images(len(classes), len(placed), train, official)
+    if official:
+        train, test = (sum(place[0] == part for place in placed) for part in ("train", "test"))
+    else:
+        train, test = (round(len(placed) * share) for share in (1 - sum(SPLIT.values()), SPLIT["test"]))
+    return Images(len(classes), len(placed), train, test, min(classes.values()), official)
+
+
+def half_width(images: int) -> float:
+    """Points to either side of a measured drop within which the true one is, for so many test images and one training.
+
+    Of 0, which two networks as good as each other have, at 95 %: 1.96 √(share of disagreements / images).
+    """
+    return 100 * 1.96 * math.sqrt(DISAGREEMENT / images)
+
+
+def folds(found: Images, tolerance: float) -> int | None:
+    """How many folds a folder is given: none where its test part decides, or where a class has too few for a test each.
+
+    Parameters
+    ----------
+    tolerance
+        How many points of accuracy a smaller network may cost.
+    """
+    if found.official or found.least < FOLDS or half_width(max(found.test, 1)) <= DECIDES * tolerance:
+        return None
+    return FOLDS
 
 
 def recipe(images: int, learning_rate: float) -> dict[str, Any]:
@@ -129,7 +172,16 @@ def configuration(
     # As ImageNet's 256 to its 224: room for the random crops.
     store_size = size if small else round(size * 8 / 7)
     training = recipe(found.train, SMALL_NETWORK_LEARNING_RATE if small else LEARNING_RATE)
+    count = folds(found, known.tolerance)
     split = "" if found.official else f"\n    split: {_flow(SPLIT)} # shares of each class; the rest is for training"
+    if count:
+        alone, together = (f"± {half_width(images):.1f}" for images in (found.test, found.total))
+        split = f"""
+    # Every image judges: seed 0 trains on all but the first fifth, which tests it, seed 1 on all but the second, ...
+    # {found.test} test images alone know a drop to {alone} points, all {found.total} to {together}; the tolerance is \
+{known.tolerance:g}.
+    folds: {count}
+    split: {_flow({"val": SPLIT["val"]})} # share of each class that chooses; the rest is for training"""
     new_backbone = (
         ""
         if entry
@@ -170,7 +222,7 @@ experiments:
     criteria: [average_weight, mean_activation, apoz, random] # random is the control
     scopes: [layer] # or global, or both
     ratios: [0.2, 0.4, 0.6, 0.8] # share of the filters to remove
-    seeds: [0, 1, 2]
+    seeds: {list(range(count or 3))}
     screening: {json.dumps(quick)} # true: short trainings choose which are trained in full; no controls then
     latency: true # how fast each network is on this machine
     models: drop # the one that is worth keeping is trained once more and exported

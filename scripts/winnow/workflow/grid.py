@@ -10,6 +10,9 @@ cell:
 * a criterion with the statistics of the cell's own data set, ``apoz@digits`` on digits, is the plain criterion;
 * by layer, every criterion keeps the same number of filters a layer, and random weights forget which ones, so these
   cells are one whatever the criterion: criterion ``any``.
+
+Where a data set has K folds, a cell of seed s is judged on fold s mod K and trained on other images. What looks at
+training images lies below ``photos~2`` then, in place of ``photos``: statistics, scores, masks and trunks.
 """
 
 from __future__ import annotations
@@ -31,6 +34,11 @@ RANDOM = "random"
 # of flowers102, whatever the cell's data set.
 REVERSED = "reversed_"
 FOREIGN = "@"
+# Parts a data set's name and the number of a fold.
+FOLD = "~"
+
+# Data set → how many folds it has; one that has none is not in it.
+Folds = Mapping[str, int]
 
 
 @dataclasses.dataclass(frozen=True, order=True, slots=True)
@@ -68,11 +76,26 @@ class Cell:
         return protocols.alternates(self.protocol)
 
     @property
-    def mask(self) -> str | None:
-        """Path of the cell's mask below ``results/masks/``; None for the unpruned, and where the cell makes its own."""
-        if self.criterion == UNPRUNED or self.alternates:
-            return None
-        return f"{self.dataset}/{self.backbone}/{self.mask_criterion}/{self.scope}/{self.ratio_text}.parquet"
+    def masked(self) -> bool:
+        """Whether the cell begins with a mask: not the unpruned one, nor one that makes its own."""
+        return self.criterion != UNPRUNED and not self.alternates
+
+    def fold(self, folds: Folds) -> int | None:
+        """The fold that judges the cell; None where its data set has none."""
+        return self.seed % folds[self.dataset] if self.dataset in folds else None
+
+    def images(self, folds: Folds) -> str:
+        """The images that the cell trains on, as a path component: see :func:`images`."""
+        return images(self.dataset, self.fold(folds))
+
+    def scores_path(self, folds: Folds) -> str | None:
+        """Path of what the cell's mask is made from, below ``results/scores/``; None where there is no mask."""
+        return f"{self.images(folds)}/{self.backbone}/{self.mask_criterion}.parquet" if self.masked else None
+
+    def mask_path(self, folds: Folds) -> str | None:
+        """Path of the cell's mask below ``results/masks/``; None where there is none."""
+        name = f"{self.mask_criterion}/{self.scope}/{self.ratio_text}"
+        return f"{self.images(folds)}/{self.backbone}/{name}.parquet" if self.masked else None
 
     @property
     def path(self) -> str:
@@ -85,7 +108,8 @@ class Cell:
         """Path, below ``results/latency/``, of the latency of a network of the cell's widths.
 
         By layer the widths are the same whatever the criterion and protocol: the mask of ``any`` stands for all.
-        Elsewhere nobody knows them before a cell that makes its own mask has finished: None.
+        Elsewhere nobody knows them before a cell that makes its own mask has finished: None. Folds differ in them
+        globally, though hardly: the first one's mask stands for all.
         """
         if self.alternates and self.scope != "layer":
             return None
@@ -104,6 +128,8 @@ class Trunk:
 
     Attributes
     ----------
+    fold : int or None
+        That does not train it.
     criterion : str
         As a path component; ``unpruned`` where training comes first.
     share : Fraction
@@ -113,6 +139,7 @@ class Trunk:
     """
 
     dataset: str
+    fold: int | None
     backbone: str
     criterion: str
     scope: str
@@ -127,10 +154,11 @@ class Trunk:
         """The trunk's folder below ``results/trunks/``."""
         share = str(self.share).replace("/", "_") + (f"~{self.round_to}" if self.round_to else "")
         share += f"~{'_'.join(self.repairs)}" if self.repairs else ""
-        return f"{self.dataset}/{self.backbone}/{self.criterion}/{self.scope}/{share}/{self.epochs}/{self.seed}"
+        place = f"{images(self.dataset, self.fold)}/{self.backbone}/{self.criterion}/{self.scope}"
+        return f"{place}/{share}/{self.epochs}/{self.seed}"
 
 
-def trunk(cell: Cell, epochs: int) -> Trunk | None:
+def trunk(cell: Cell, epochs: int, folds: Folds) -> Trunk | None:
     """What a cell begins with whose recipe has so many epochs; None for a cell of one phase."""
     if not cell.alternates:
         return None
@@ -138,7 +166,7 @@ def trunk(cell: Cell, epochs: int) -> Trunk | None:
     pruned = (cell.mask_criterion, cell.scope, share, cell.round_to) if share else (UNPRUNED, NO_SCOPE, share, None)
     # Where nothing is cut yet there is nothing to repair, but a beginning for the last layer.
     repairs = tuple(name for name in protocols.repairs(cell.protocol) if share or name == protocols.FITTED)
-    return Trunk(cell.dataset, cell.backbone, *pruned, length, cell.seed, repairs)
+    return Trunk(cell.dataset, cell.fold(folds), cell.backbone, *pruned, length, cell.seed, repairs)
 
 
 def parse_trunk(path: str) -> Trunk:
@@ -149,15 +177,31 @@ def parse_trunk(path: str) -> Trunk:
     ValueError
         If no trunk has such a path.
     """
-    dataset, backbone, criterion, scope, text, epochs, seed = path.split("/")
+    place, backbone, criterion, scope, text, epochs, seed = path.split("/")
     share, *more = text.split("~")
     round_to = int(more.pop(0)) if more and more[0].isdigit() else None
     repairs = protocols.repairs(more[0]) if more else ()
-    place = dataset, backbone, criterion, scope, Fraction(share.replace("_", "/")), round_to
-    found = Trunk(*place, int(epochs), int(seed), repairs)
+    share = Fraction(share.replace("_", "/"))
+    found = Trunk(*parse_images(place), backbone, criterion, scope, share, round_to, int(epochs), int(seed), repairs)
     if found.path != path:
         raise ValueError(f"{path!r} is no trunk's path")
     return found
+
+
+def images(dataset: str, fold: int | None) -> str:
+    """Which images train, as a path component: ``photos``, or ``photos~2`` for those that fold 2 does not judge."""
+    return dataset if fold is None else f"{dataset}{FOLD}{fold}"
+
+
+def parse_images(text: str) -> tuple[str, int | None]:
+    """Read the path component that :func:`images` writes: data set and fold."""
+    dataset, _, fold = text.partition(FOLD)
+    return dataset, int(fold) if fold else None
+
+
+def first_images(dataset: str, folds: Folds) -> str:
+    """The images that stand for a data set where one has to, whatever the seed: those of its first fold."""
+    return images(dataset, 0 if dataset in folds else None)
 
 
 def is_control(criterion: str) -> bool:

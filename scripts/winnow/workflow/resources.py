@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from winnow.workflow import costs, disk
+from winnow.workflow import costs, disk, grid
 from winnow.workflow.config import Config, Recipe
 
 # One thread puts a network's kernels on the GPU's queue, one those of the backward pass; two gather the images of the
@@ -143,7 +143,7 @@ class Plan:
 
     def pass_threads(self, wildcards: Any) -> int:
         """Of a job that goes over a data set's images with a backbone."""
-        return self._pass_threads(wildcards.dataset, wildcards.backbone)
+        return self._pass_threads(grid.parse_images(wildcards.dataset)[0], wildcards.backbone)
 
     def pretraining_threads(self, wildcards: Any) -> int:
         return self._pass_threads(self.config.backbones[wildcards.backbone].pretrain.dataset, wildcards.backbone)
@@ -163,8 +163,8 @@ class Plan:
         return max(self._pass_threads(*pair) for pair in itertools.product(experiment.datasets, experiment.backbones))
 
     def _cell(self, wildcards: Any) -> Load:
-        recipe = self.config.recipe(wildcards.dataset, wildcards.backbone)
-        return self._load(wildcards.dataset, wildcards.backbone, recipe)
+        dataset = grid.parse_images(wildcards.dataset)[0]
+        return self._load(dataset, wildcards.backbone, self.config.recipe(dataset, wildcards.backbone))
 
     def _load(self, dataset: str, backbone: str, recipe: Recipe) -> Load:
         size, head = self.config.datasets[dataset].image_size, self.config.backbones[backbone].head

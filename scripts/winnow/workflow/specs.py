@@ -21,6 +21,8 @@ from winnow.workflow.config import Config
 from winnow.workflow.identity import code_digest
 
 _digest = functools.cache(code_digest)
+# What of a data set's configuration says which images train, choose and judge.
+OF_THE_SPLIT = ("split", "folds", "train_per_class", "val_per_class", "train_on", "seed")
 BETWEEN_PHASES = "winnow.training.phases"
 REPAIR = "winnow.training.repair"
 
@@ -65,7 +67,7 @@ def download(config: Config, dataset: str, archive: str) -> Spec:
 
 
 def decode(config: Config, dataset: str) -> Spec:
-    contents = config.datasets[dataset].model_dump(exclude={"recipe"}, exclude_none=True)
+    contents = config.datasets[dataset].model_dump(exclude={"recipe", *OF_THE_SPLIT}, exclude_none=True)
     if contents["source"] == "folder":
         # Its images are no inputs, there may be a million of them: other paths or sizes decode it again.
         contents["listing"] = archives.listing_digest(contents["path"])
@@ -73,7 +75,18 @@ def decode(config: Config, dataset: str) -> Spec:
         "decode.py",
         {
             "name": dataset,  # stands in the manifest
-            "dataset": contents,  # other images, sizes or splits; less the recipe, which only trains on them
+            "dataset": contents,  # other images or sizes; less what splits them, and the recipe, which trains on them
+        },
+    )
+
+
+def split(config: Config, dataset: str, fold: str) -> Spec:
+    return Spec(
+        "split.py",
+        {
+            # Puts images into other parts.
+            "dataset": config.datasets[dataset].model_dump(include=set(OF_THE_SPLIT), exclude_none=True),
+            "fold": None if fold == wiring.ONLY else int(fold),  # has other images judge
         },
     )
 
@@ -259,6 +272,8 @@ def _experiment(config: Config, name: str) -> dict[str, Any]:
         "experiment": name,  # heads what is made
         # Has other cells. What becomes of their networks is none of its answers.
         "grid": config.experiments[name].model_dump(exclude={"models"}),
+        # Which images judge which cells.
+        "folds": {key: count for key, count in config.folds.items() if key in config.experiments[name].datasets},
     }
 
 

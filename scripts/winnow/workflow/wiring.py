@@ -9,11 +9,14 @@ from winnow.importance.criteria import CRITERIA
 from winnow.training import protocols
 from winnow.workflow import grid
 from winnow.workflow.config import WEIGHTS, Config
-from winnow.workflow.grid import Cell
+from winnow.workflow.grid import Cell, Folds
 
 MASK = "{dataset}/{backbone}/{criterion}/{scope}/{ratio}"
 CELL = f"{MASK}/{{init}}/{{seed}}"
 TRUNK = "{dataset}/{backbone}/{criterion}/{scope}/{share}/{epochs}/{seed}"
+
+# The name of the split of a data set without folds.
+ONLY = "only"
 
 CELL_FILES = ("metrics.json", "history.parquet", "predictions.parquet", "mask.parquet")
 MODEL_FILES = ("model.safetensors", "model.json")
@@ -28,6 +31,28 @@ def downloads(config: Config, dataset: str) -> list[str]:
     """The archives that a data set is decoded from."""
     found = archives.archives(config.datasets[dataset].model_dump())
     return [f"results/downloads/{dataset}/{archive.name}" for archive in found]
+
+
+def split(dataset: str, fold: int | None) -> str:
+    """Which images of a data set train, choose and judge: its only split, or one of its folds."""
+    return f"results/splits/{dataset}/{ONLY if fold is None else fold}.parquet"
+
+
+def training_split(config: Config, dataset: str, **place: str) -> list[str]:
+    """The split whose training images a pass looks at, or a trunk trains on: of ``photos``, of ``photos~2``."""
+    return [split(*grid.parse_images(dataset))]
+
+
+def cell_split(config: Config, **place: str) -> list[str]:
+    """The split that a cell is trained and judged by."""
+    cell = cell_of(**place)
+    return [split(cell.dataset, cell.fold(config.folds))]
+
+
+def pretraining_split(config: Config, backbone: str) -> list[str]:
+    """The split that a backbone is pretrained by: the first."""
+    dataset = config.backbones[backbone].pretrain.dataset
+    return [split(*grid.parse_images(grid.first_images(dataset, config.folds)))]
 
 
 def weights(config: Config, backbone: str) -> list[str]:
@@ -60,7 +85,8 @@ def statistics(config: Config, dataset: str, backbone: str, criterion: str) -> l
     name, source = grid.parse_source(grid.parse_criterion(criterion)[0])
     needs = CRITERIA[name].needs
     looks = needs in ("activations", "gradients")
-    return [f"results/statistics/{source or dataset}/{backbone}/{needs}.json"] if looks else []
+    place = grid.first_images(source, config.folds) if source else dataset
+    return [f"results/statistics/{place}/{backbone}/{needs}.json"] if looks else []
 
 
 def arrays(manifests: Iterable[str]) -> list[str]:
@@ -74,12 +100,14 @@ def statistics_arrays(config: Config, dataset: str, backbone: str, criterion: st
 
 
 def mask(config: Config, **place: str) -> list[str]:
-    """A network's mask: none for the unpruned one, and none for a cell that makes its own."""
-    if "init" not in place:
-        pruned = place["criterion"] != grid.UNPRUNED
-        return [f"results/masks/{MASK}.parquet".format(**place)] * pruned
-    cell = cell_of(**place)
-    return [f"results/masks/{cell.mask}"] if cell.mask else []
+    """A cell's mask: none for the unpruned one, and none for a cell that makes its own."""
+    return masks([cell_of(**place)], config.folds)
+
+
+def latency_mask(config: Config, dataset: str, criterion: str, **place: str) -> list[str]:
+    """The mask whose widths are timed: none for the unpruned network."""
+    found = MASK.format(dataset=grid.first_images(dataset, config.folds), criterion=criterion, **place)
+    return [f"results/masks/{found}.parquet"] * (criterion != grid.UNPRUNED)
 
 
 def scores(config: Config, **place: str) -> list[str]:
@@ -91,7 +119,7 @@ def scores(config: Config, **place: str) -> list[str]:
 def trunks(config: Config, **place: str) -> list[str]:
     """The folder of what a cell begins with that prunes what it has trained; none for a cell of one phase."""
     cell = cell_of(**place)
-    found = grid.trunk(cell, config.recipe(cell.dataset, cell.backbone).epochs)
+    found = grid.trunk(cell, config.recipe(cell.dataset, cell.backbone).epochs, config.folds)
     return [f"results/trunks/{found.path}"] if found else []
 
 
@@ -105,12 +133,12 @@ def moments(config: Config, **place: str) -> list[str]:
     """The manifest of the moments that a cell, or a trunk, is repaired by; none for one that measures its own."""
     if "init" in place:
         cell = cell_of(**place)
-        repairs = () if cell.alternates else protocols.repairs(cell.protocol)
+        images, repairs = cell.images(config.folds), () if cell.alternates else protocols.repairs(cell.protocol)
     else:
         trunk = grid.parse_trunk(TRUNK.format(**place))
-        repairs = trunk.repairs if trunk.share else ()
+        images, repairs = place["dataset"], trunk.repairs if trunk.share else ()
     looks = protocols.COMPENSATED in repairs or protocols.RECALIBRATED in repairs
-    return ["results/statistics/{dataset}/{backbone}/moments.json".format(**place)] * looks
+    return [f"results/statistics/{images}/{place['backbone']}/moments.json"] * looks
 
 
 def moments_arrays(config: Config, **place: str) -> list[str]:
@@ -118,21 +146,20 @@ def moments_arrays(config: Config, **place: str) -> list[str]:
     return arrays(moments(config, **place))
 
 
-def masks(cells: Iterable[Cell]) -> list[str]:
+def masks(cells: Iterable[Cell], folds: Folds) -> list[str]:
     """The masks of cells, each once."""
-    return list(dict.fromkeys(f"results/masks/{cell.mask}" for cell in cells if cell.mask))
+    return list(dict.fromkeys(f"results/masks/{cell.mask_path(folds)}" for cell in cells if cell.masked))
 
 
-def scores_of(cells: Iterable[Cell]) -> list[str]:
+def scores_of(cells: Iterable[Cell], folds: Folds) -> list[str]:
     """The scores that masks of cells were made from, each once."""
-    paths = (f"results/scores/{c.dataset}/{c.backbone}/{c.mask_criterion}.parquet" for c in cells if c.mask)
-    return list(dict.fromkeys(paths))
+    return list(dict.fromkeys(f"results/scores/{cell.scores_path(folds)}" for cell in cells if cell.masked))
 
 
-def activations(cells: Iterable[Cell]) -> list[str]:
+def activations(cells: Iterable[Cell], folds: Folds) -> list[str]:
     """The manifests of activation statistics of each data set and backbone that has a cell with a mask."""
-    places = dict.fromkeys((cell.dataset, cell.backbone) for cell in cells if cell.mask)
-    return [f"results/statistics/{dataset}/{backbone}/activations.json" for dataset, backbone in places]
+    places = dict.fromkeys((grid.first_images(cell.dataset, folds), cell.backbone) for cell in cells if cell.masked)
+    return [f"results/statistics/{images}/{backbone}/activations.json" for images, backbone in places]
 
 
 def manifests(cells: Iterable[Cell]) -> list[str]:
@@ -143,7 +170,7 @@ def manifests(cells: Iterable[Cell]) -> list[str]:
 def looks_at_activations(config: Config, experiment: str) -> bool:
     """Whether one of an experiment's cells has a mask by a criterion that does, screened out or not."""
     cells = grid.cells(config.experiments[experiment].model_dump())
-    return any(CRITERIA[grid.parse_source(cell.criterion)[0]].needs == "activations" for cell in cells if cell.mask)
+    return any(CRITERIA[grid.parse_source(cell.criterion)[0]].needs == "activations" for cell in cells if cell.masked)
 
 
 def finished(cells: Iterable[Cell], keep: bool) -> list[str]:
