@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from winnow.data.splits import Split
 from winnow.data.store import Store
+from winnow.exports import cards
 from winnow.files import InputError, read_json
 from winnow.importance import compensation, moments, passes, recalibration, sums
 from winnow.networks import backbones, channels, consumers, couplings, models, surgery
@@ -254,6 +255,14 @@ def test_what_is_not_finite_is_named():
         measured(network, backbone, images_of(16))
 
 
+def test_moments_of_another_network_are_refused():
+    network, backbone, keep = small()
+    found = measured(network, backbone, images_of(16))
+    found.arrays["relu.gram"] = found.arrays["relu.gram"][1:, 1:]
+    with pytest.raises(InputError, match="7 inputs of two, the network has 8"):
+        cut(network, backbone, keep, found)
+
+
 def test_recalibration_leaves_every_output_as_large_and_as_spread_as_it_was():
     network, backbone, keep = small()
     images = images_of(16, 30)
@@ -369,6 +378,15 @@ def test_a_class_without_training_images_has_a_last_layer_that_can_be_trained(ma
     programs.run("finetune", spec, *arguments, "--output", *programs.cell(tmp_path / "cell"))
     metrics = read_json(tmp_path / "cell" / "metrics.json")
     assert (metrics["status"], metrics["per_class"]["r"]) == ("finished", 0.0)
+
+
+def test_a_card_says_how_a_network_was_repaired():
+    cell = {"backbone": "net", "criterion": "apoz", "scope": "layer", "init": "inherited"}
+    text = cards.method(cell | {"protocol": "compensated_fitted_iterative_2"}, {"achieved_ratio": 0.5})
+    assert "After the cut, what removed inputs gave was predicted from those that stayed" in text
+    assert "the last layer began as the logistic regression" in text
+    assert "in 2 steps" in text
+    assert "After the cut" not in cards.method(cell | {"protocol": "one_shot"}, {"achieved_ratio": 0.5})
 
 
 @pytest.mark.parametrize("protocol", ["fine_tune_first", "iterative_2"])

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from winnow.files import InputError
 from winnow.importance.moments import GRAM
 from winnow.importance.sums import Sums
 from winnow.networks.consumers import block, consumers, gone
@@ -58,6 +59,11 @@ def compensated(
     -------
     dict of str to Tensor
         In the order of ``state``.
+
+    Raises
+    ------
+    InputError
+        If the moments are of another network.
     """
     result = dict(state)
     maps = {each["layer"]: each["map"] for each in moments.layers if each["kind"] == GRAM}
@@ -74,6 +80,11 @@ def compensated(
         key = consumer.step, constant, seen
         if key not in solved:
             gram = moments.of(consumer.step, GRAM).copy()
+            if len(gram) != without.size + 1:
+                raise InputError(
+                    f"the moments know {len(gram) - 1} inputs of {consumer.layer}, the network has {without.size}: "
+                    "they were measured on another one"
+                )
             gram[-1, -1] /= seen
             solved[key] = predictor(gram, without, constant, ridge)
         slope, constant = (each.to(weight) for each in solved[key])
