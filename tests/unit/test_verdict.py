@@ -37,8 +37,6 @@ GRID = {
 }
 
 
-
-
 def test_networks_that_agree_on_a_few_images_are_not_known_to_be_equal():
     same, labels = np.ones((3, 20), dtype=bool), np.arange(20) % 2
     found = estimator.paired_interval(same, same)

@@ -100,7 +100,8 @@ def networks(experiment: Mapping[str, Any]) -> list[Cell]:
 
 def shortened(cell: Cell, rung: str) -> Cell:
     """The cell as a rung trains it."""
-    return grid.canonical(dataclasses.replace(cell, protocol=rung))
+    short = protocols.repaired(protocols.repairs(cell.protocol), rung)
+    return grid.canonical(dataclasses.replace(cell, protocol=short))
 
 
 def rung_cells(cells: Iterable[Cell], rung: str) -> list[Cell]:

@@ -279,6 +279,9 @@ class Experiment(_Model):
     scopes: Annotated[tuple[Literal["global", "global_normalized", "layer"], ...], Field(min_length=1)]
     ratios: Annotated[tuple[float, ...], Field(min_length=1)]
     inits: Annotated[tuple[Literal["inherited", "random"], ...], Field(min_length=1)] = ("inherited",)
+    repairs: Annotated[tuple[str, ...], Field(min_length=1)] = (protocols.NO_REPAIR,)
+    """What is repaired after a cut, before any training: ``none``, ``compensated``, ``recalibrated``, ``fitted``, or
+    several in this order, ``compensated_fitted``: see :mod:`winnow.training.protocols`."""
     protocols: Annotated[tuple[str, ...], Field(min_length=1)] = (protocols.ONE_SHOT,)
     """In which order networks are pruned and trained: see :mod:`winnow.training.protocols`."""
     scratch_budget: Literal["equal_epochs", "equal_flops"] = "equal_epochs"
@@ -300,7 +303,7 @@ class Experiment(_Model):
     budget: Budget | None = None
     """What it may take at most: then the most accurate one within is asked for, not the smallest."""
 
-    @field_validator("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "protocols", "seeds")
+    @field_validator("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "protocols", "repairs", "seeds")
     @classmethod
     def _no_repetition(cls, values: tuple | str) -> tuple | str:
         return values if isinstance(values, str) else _distinct(values)
@@ -320,6 +323,13 @@ class Experiment(_Model):
     def _known_protocols(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         for value in values:
             _one_of(value, protocols.CHOICES, "protocol")
+        return values
+
+    @field_validator("repairs")
+    @classmethod
+    def _known_repairs(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            _one_of(value, protocols.REPAIR_CHOICES, "repair")
         return values
 
     @field_validator("ratios")
@@ -411,7 +421,7 @@ class Config(_Model):
 
     def recipe_for(self, dataset: str, backbone: str, protocol: str) -> dict[str, Any]:
         """What of a recipe a cell depends on: the distillation only if it is distilled."""
-        unused = None if protocol == protocols.DISTILLED else {"distillation"}
+        unused = None if protocols.plain(protocol) == protocols.DISTILLED else {"distillation"}
         return self.recipe(dataset, backbone).model_dump(exclude=unused)
 
     def downloads(self) -> dict[str, Archive]:
@@ -536,6 +546,7 @@ RESERVED_TARGETS = frozenset(
         "differentiate",
         "score",
         "mask",
+        "correlate",
         "trunk",
         "finetune",
         "finetune_kept",

@@ -126,7 +126,24 @@ def trunks(config: Config, **place: str) -> list[str]:
 def teachers(config: Config, **place: str) -> list[Cell]:
     """The cell that a distilled one learns from: the unpruned network."""
     cell = cell_of(**place)
-    return [cell.baseline] if cell.protocol == protocols.DISTILLED else []
+    return [cell.baseline] if protocols.plain(cell.protocol) == protocols.DISTILLED else []
+
+
+def moments(config: Config, **place: str) -> list[str]:
+    """The manifest of the moments that a cell, or a trunk, is repaired by; none for one that measures its own."""
+    if "init" in place:
+        cell = cell_of(**place)
+        images, repairs = cell.images(config.folds), () if cell.alternates else protocols.repairs(cell.protocol)
+    else:
+        trunk = grid.parse_trunk(TRUNK.format(**place))
+        images, repairs = place["dataset"], trunk.repairs if trunk.share else ()
+    looks = protocols.COMPENSATED in repairs or protocols.RECALIBRATED in repairs
+    return [f"results/statistics/{images}/{place['backbone']}/moments.json"] * looks
+
+
+def moments_arrays(config: Config, **place: str) -> list[str]:
+    """The moments themselves, beside the manifest."""
+    return arrays(moments(config, **place))
 
 
 def masks(cells: Iterable[Cell], folds: Folds) -> list[str]:
