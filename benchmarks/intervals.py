@@ -20,7 +20,7 @@ import scipy.stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from winnow.answers import verdict
+from winnow.answers import intervals as verdict
 
 DROP = 0.02
 # seeds, test images, accuracy of the unpruned network, how much of what decides an image is the image's own, and the
