@@ -1,9 +1,8 @@
-"""The verdict: its interval against formulas written out and simulated truth, what is chosen, and what is said."""
+"""The verdict: what is chosen, what is judged, and what is said."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import itertools
 import json
 import re
@@ -13,13 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from winnow import tables
 from winnow.answers import growth, summary, verdict
-from winnow.answers import intervals as estimator
 from winnow.answers.outcomes import Outcomes
 from winnow.files import InputError, write_json
 from winnow.workflow import grid
@@ -37,180 +34,6 @@ GRID = {
     "seeds": [0, 1, 2],
     "round_to": None,
 }
-
-
-@pytest.fixture(scope="module")
-def intervals():
-    place = importlib.util.spec_from_file_location("intervals", ROOT / "benchmarks" / "intervals.py")
-    module = importlib.util.module_from_spec(place)
-    place.loader.exec_module(module)
-    return module
-
-
-def outcomes(generator, seeds, images, accuracy):
-    return generator.random((seeds, images)) < accuracy
-
-
-def test_the_interval_is_the_crossed_models_with_its_mean_squares_written_out():
-    generator = np.random.default_rng(0)
-    baseline, pruned = outcomes(generator, 4, 30, 0.9), outcomes(generator, 4, 30, 0.7)
-    d = baseline.astype(float) - pruned
-    S, n = d.shape
-    mean = sum(d[s, i] for s in range(S) for i in range(n)) / (S * n)
-    seed_means = [sum(d[s]) / n for s in range(S)]
-    image_means = [sum(d[:, i]) / S for i in range(n)]
-    seed_part = sum((m - mean) ** 2 for m in seed_means) / (S - 1) / S
-    with_two_more = [*image_means, 1.0, -1.0]
-    centre = sum(with_two_more) / (n + 2)
-    image_part = sum((m - centre) ** 2 for m in with_two_more) / (n + 1) / (n + 2)
-    rest = sum((d[s, i] - seed_means[s] - image_means[i] + mean) ** 2 for s in range(S) for i in range(n))
-    rest_part = rest / ((S - 1) * (n - 1)) / (S * n)
-    variance = seed_part + image_part - rest_part
-    assert variance > image_part / 2
-    freedom = variance**2 / (seed_part**2 / (S - 1) + image_part**2 / (n - 1) + rest_part**2 / ((S - 1) * (n - 1)))
-    half = scipy.stats.t.ppf(0.975, freedom) * variance**0.5
-    assert estimator.paired_interval(baseline, pruned) == pytest.approx((mean, mean - half, mean + half))
-
-
-@pytest.mark.parametrize("scenario", [(3, 1000, 0.86, 0.8, 0.0), (3, 1000, 0.86, 0.7, 0.01), (5, 1000, 0.9, 0.8, 0.01)])
-def test_coverage_over_1000_simulated_studies(intervals, scenario):
-    covers, wrong = intervals.coverage(1000, scenario)
-    assert 0.93 <= covers <= 0.97
-    assert wrong <= 0.05
-
-
-def test_over_classes_the_interval_is_the_strata_written_out():
-    generator = np.random.default_rng(1)
-    counts = (3, 12, 25)
-    S, C, n = 4, len(counts), sum(counts)
-    labels = np.repeat(["rare", "b", "c"], counts)
-    baseline, pruned = outcomes(generator, S, n, 0.9), outcomes(generator, S, n, 0.6)
-    d = baseline.astype(float) - pruned
-    of_class = [[i for i in range(n) if labels[i] == name] for name in ("rare", "b", "c")]
-    mean = sum(d[s, i] / (C * S * len(there)) for there in of_class for s in range(S) for i in there)
-    seed_means = [sum(d[s, i] / (C * len(there)) for there in of_class for i in there) for s in range(S)]
-    seed_part = sum((m - mean) ** 2 for m in seed_means) / (S - 1) / S
-    image_parts, rest_parts = [], []
-    for there in of_class:
-        size = len(there)
-        made_up = 2 * (1 / size) / sum(1 / count for count in counts)  # half of them 1, half of them -1
-        image_means = [sum(d[:, i]) / S for i in there]
-        centre = sum(image_means) / (size + made_up)
-        squares = sum((m - centre) ** 2 for m in image_means) + made_up * ((1 - centre) ** 2 + (1 + centre) ** 2) / 2
-        image_parts.append(squares / (size + made_up - 1) / (size + made_up) / C**2)
-        by_seed = [sum(d[s, i] for i in there) / size for s in range(S)]
-        centre = sum(image_means) / size
-        rest = sum((d[s, i] - by_seed[s] - sum(d[:, i]) / S + centre) ** 2 for s in range(S) for i in there)
-        rest_parts.append(rest / ((S - 1) * (size - 1)) / (S * size) / C**2)
-    variance = seed_part + sum(image_parts) - sum(rest_parts)
-    assert variance > sum(image_parts) / 2
-    spread = seed_part**2 / (S - 1)
-    for there, image_part, rest_part in zip(of_class, image_parts, rest_parts, strict=True):
-        spread += image_part**2 / (len(there) - 1) + rest_part**2 / ((S - 1) * (len(there) - 1))
-    half = scipy.stats.t.ppf(0.975, variance**2 / spread) * variance**0.5
-    found = estimator.paired_interval(baseline, pruned, labels)
-    assert found == pytest.approx((mean, mean - half, mean + half))
-    recalls = [baseline[:, labels == name].mean() - pruned[:, labels == name].mean() for name in ("rare", "b", "c")]
-    assert found.drop == pytest.approx(np.mean(recalls))
-
-
-@pytest.mark.parametrize("name", ["5 × 200", "5 × 200, the last one loses", "4 × 200 and 20", "950 and 50"])
-def test_coverage_of_the_mean_over_classes(intervals, name):
-    covers, wrong = intervals.class_coverage(400, intervals.CLASS_SCENARIOS[name])
-    # Of a rare class the made-up images make it wider.
-    assert covers >= 0.91
-    assert wrong <= 0.05
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 4), st.integers(2, 40), st.integers(0, 2**31), st.integers(0, 4))
-def test_properties_of_the_interval(seeds, images, seed, classes):
-    generator = np.random.default_rng(seed)
-    baseline, pruned = outcomes(generator, seeds, images, 0.8), outcomes(generator, seeds, images, 0.6)
-    labels = generator.integers(classes, size=images) if classes else None
-    drop, low, high = estimator.paired_interval(baseline, pruned, labels)
-    assert low < drop < high
-    recalls = (
-        [
-            baseline[:, there].mean() - pruned[:, there].mean()
-            for there in (np.arange(classes)[:, None] == labels)
-            if there.any()
-        ]
-        if classes
-        else [baseline.mean() - pruned.mean()]
-    )
-    assert drop == pytest.approx(np.mean(recalls))
-    # Neither the order of the seeds nor that of the images says anything; the other way round is the mirror image.
-    orders = generator.permutation(seeds), generator.permutation(images)
-    shuffled = (side[orders[0]][:, orders[1]] for side in (baseline, pruned))
-    moved = labels[orders[1]] if classes else None
-    assert estimator.paired_interval(*shuffled, moved) == pytest.approx((drop, low, high))
-    assert estimator.paired_interval(pruned, baseline, labels) == pytest.approx((-drop, -high, -low))
-    if classes == 1:
-        assert estimator.paired_interval(baseline, pruned) == (drop, low, high)
-
-
-def test_networks_that_agree_on_a_few_images_are_not_known_to_be_equal():
-    same, labels = np.ones((3, 20), dtype=bool), np.arange(20) % 2
-    found = estimator.paired_interval(same, same)
-    assert found.drop == 0
-    assert found.high > 0.02
-    many = np.ones((3, 2000), dtype=bool)
-    assert estimator.paired_interval(many, many).high < 0.02
-    # Nor are they where there are many images, but few of a class.
-    assert estimator.paired_interval(many, many, np.arange(2000) < 5).high > 0.1
-    assert estimator.paired_interval(same, same, labels)[1:] == pytest.approx(found[1:], rel=0.1)
-
-
-class TestLostClasses:
-    """5 classes: 200 images each of four, and some of the rare one."""
-
-    def lost(self, images, before, after, seeds=3, margin=10.0):
-        """The rare class is found in so many of its images, the same ones in every seed; nothing else changes."""
-        labels = np.repeat(["a", "b", "c", "d", "rare"], [200] * 4 + [images])
-        baseline = np.ones((seeds, len(labels)), dtype=bool)
-        pruned = baseline.copy()
-        baseline[:, 800 + before :] = False
-        pruned[:, 800 + after :] = False
-        return estimator.lost_classes(baseline, pruned, labels, margin)
-
-    def test_one_that_is_no_longer_found_is_lost(self):
-        assert self.lost(20, 16, 0) == ("rare",)
-        assert self.lost(5, 4, 0) == ("rare",)
-
-    def test_one_image_of_a_few_is_no_class(self):
-        assert self.lost(5, 5, 4) == ()
-        assert self.lost(5, 1, 0) == ()
-        assert self.lost(2, 1, 0) == ()
-        assert self.lost(1, 1, 0) == ()
-
-    def test_one_that_surely_loses_more_than_the_margin_is_lost(self):
-        assert self.lost(200, 190, 130) == ("rare",)
-        assert self.lost(200, 190, 130, margin=40.0) == ()
-        assert self.lost(200, 190, 180) == ()
-        assert self.lost(200, 130, 190) == ()
-
-    def test_one_that_the_unpruned_network_does_not_find_either_is_lost_if_guessing_would_find_it(self):
-        # 20 images missed in a row: with one in five they would not be.
-        assert self.lost(20, 0, 0) == ("rare",)
-        assert self.lost(10, 0, 0) == ()
-
-    def test_all_seeds_must_miss_it(self):
-        labels = np.repeat(["a", "rare"], [100, 30])
-        baseline = np.ones((3, 130), dtype=bool)
-        pruned = baseline.copy()
-        pruned[:2, 100:] = False
-        assert estimator.lost_classes(baseline, pruned, labels, 100.0) == ()
-        pruned[2, 100:] = False
-        assert estimator.lost_classes(baseline, pruned, labels, 10.0) == ("rare",)
-
-
-@pytest.mark.parametrize(("name", "repeats"), [("4 × 200 and 20", 50), ("102 × 20", 10)])
-def test_a_network_that_loses_nothing_is_not_said_to_lose_a_class(intervals, name, repeats):
-    falsely, at_margin, never = intervals.alarms(repeats, intervals.CLASS_SCENARIOS[name])
-    assert falsely <= 0.02
-    assert at_margin <= 0.03
-    assert never >= 0.98
 
 
 # How much accuracy each network loses, on validation and on the test, in points.

@@ -14,19 +14,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.optimize
 import scipy.special
 
 CONFIDENCE = 0.95
 # Networks that are held against the same unpruned trainings have differences that correlate by about 1/2, and squares
 # of differences that correlate by the square of that.
+# How many made-up images go into how large one is.
+PADW = 1.0
 SHARED = 0.25
 # Probabilities at which the distribution of a variance is looked at: dense at both ends, where the tails of t come from.
-_PLACES = scipy.special.expit(np.linspace(-16, 16, 161))
-_WEIGHTS = np.gradient(_PLACES) / np.gradient(_PLACES).sum()
+_PLACES = scipy.special.expit(np.linspace(-16, 16, 97))
+_WEIGHTS = _PLACES * (1 - _PLACES) / (_PLACES * (1 - _PLACES)).sum()
 # The smallest variance of trainings that is believed: its share of the smallest tenth, by chance, of what is expected.
 _BY_CHANCE = 0.1
 
@@ -147,7 +150,7 @@ def parts(baseline: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None = 
     means = np.bincount(classes, by_image) / counts
     squares = np.maximum(np.bincount(classes, by_image**2) - counts * means**2, 0.0)
     of_images = squares / np.maximum(counts - 1, 1)
-    large = (np.sum(by_image**4) + 2) / (np.sum(by_image**2) + 2)
+    large = (np.sum(by_image**4) + PADW) / (np.sum(by_image**2) + PADW)
     made_up = 2 / counts / (1 / counts).sum()
     padded = counts + made_up
     # One lost and one won, less what their mean takes away.
@@ -193,7 +196,7 @@ def pooled(networks: Sequence[Parts]) -> Prior | None:
     Applications in Genetics and Molecular Biology 3, 2004].
 
     s² of network g is taken as (noise_g + τ²) ς_g χ²_d / d, with ς_g from a scaled inverse χ² of d0 degrees of freedom.
-    τ² is what makes the mean of log s² what it must be, which one network that scatters widely hardly moves; d0 comes
+    τ² is what makes the median of s² what it must be, which one network that scatters widely hardly moves; d0 comes
     from how much more the log s² differ than chance has it. They are told from chance less surely since all networks
     are held against the same trainings of the unpruned one (:data:`SHARED`), which too is why G networks are not worth
     G times as many degrees of freedom. An s² that is smaller than chance makes it in one of ten cases counts as that: it
@@ -212,13 +215,10 @@ def pooled(networks: Sequence[Parts]) -> Prior | None:
     )
     noise = noise + 1e-12
     least = 2 * scipy.special.gammaincinv(freedom / 2, _BY_CHANCE) / freedom
+    typical = np.median(2 * scipy.special.gammaincinv(freedom / 2, 0.5) / freedom)
+    between = _root(lambda value: np.median(found / (noise + value)) - typical, 0.0, found.max() / typical)
     expected = scipy.special.digamma(freedom / 2) - np.log(freedom / 2)
-
-    def beyond(between: float) -> np.ndarray:
-        return np.log(np.maximum(found / (noise + between), least)) - expected
-
-    between = _root(lambda value: beyond(value).mean(), 0.0, found.max() / least.min())
-    logs = beyond(between)
+    logs = np.log(np.maximum(found / (noise + between), least)) - expected
     chance = (1 - SHARED) * scipy.special.polygamma(1, freedom / 2).mean()
     excess = logs.var(ddof=1) - chance
     worth, scale = np.inf, np.exp(logs.mean())
@@ -230,12 +230,11 @@ def pooled(networks: Sequence[Parts]) -> Prior | None:
     return Prior(float(between), float(scale), float(worth), float(most))
 
 
-def _root(falling, low: float, high: float) -> float:
-    """Where a falling function is 0, by halving; an end where it is of one sign in between."""
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
-    return low if low == 0.0 else high
+def _root(falling: Callable[[float], float], low: float, high: float) -> float:
+    """Where a falling function is 0; the nearer end where it is not in between."""
+    if falling(low) <= 0:
+        return low
+    return high if falling(high) >= 0 else scipy.optimize.brentq(falling, low, high, xtol=1e-14, rtol=1e-13)
 
 
 def moderated(found: Parts, prior: Prior | None) -> tuple[float, float]:
@@ -326,6 +325,7 @@ def lost_classes(baseline: np.ndarray, pruned: np.ndarray, labels: np.ndarray, m
         bound = 1 - ((1 - CONFIDENCE) / 2) ** (1 / there.sum())
         right = before[tested[:, there]].mean()
         never_found = not (after == 1).any() and bound < max(right - margin / 100, 1 / len(names))
-        if never_found or 100 * paired_interval(before, after).low > margin:
+        found = parts(before, after)
+        if never_found or (100 * found.drop > margin and 100 * interval(found).low > margin):
             lost.append(str(name))
     return tuple(lost)

@@ -28,6 +28,8 @@ from winnow.answers.intervals import Interval, Parts, Prior
 ALPHA = 0.025
 # After how many trainings a finalist is looked at.
 LOOKS = (3, 5, 10)
+# With folds, after whole rounds of at least so many: with one an image is tested once, and with four as well as ever.
+LOOKS_IN_FOLDS = (5, 10, 20)
 # How alpha is saved for later looks: 1 spends it evenly, more keeps more of it for the last.
 SPENDING = 2.0
 # The proposal's share of alpha, and each larger one's of what the smaller ones leave.
@@ -43,7 +45,7 @@ def looks(folds: int | None) -> tuple[int, ...]:
     """After how many judging trainings one looks; with folds after whole rounds of them, so that every image judges."""
     if folds is None:
         return LOOKS
-    return tuple(sorted({folds * math.ceil(look / folds) for look in LOOKS}))
+    return tuple(sorted({folds * math.ceil(look / folds) for look in LOOKS_IN_FOLDS}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +207,8 @@ class _Evidence:
         found = []
         for each, prior in zip(parts, self.priors(seeds), strict=True):
             between = max(intervals.moderated(each, prior)[0] - each.noise, 0.0) if each.freedom else 0.0
-            found.append((each, each.image - each.rest * (1 - seeds / last), between / last, between * each.share))
+            images = each.image - min(each.rest, each.image) * (1 - seeds / last)
+            found.append((each, images, between / last, between * each.share))
         return found
 
     def chance(self, place: int, seeds: int, last: int, alpha: float) -> float:
@@ -289,25 +292,24 @@ def judge(
         prospect = prospect or 1.0
         look = held if held is not None else max(len(had[place]) - 1, 0)
         seeds = looks[look] if had[place] else len(each.pruned)
-        level = 1 - 2 * ALPHA * prospect * spending[look]
-        drop, class_drop = evidence.intervals(place, seeds, level)
         known = evidence.parts(place, seeds) is not None
-        verdict, later = UNDECIDED, False
+        final = ALPHA * prospect * spending[-1]
+        later = held is None and not out[place] and len(each.pruned) < last
+        if later and known and had[place]:
+            later = evidence.chance(place, seeds, last, final) >= FUTILE
+        # One that is not to be looked at again is shown with what the last look would have had.
+        level = 1 - 2 * (ALPHA * prospect * spending[look] if later or held is not None else final)
+        drop, class_drop = evidence.intervals(place, seeds, level)
+        verdict = UNDECIDED if held is None else HOLDS
         if out[place] or (held is None and any(100 * side.low > tolerance for side in (drop, class_drop))):
-            verdict = FAILS
-        elif held is not None:
-            verdict = HOLDS
-        elif len(each.pruned) < last:
-            final = ALPHA * prospect * spending[-1]
-            later = not known or not had[place] or evidence.chance(place, seeds, last, final) >= FUTILE
+            verdict, later = FAILS, False
         within = known and all(100 * side.high <= tolerance for side in (drop, class_drop))
         images = None
         if verdict == UNDECIDED and known and not later and not within:
-            images = evidence.images(place, seeds, last, ALPHA * prospect * spending[-1])
+            images = evidence.images(place, seeds, last, final)
         wanted = next(look for look in looks if look > len(each.pruned)) if later else 0
-        found.append(
-            Judgement(each.name, seeds, drop, class_drop, lost[place], verdict, level, wanted, images, share > 0)
-        )
+        judged = seeds, drop, class_drop, lost[place], verdict, level
+        found.append(Judgement(each.name, *judged, wanted, images, reached=share > 0))
     asked = _asked(found, proposal, looks[0], [len(each.pruned) for each in finalists])
     return [dataclasses.replace(each, wanted=each.wanted * (place in asked)) for place, each in enumerate(found)]
 
