@@ -1,4 +1,4 @@
-"""The verdict: its interval against formulas written out and simulated truth, what is chosen, and what is said."""
+"""The verdict: what is chosen, what is judged, and what is said."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from winnow import tables
 from winnow.answers import growth, summary, verdict
-from winnow.answers import intervals as estimator
 from winnow.answers.outcomes import Outcomes
 from winnow.files import InputError, write_json
 from winnow.workflow import grid
@@ -35,18 +34,6 @@ GRID = {
     "seeds": [0, 1, 2],
     "round_to": None,
 }
-
-
-def test_networks_that_agree_on_a_few_images_are_not_known_to_be_equal():
-    same, labels = np.ones((3, 20), dtype=bool), np.arange(20) % 2
-    found = estimator.paired_interval(same, same)
-    assert found.drop == 0
-    assert found.high > 0.02
-    many = np.ones((3, 2000), dtype=bool)
-    assert estimator.paired_interval(many, many).high < 0.02
-    # Nor are they where there are many images, but few of a class.
-    assert estimator.paired_interval(many, many, np.arange(2000) < 5).high > 0.1
-    assert estimator.paired_interval(same, same, labels)[1:] == pytest.approx(found[1:], rel=0.1)
 
 
 # How much accuracy each network loses, on validation and on the test, in points.

@@ -89,16 +89,17 @@ def test_the_demo_answers(tmp_path):
     fresh = Checkout(tmp_path / "checkout", CONFIG)
     output = fresh.snakemake("demo")
     summary = read_table(fresh.path / "results/experiments/demo/summary.parquet", "summary").to_pylist()
-    assert len(list((fresh.path / "results/cells").rglob("metrics.json"))) >= 60
+    # Each once, and a few to judge.
+    assert len(list((fresh.path / "results/cells").rglob("metrics.json"))) >= 25 + 6
     (baseline,) = [row for row in summary if row["criterion"] == "unpruned"]
     assert baseline["accuracy"] > 0.9
     assert all(row["latency_ms"] > 0 and row["latency_32_ms"] > 0 for row in summary)
     # Which criterion does best and whether it holds differs by processor; that cutting by chance costs dearly where the
-    # best criterion costs little does not: at ratio 0.6 some 60 points against 3.
+    # best criterion costs little does not: at ratio 0.6 some 50 points against 3, with one seed.
     for scope in ("global", "layer"):
         drop = {(row["criterion"], row["ratio"]): row["drop"] for row in summary if row["scope"] == scope}
         best = {ratio: min(drop[name, ratio] for name in CRITERIA) for ratio in (0.4, 0.6)}
-        assert best[0.4] < 0.06
+        assert best[0.4] < 0.08
         assert best[0.6] < 0.2
         assert drop["random", 0.6] > best[0.6] + 0.2
         assert (fresh.path / f"results/experiments/demo/figures/digits-vgg_digits-{scope}.svg").exists()
