@@ -44,6 +44,12 @@ def test_what_most_trainings_say_counts_and_the_clearest_errors_come_first():
     assert len(gallery.changed(unpruned, pruned, shown=1)[0]) == 1
 
 
+def test_what_trainings_are_of_two_minds_about_is_neither_lost_nor_gained():
+    sure, torn = (gallery.Outcomes.of([training(LABELS), training(other)]) for other in (LABELS, [1, 1, 0, 0, 0]))
+    assert gallery.changed(sure, torn) == ([], [], 0, 0)
+    assert gallery.changed(torn, sure) == ([], [], 0, 0)
+
+
 def test_with_folds_an_image_is_what_the_trainings_say_that_test_it():
     first = training([0, 1], images=(3, 5), labels=[0, 0])
     second = training([1, 2, 0], images=(7, 9, 11), labels=[1, 1, 2])
