@@ -11,7 +11,7 @@ def forecast():
     jobs = [(run.makes(job.rule), job.wildcards) for job in own(workflow.dag.needrun_jobs())]
     trained = [(cell_of(wildcards), made) for made, wildcards in jobs if made in ("cells", "models")]
     stores = {wildcards.dataset for made, wildcards in jobs if made == "datasets"}
-    return disk.forecast(CONFIG, [(cell, made == "models" or CELLS.get(cell, False)) for cell, made in trained], stores)
+    return disk.forecast(CONFIG, [(cell, made == "models" or KEPT(cell)) for cell, made in trained], stores)
 
 
 def unrecorded():

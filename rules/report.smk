@@ -8,7 +8,7 @@ rule write_report:
         recommendation="results/experiments/{experiment}/recommendation.json",
         figures=ancient("results/experiments/{experiment}/figures.zip"),
         digests="results/experiments/{experiment}/figures.json",
-        screening=screened,
+        growth=grown,
     output:
         report(
             "results/experiments/{experiment}/report.html",
@@ -26,4 +26,4 @@ rule write_report:
     shell:
         "stage report --spec {params.spec:q} --results {input.cells[0]:q}"
         " --experiment {input.summary:q} {input.recommendation:q} --figures {input.figures:q}"
-        " --screening {input.screening:q} --output {output:q} > {log:q} 2>&1"
+        " --growth {input.growth:q} --output {output:q} > {log:q} 2>&1"

@@ -35,9 +35,11 @@ def test_a_dry_run_of_every_target_lists_its_cells_and_the_disk_they_take(fresh,
     output = fresh.snakemake("-n", *([target] if target else []))
     experiments = CONFIG["targets"] if not target else [target]
     checked = config.load(CONFIG).experiments
-    cells = grid.union(checked[name].model_dump() for name in experiments)
+    axes = [checked[name].model_dump() for name in experiments]
+    # Of a grid that grows those are known that choose.
+    cells, keeps = {cell for each in axes for cell in grid.cells(each)}, grid.keeps(axes)
     assert {job for job in jobs(output) if job.startswith("finetune")} == {
-        f"{'finetune_kept' if kept else 'finetune'} {cell.path}" for cell, kept in cells.items()
+        f"{'finetune_kept' if keeps(cell) else 'finetune'} {cell.path}" for cell in cells
     }
     assert re.search(rf"Disk: about [\d.]+ [kMGT]B for {len(cells)} cells", output)
     assert not (fresh.path / "results").exists()

@@ -17,7 +17,7 @@ import pandas as pd
 import vl_convert
 import yaml
 
-from winnow.answers import screening, summary, verdict
+from winnow.answers import growth, summary, verdict
 from winnow.files import InputError, read_json
 from winnow.training import protocols
 from winnow.training.protocols import ONE_SHOT
@@ -89,7 +89,7 @@ class Figure:
     image: str
 
 
-def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any], screened: Path | None = None) -> str:
+def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any], grown: Path | None = None) -> str:
     """The page of an experiment, as HTML.
 
     Parameters
@@ -102,8 +102,8 @@ def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any]
         The folder with ``cells/`` and what they were made from.
     spec
         ``experiment``, its name; ``configuration``, the part of ``config.yaml`` that it uses; ``code``.
-    screened
-        What the last rung of its screening made; None where it is not screened.
+    grown
+        What its last step made; None where it has a list of seeds.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any]
     drawn = read_figures(figures)
     cells = {
         cell: read_json(path) if (path := results / "cells" / cell.path / "metrics.json").exists() else None
-        for cell in screening.experiment_cells(configuration["experiments"][name], screened)
+        for cell in growth.experiment_cells(configuration["experiments"][name], grown)
     }
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE.parent),
@@ -132,7 +132,7 @@ def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any]
         verdicts=verdict_tables(recommendation),
         groups=_grouped(drawn),
         charts={figure.name: figure.chart for figure in drawn},
-        screened=screening_table(screening.read(screened)) if screened else None,
+        candidates=candidates_table(growth.read(grown)) if grown else None,
         summary=summary_table(frame),
         failed=failed_seeds(frame),
         configuration=yaml.safe_dump(
@@ -265,8 +265,8 @@ def summary_table(frame: pd.DataFrame) -> Table:
     return _compact(Table("summary", "One row a network and its seeds", rows))
 
 
-def screening_table(record: Mapping[str, Any]) -> Table:
-    """The candidates of a screening, with the last rung that each was trained on and why it went."""
+def candidates_table(record: Mapping[str, Any]) -> Table:
+    """The networks of a grid that grew, with what they were compared by and why those were not judged that were not."""
     rows = [
         {
             "data set": Field(row["dataset"]),
@@ -274,15 +274,16 @@ def screening_table(record: Mapping[str, Any]) -> Table:
             "scope": _text(summary.SCOPE_NAMES.get(row["scope"])),
             "criterion": Field(row["criterion"]),
             "init": Field(row["init"]),
+            "protocol": Field(row["protocol"]),
             "ratio": _ratio(row["ratio"], row["round_to"]),
-            "epochs": Field(protocols.share(row["rung"])),
+            "epochs": _text(protocols.share(row["trained"]) if row["trained"] in growth.RUNGS else None),
             "validation accuracy %": _number(row["val_accuracy"], summary.percent),
             "validation drop, points": _number(row["drop"], summary.percent),
-            "why not in full": _text(row["reason"]),
+            "why no finalist": _text(row["reason"]),
         }
         for row in record["candidates"]
     ]
-    return _compact(Table("screening", screening.sentence(record), rows))
+    return _compact(Table("candidates", growth.sentence(record), rows))
 
 
 def failed_seeds(frame: pd.DataFrame) -> list[str]:
