@@ -244,6 +244,18 @@ def test_properties_of_the_interval(seeds, images, seed, classes):
         assert intervals.paired_interval(baseline, pruned) == (drop, low, high)
 
 
+def test_networks_that_agree_on_a_few_images_are_not_known_to_be_equal():
+    same, labels = np.ones((3, 20), dtype=bool), np.arange(20) % 2
+    found = intervals.paired_interval(same, same)
+    assert found.drop == 0
+    assert found.high > 0.02
+    many = np.ones((3, 2000), dtype=bool)
+    assert intervals.paired_interval(many, many).high < 0.02
+    # Nor are they where there are many images, but few of a class.
+    assert intervals.paired_interval(many, many, np.arange(2000) < 5).high > 0.1
+    assert intervals.paired_interval(same, same, labels)[1:] == pytest.approx(found[1:], rel=0.1)
+
+
 class TestLostClasses:
     """5 classes: 200 images each of four, and some of the rare one."""
 

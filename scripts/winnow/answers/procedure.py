@@ -171,7 +171,8 @@ class _Evidence:
     """Finalists' outcomes up to each look, and what they say together of how trainings scatter."""
 
     def __init__(self, finalists: Sequence[Finalist], labels: np.ndarray, tolerance: float):
-        self.finalists, self.labels, self.limit = finalists, labels, tolerance / 100
+        self.finalists, self.limit = finalists, tolerance / 100
+        self.labels = np.unique(labels, return_inverse=True)[1]
         self.parts = functools.cache(self.parts)
         self.priors = functools.cache(self.priors)
 
