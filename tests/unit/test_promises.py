@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from winnow.answers import verdict
+from winnow.answers import intervals
 from winnow.workflow import config, defaults, promises
 
 from . import programs
@@ -25,8 +25,8 @@ def test_sixty_test_images_can_tell_little_and_folds_of_three_hundred_enough():
 
 
 @pytest.mark.parametrize("disagreement", promises.DISAGREEMENT)
-@pytest.mark.parametrize(("images", "seeds"), [(60, 3), (300, 5), (750, 10)])
-def test_it_is_the_half_width_of_the_verdicts_interval(images, seeds, disagreement):
+@pytest.mark.parametrize(("images", "seeds"), [(60, 10), (300, 5), (750, 10)])
+def test_it_is_the_half_width_of_the_interval_that_judges(images, seeds, disagreement):
     generator = np.random.default_rng(0)
     widths = []
     for _ in range(150):
@@ -37,7 +37,7 @@ def test_it_is_the_half_width_of_the_verdicts_interval(images, seeds, disagreeme
         fresh = generator.choice([-1, 0, 1], p=[rest / 2, 1 - rest, rest / 2], size=(seeds, images))
         differences = np.where(lasting, lasting, fresh)
         baseline, pruned = differences >= 0, differences <= 0
-        drop, _, high = verdict.paired_interval(baseline, pruned)
+        drop, _, high = intervals.paired_interval(baseline, pruned)
         widths.append(100 * (high - drop))
     expected = promises.half_width(images, seeds, disagreement)
     # That of the formula has the trainings' spread besides, and the interval's own estimate of it is not sharp.

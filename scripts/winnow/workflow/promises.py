@@ -19,7 +19,7 @@ DISAGREEMENT = 0.02, 0.06
 LASTING = 0.3
 # How much a drop scatters from training to training, as a share of 1.
 SPREAD = 0.003
-# One image lost and one won are made up, as winnow.answers.verdict does.
+# One image lost and one won are made up, as winnow.answers.intervals does.
 MADE_UP = 2
 CONFIDENCE = 0.95
 # Trainings of each network that is judged: at most, and, with K folds, one for each of them.
