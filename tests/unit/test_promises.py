@@ -1,4 +1,4 @@
-"""What is said before anything is trained: what so many images can tell, and how many trainings that takes at most."""
+"""What is said before anything is trained: what so many images can tell."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from winnow.answers import verdict
+from winnow.answers import intervals
 from winnow.workflow import config, defaults, promises
 
 from . import programs
@@ -37,7 +37,7 @@ def test_it_is_the_half_width_of_the_verdicts_interval(images, seeds, disagreeme
         fresh = generator.choice([-1, 0, 1], p=[rest / 2, 1 - rest, rest / 2], size=(seeds, images))
         differences = np.where(lasting, lasting, fresh)
         baseline, pruned = differences >= 0, differences <= 0
-        drop, _, high = verdict.paired_interval(baseline, pruned)
+        drop, _, high = intervals.paired_interval(baseline, pruned)
         widths.append(100 * (high - drop))
     expected = promises.half_width(images, seeds, disagreement)
     # That of the formula has the trainings' spread besides, and the interval's own estimate of it is not sharp.
@@ -57,10 +57,6 @@ def test_more_images_tell_more_and_folds_tell_more_than_a_fifth(images, folds):
     assert 0 < low < high
     assert promises.smallest_drop(images + 10) < (low, high)
     assert promises.smallest_drop(5 * images, folds)[1] < high
-
-
-def test_candidates_are_trained_once_and_finalists_as_often_as_one_looks():
-    assert promises.most_trainings(candidates=16, finalists=4, most=10) == 16 + 1 + 50
 
 
 def test_the_sentence():

@@ -19,7 +19,7 @@ DISAGREEMENT = 0.02, 0.06
 LASTING = 0.3
 # How much a drop scatters from training to training, as a share of 1.
 SPREAD = 0.003
-# One image lost and one won are made up, as winnow.answers.verdict does.
+# One image lost and one won are made up, as winnow.answers.intervals does.
 MADE_UP = 2
 CONFIDENCE = 0.95
 # Trainings of each network that is judged: at most, and, with K folds, one for each of them.
@@ -80,14 +80,6 @@ def smallest_drop(images: int, folds: int | None = None) -> tuple[float, float]:
     """
     trainings, rounds = (folds, 1) if folds else (MOST, None)
     return tuple(half_width(images, trainings, disagreement, rounds) for disagreement in DISAGREEMENT)
-
-
-def most_trainings(candidates: int, finalists: int, most: int = MOST) -> int:
-    """How many trainings it takes at most to compare candidates once and to judge finalists by fresh ones.
-
-    The unpruned network is trained beside them each time.
-    """
-    return candidates + 1 + (finalists + 1) * most
 
 
 def sentence(test_images: int, images: int, folds: int | None, tolerance: float, suggested: int = FOLDS) -> str:
