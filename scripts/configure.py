@@ -61,8 +61,8 @@ def promised(raw: dict[str, Any], path: Path, name: str) -> str:
     compared, judged = growth.most(axes, lambda dataset: looks[-1])
     choosing = "short trainings choose" if axes["screening"] else "trainings choose"
     return (
-        f"{promises.of_data_set(whole, name)}\n{name}: {compared} {choosing}, then two networks and the unpruned one are "
-        f"trained {looks[0]} times each, and more where that is not enough; {judged} more at most"
+        f"{promises.of_data_set(whole, name)}\n{name}: {compared} {choosing}, then two networks and the unpruned one "
+        f"are trained {looks[0]} times each, and more where that is not enough; {judged} more at most"
     ).strip()
 
 
