@@ -57,13 +57,12 @@ def promised(raw: dict[str, Any], path: Path, name: str) -> str:
     axes, folds = whole.experiments[name].model_dump(), whole.datasets[name].folds
     if not growth.grows(axes):
         return f"{promises.of_data_set(whole, name)}\n{name}: {len(grid.cells(axes))} trainings".strip()
-    candidates, looks = growth.networks(axes), procedure.looks(folds)
-    sizes = len({(cell.scope, cell.ratio) for cell in candidates})
-    most = promises.most_trainings(len(candidates), sizes, looks[-1])
+    looks = procedure.looks(folds)
+    compared, judged = growth.most(axes, lambda dataset: looks[-1])
     choosing = "short trainings choose" if axes["screening"] else "trainings choose"
     return (
-        f"{promises.of_data_set(whole, name)}\n{name}: {len(candidates) + 1} {choosing}, then two networks and the "
-        f"unpruned one are trained {looks[0]} times each, and more where that is not enough; {most} trainings at most"
+        f"{promises.of_data_set(whole, name)}\n{name}: {compared} {choosing}, then two networks and the unpruned one "
+        f"are trained {looks[0]} times each, and more where that is not enough; {judged} more at most"
     ).strip()
 
 

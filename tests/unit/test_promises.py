@@ -1,4 +1,4 @@
-"""What is said before anything is trained: what so many images can tell, and how many trainings that takes at most."""
+"""What is said before anything is trained: what so many images can tell."""
 
 from __future__ import annotations
 
@@ -57,10 +57,6 @@ def test_more_images_tell_more_and_folds_tell_more_than_a_fifth(images, folds):
     assert 0 < low < high
     assert promises.smallest_drop(images + 10) < (low, high)
     assert promises.smallest_drop(5 * images, folds)[1] < high
-
-
-def test_candidates_are_trained_once_and_finalists_as_often_as_one_looks():
-    assert promises.most_trainings(candidates=16, finalists=4, most=10) == 16 + 1 + 50
 
 
 def test_the_sentence():

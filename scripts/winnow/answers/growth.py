@@ -364,7 +364,7 @@ def most(experiment: Mapping[str, Any], last: Callable[[str], int]) -> tuple[int
 
 def sentence(record: Mapping[str, Any]) -> str:
     """What the last step's file says, as a sentence."""
-    short = {row["trained"] for row in record["candidates"]} & set(RUNGS)
+    short = any(protocols.is_short(row["trained"]) for row in record["candidates"])
     judged = len(record["cells"]) - (0 if short else record["compared"])
     return (
         f"{len(record['candidates'])} networks were compared on validation images, by {record['compared']} "

@@ -472,7 +472,7 @@ def candidates_table(record: Mapping[str, Any]) -> Table:
             "init": Field(row["init"]),
             "protocol": Field(row["protocol"]),
             "ratio": _ratio(row["ratio"], row["round_to"]),
-            "epochs": _text(protocols.share(row["trained"]) if row["trained"] in growth.RUNGS else None),
+            "epochs": _text(protocols.share(row["trained"]) if protocols.is_short(row["trained"]) else None),
             "validation accuracy %": _number(row["val_accuracy"], summary.percent),
             "validation drop, points": _number(row["drop"], summary.percent),
             "why no finalist": _text(row["reason"]),

@@ -82,14 +82,6 @@ def smallest_drop(images: int, folds: int | None = None) -> tuple[float, float]:
     return tuple(half_width(images, trainings, disagreement, rounds) for disagreement in DISAGREEMENT)
 
 
-def most_trainings(candidates: int, finalists: int, most: int = MOST) -> int:
-    """How many trainings it takes at most to compare candidates once and to judge finalists by fresh ones.
-
-    The unpruned network is trained beside them each time.
-    """
-    return candidates + 1 + (finalists + 1) * most
-
-
 def sentence(test_images: int, images: int, folds: int | None, tolerance: float, suggested: int = FOLDS) -> str:
     """What can be certified, and whether that is enough, in words.
 
