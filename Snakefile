@@ -18,8 +18,8 @@
 #   results/latency/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.json
 #   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/,
 #                                                         figures.zip, figures.json (digests), report.html
-#   results/experiments/{experiment}/screening/{rung}.json
-#                                                         which networks are trained on; see scripts/winnow/answers/screening.py
+#   results/experiments/{experiment}/growth/{step}.json   what a grid with seeds: auto trains next; see
+#                                                         scripts/winnow/answers/growth.py
 #   results/experiments/{experiment}/models/{dataset}-{backbone}/
 #                                                         the chosen cell's network, to take home; see rules/export.smk;
 #                                                         models.json: the files' digests
@@ -57,7 +57,7 @@ include: "rules/statistics.smk"
 include: "rules/scores.smk"
 include: "rules/masks.smk"
 include: "rules/finetune.smk"
-include: "rules/screening.smk"
+include: "rules/growth.smk"
 include: "rules/latency.smk"
 include: "rules/summary.smk"
 include: "rules/report.smk"

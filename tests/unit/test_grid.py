@@ -203,10 +203,24 @@ def test_a_shared_cell_keeps_its_model_if_one_experiment_asks_for_it(kept):
         "seeds": [0],
     }
     experiments = [axes | {"ratios": [0.1, 0.2], "models": kept[0]}, axes | {"ratios": [0.2, 0.3], "models": kept[1]}]
-    kept_at = {cell.ratio: keep for cell, keep in grid.union(experiments).items()}
+    keeps = grid.keeps(experiments)
+    kept_at = {cell.ratio: keeps(cell) for each in experiments for cell in grid.cells(each)}
     assert kept_at[0.2]
     assert kept_at[0.1] == (kept[0] == "keep")
     assert kept_at[0.3] == (kept[1] == "keep")
+
+
+def test_a_grid_that_grows_has_one_seed_and_keeps_the_models_of_all():
+    axes = {"datasets": ["a"], "backbones": ["b"], "criteria": ["apoz", "random"], "scopes": ["global"]}
+    axes |= {"inits": ["inherited"], "seeds": "auto", "first_seed": 7, "ratios": [0.1], "models": "keep"}
+    cells = grid.cells(axes)
+    assert {cell.seed for cell in cells} == {7}
+    assert len(cells) == 3
+    keeps = grid.keeps([axes, axes | {"seeds": [3], "ratios": [0.3], "models": "drop"}])
+    assert all(keeps(dataclasses.replace(cell, seed=seed)) for cell in cells for seed in (7, 8, 17))
+    assert not any(keeps(dataclasses.replace(cell, protocol="short_4")) for cell in cells)
+    assert not any(keeps(dataclasses.replace(cell, ratio=0.3, seed=3)) for cell in cells if cell.ratio)
+    assert grid.keeps([axes | {"models": "drop"}])(cells[0]) is False
 
 
 @given(CELLS, st.sampled_from(["apoz", "random"]), st.sampled_from(["inherited", "random"]), st.integers(0, 20))
@@ -228,3 +242,6 @@ def test_latencies_are_one_a_network_of_other_widths_and_only_where_asked_for():
         "d/b/random~1/global/0.400~16.json",
         "d/b/unpruned/none/0.000.json",
     ]
+    # Of a grid that has grown each network's first seed counts, whichever that is.
+    some = [cell for cell in cells if cell.seed == 1 or cell.criterion == "apoz"]
+    assert set(grid.latencies(axes | {"latency": True}, some)) == set(grid.latencies(axes | {"latency": True}, cells))

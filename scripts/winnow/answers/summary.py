@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -202,6 +202,7 @@ def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
 def summarise(
     rows: Iterable[tuple[Cell, Mapping[str, Any] | None]],
     latencies: Mapping[str, Mapping[int, tuple[float, float]]] | None = None,
+    choosers: Collection[Cell] = (),
 ) -> pd.DataFrame:
     """Cells to one row per cell less its seed, with the columns of the schema "summary".
 
@@ -213,6 +214,8 @@ def summarise(
     latencies
         :attr:`winnow.workflow.grid.Cell.latency` → what :func:`read_latency` found there. A row has its first seed's,
         made :func:`comparable`.
+    choosers
+        Cells by which networks were chosen: of one that was judged, a row is of the cells that judged it.
 
     Returns
     -------
@@ -226,6 +229,7 @@ def summarise(
     groups: dict[Cell, list[Cell]] = {}
     for cell in sorted(metrics, key=lambda cell: cell.seed):
         groups.setdefault(dataclasses.replace(cell, seed=0), []).append(cell)
+    groups = {group: [cell for cell in cells if cell not in choosers] or cells for group, cells in groups.items()}
     measured = comparable(latencies or {})
     not_measured = dict.fromkeys(LATENCY_COLUMNS.values())
     records = [

@@ -6,6 +6,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
+from winnow.answers import words
 from winnow.answers.summary import CONFIDENCE, INIT_NAMES, SCOPE_NAMES, label, quantity
 from winnow.files import readable
 from winnow.training.protocols import (
@@ -83,6 +84,7 @@ def card(model: dict[str, Any], name: str) -> str:
     size, stored = model["image_size"], model["store_size"]
     sections = [
         f"# {name}",
+        *([" ".join(words.sentences(model["answer"]))] if model["answer"] else []),
         f"A convolutional network ({model['architecture']}, head: {model['head']}) that tells {len(model['classes'])} "
         f"classes of images apart: {classes(model['classes'])}. It is {cell['backbone']} fine-tuned on the images of "
         f"{cell['dataset']}{removed(model)}.",

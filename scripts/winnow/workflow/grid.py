@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -34,6 +34,8 @@ RANDOM = "random"
 # of flowers102, whatever the cell's data set.
 REVERSED = "reversed_"
 FOREIGN = "@"
+# In place of a list of seeds: one to choose with, and as many as it takes to judge.
+AUTO = "auto"
 # Parts a data set's name and the number of a fold.
 FOLD = "~"
 
@@ -233,8 +235,15 @@ def canonical(cell: Cell) -> Cell:
     return cell
 
 
+def seeds(experiment: Mapping[str, Any]) -> tuple[int, ...]:
+    """The seeds that every network of a grid is trained with: of one that grows, the first alone."""
+    if experiment["seeds"] == AUTO:
+        return (experiment.get("first_seed", 0),)
+    return tuple(experiment["seeds"])
+
+
 def cells(experiment: Mapping[str, Any]) -> list[Cell]:
-    """An experiment's cells, canonical, without repetition, baselines first.
+    """An experiment's cells, canonical, without repetition, baselines first; of a grid that grows, those of its seed.
 
     Parameters
     ----------
@@ -243,8 +252,8 @@ def cells(experiment: Mapping[str, Any]) -> list[Cell]:
         ``inits``, ``seeds`` and, optionally, ``protocols``, ``repairs``, ``scratch_budget`` and ``round_to``. The
         baselines belong to every grid, asked for or not.
     """
-    axes = ("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "seeds")
-    values = [*(experiment[axis] for axis in axes), experiment.get("protocols", (ONE_SHOT,))]
+    axes = ("datasets", "backbones", "criteria", "scopes", "ratios", "inits")
+    values = [*(experiment[axis] for axis in axes), seeds(experiment), experiment.get("protocols", (ONE_SHOT,))]
     values.append(experiment.get("repairs", (protocols.NO_REPAIR,)))
     round_to = experiment.get("round_to")
     grid = [
@@ -265,14 +274,17 @@ def cells(experiment: Mapping[str, Any]) -> list[Cell]:
 def latencies(experiment: Mapping[str, Any], among: Iterable[Cell]) -> list[str]:
     """The files of an experiment's latencies below ``results/latency/``; none unless its ``latency`` is set.
 
-    ``among`` are its cells: all of :func:`cells`, or those that screening has left.
+    ``among`` are its cells: all of :func:`cells`, or those that a grid has grown.
 
     The control's widths differ by seed globally, though hardly: its first seed stands for all.
     """
     if not experiment.get("latency"):
         return []
-    first = min(experiment["seeds"])
-    return list(dict.fromkeys(cell.latency for cell in among if cell.seed == first and cell.latency))
+    first: dict[Cell, Cell] = {}
+    for cell in among:
+        network = dataclasses.replace(cell, seed=0)
+        first[network] = min(first.get(network, cell), cell, key=lambda cell: cell.seed)
+    return list(dict.fromkeys(cell.latency for cell in first.values() if cell.latency))
 
 
 def parse_ratio(text: str) -> tuple[float, int | None]:
@@ -309,11 +321,13 @@ def parse_path(path: str) -> Cell:
     return cell
 
 
-def union(experiments: Iterable[Mapping[str, Any]]) -> dict[Cell, bool]:
-    """All cells of several experiments, each once: cell → whether one of them keeps its model."""
-    found: dict[Cell, bool] = {}
+def keeps(experiments: Iterable[Mapping[str, Any]]) -> Callable[[Cell], bool]:
+    """Whether an experiment keeps a cell's network: of a grid that grows, that of any seed."""
+    whole: set[Cell] = set()
+    growing: set[Cell] = set()
     for experiment in experiments:
-        keep = experiment["models"] == "keep"
-        for cell in cells(experiment):
-            found[cell] = found.get(cell, False) or keep
-    return found
+        if experiment["models"] == "keep" and experiment["seeds"] == AUTO:
+            growing.update(dataclasses.replace(cell, seed=0) for cell in cells(experiment))
+        elif experiment["models"] == "keep":
+            whole.update(cells(experiment))
+    return lambda cell: cell in whole or dataclasses.replace(cell, seed=0) in growing

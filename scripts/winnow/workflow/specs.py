@@ -201,15 +201,9 @@ def trunk(config: Config, **place: str) -> Spec:
     return Spec("trunk.py", contents, without=() if found.repairs else (REPAIR,))
 
 
-def screen(config: Config, experiment: str, rung: str) -> Spec:
-    return Spec(
-        "screen.py",
-        _experiment(config, experiment)
-        | {
-            "rung": rung,  # judges shorter or longer trainings
-            "tolerance": config.tolerance,  # gives up on ratios sooner or later
-        },
-    )
+def grow(config: Config, experiment: str, step: str) -> Spec:
+    # The same for all steps: which one it is follows from the file of the one before.
+    return Spec("grow.py", _experiment(config, experiment) | _question(config, experiment))
 
 
 def summarize(config: Config, experiment: str) -> Spec:
@@ -217,14 +211,7 @@ def summarize(config: Config, experiment: str) -> Spec:
 
 
 def recommend(config: Config, experiment: str) -> Spec:
-    return Spec(
-        "recommend.py",
-        _experiment(config, experiment)
-        | {
-            "tolerance": config.tolerance,  # what a smaller network may cost: another one is answered otherwise
-            "class_margin": config.class_margin,  # and what it may cost a single class
-        },
-    )
+    return Spec("recommend.py", _experiment(config, experiment) | _question(config, experiment))
 
 
 def plot(config: Config, experiment: str) -> Spec:
@@ -270,10 +257,20 @@ def _backbone(config: Config, name: str, *keys: str) -> dict[str, Any]:
 def _experiment(config: Config, name: str) -> dict[str, Any]:
     return {
         "experiment": name,  # heads what is made
-        # Has other cells. What becomes of their networks is none of its answers.
-        "grid": config.experiments[name].model_dump(exclude={"models"}),
+        # Has other cells. What becomes of their networks is none of its answers, nor what is asked of them.
+        "grid": config.experiments[name].model_dump(exclude={"models", "measure", "budget"}),
         # Which images judge which cells.
         "folds": {key: count for key, count in config.folds.items() if key in config.experiments[name].datasets},
+    }
+
+
+def _question(config: Config, name: str) -> dict[str, Any]:
+    measure, limit = config.experiments[name].asks_for
+    return {
+        "tolerance": config.tolerance,  # what a smaller network may cost: another one is answered otherwise
+        "class_margin": config.class_margin,  # and what it may cost a single class
+        "measure": measure,  # what is small
+        "limit": limit,  # and at most so: then the most accurate within is asked for
     }
 
 

@@ -167,6 +167,17 @@ def manifests(cells: Iterable[Cell]) -> list[str]:
     return [f"results/datasets/{name}/manifest.json" for name in dict.fromkeys(cell.dataset for cell in cells)]
 
 
+def stored(cells: Iterable[Cell], folds: Folds) -> list[str]:
+    """The images of the cells' data sets and their indices, which lie beside the manifests."""
+    folders = (manifest.removesuffix("manifest.json") for manifest in manifests(cells))
+    return [f"{folder}{name}" for folder in folders for name in ("images.npy", "index.parquet")]
+
+
+def only_splits(cells: Iterable[Cell], folds: Folds) -> list[str]:
+    """The splits of those of the cells' data sets that have one."""
+    return [split(name, None) for name in dict.fromkeys(cell.dataset for cell in cells) if name not in folds]
+
+
 def looks_at_activations(config: Config, experiment: str) -> bool:
     """Whether one of an experiment's cells has a mask by a criterion that does, screened out or not."""
     cells = grid.cells(config.experiments[experiment].model_dump())
