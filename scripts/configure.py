@@ -1,5 +1,6 @@
-"""Write the configuration of a grid on your own images: a folder with one folder a class, or train/, val/ and test/
-with a folder a class in each. The recipe is chosen from the number of images; every choice stands in the file.
+"""Write the configuration of a grid on your own images: a folder with one folder a class, perhaps below train/, val/
+and test/ under any of their common names, or a folder with a table of labels. What was found is said; the recipe is
+chosen from the number of images; every choice stands in the file.
 
 A configuration that is there already stays as it is.
 """
@@ -9,14 +10,18 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from winnow import cli
+from winnow.data import folders, overview
 from winnow.files import InputError, atomic_path
 from winnow.workflow import config, defaults
 
 BACKBONE = "vgg16"
+# Keys of a data set that say how its images are read.
+RULES = ("splits", "ignore", "table", "group", "range", "channels", "megapixels")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -29,7 +34,10 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"{path} is used as it is; delete it to have the defaults again", file=sys.stderr)
     else:
         backbone = arguments.backbone or BACKBONE
-        text = defaults.configuration(arguments.data, name, backbone, known, arguments.size, arguments.quick)
+        size, quick, rules = arguments.size, arguments.quick, arguments.rules or {}
+        found = defaults.survey(arguments.data, folders.Rules.of(rules))
+        text = defaults.configuration(arguments.data, name, backbone, known, size, quick, rules, found)
+        print("\n".join(overview.of_tree(found.tree)), file=sys.stderr)
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
         print(f"{path} written", file=sys.stderr)
@@ -52,11 +60,30 @@ def hold_against(path: Path, name: str, arguments: argparse.Namespace) -> None:
             f"{path} says backbones: {backbones} and image_size: {size}: edit it, delete it, or give another name"
             " (--name, or NAME= of make)"
         )
+    for key, value in (arguments.rules or {}).items():
+        if dataset.get(key) != value:
+            raise InputError(
+                f"{path} has {key}: {dataset.get(key)}, --rules (RULES= of make) says {value}: edit it, delete it, or "
+                "give another name (--name, or NAME= of make)"
+            )
     if arguments.quick and not quick:
         raise InputError(
             f"{path} has no screening: true, which is what --quick (QUICK= of make) asks for: edit it, "
             "delete it, or give another name (--name, or NAME= of make)"
         )
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"not YAML: {error}") from None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"keys and values are needed, got {text!r}")
+    for key in found:
+        if key not in RULES:
+            raise argparse.ArgumentTypeError(f"unknown key {key!r}; allowed: {', '.join(RULES)}")
+    return found
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,6 +96,12 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--size", type=int, metavar="PIXELS", help="side of what the network sees (default: 224)")
     result.add_argument(
         "--quick", action="store_true", help="let short trainings choose which networks are trained in full"
+    )
+    result.add_argument(
+        "--rules",
+        type=_mapping,
+        metavar="YAML",
+        help="how to read the images, as keys of a data set: 'splits: {train: a, test: b}', 'ignore: [c]', 'table: …'",
     )
     result.add_argument(
         "--folder", type=Path, default=Path("own"), metavar="DIR", help="where the configuration goes (default: own)"

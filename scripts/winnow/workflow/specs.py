@@ -12,7 +12,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from winnow.data import archives
+from winnow.data import archives, folders
 from winnow.files import canonical_json
 from winnow.networks import factories
 from winnow.training import protocols
@@ -69,7 +69,7 @@ def decode(config: Config, dataset: str) -> Spec:
     contents = config.datasets[dataset].model_dump(exclude={"recipe", *OF_THE_SPLIT}, exclude_none=True)
     if contents["source"] == "folder":
         # Its images are no inputs, there may be a million of them: other paths or sizes decode it again.
-        contents["listing"] = archives.listing_digest(contents["path"])
+        contents["listing"] = folders.digest(Path(contents["path"]), folders.Rules.of(contents))
     return Spec(
         "decode.py",
         {
