@@ -38,6 +38,8 @@ def main(arguments: argparse.Namespace) -> None:
         found = defaults.survey(arguments.data, folders.Rules.of(rules))
         text = defaults.configuration(arguments.data, name, backbone, known, size, quick, rules, found)
         print("\n".join(overview.of_tree(found.tree)), file=sys.stderr)
+        if found.most > defaults.UNEVEN * found.least:
+            print(f"the largest class has {found.most} images: sampling: balanced in the recipe", file=sys.stderr)
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
         print(f"{path} written", file=sys.stderr)

@@ -104,6 +104,17 @@ def test_a_class_of_fewer_images_than_folds_has_none(tmp_path):
     assert merged(text).datasets["bees"].folds is None
 
 
+@pytest.mark.parametrize(("rare", "sampling"), [(10, "balanced"), (14, "uniform")])
+def test_uneven_classes_are_sampled_evenly_and_it_is_said(tmp_path, capsys, rare, sampling):
+    folder, own = images(tmp_path / "bees", {"a": 40, "b": rare}), tmp_path / "own"
+    configure(folder, "--folder", own)
+    said = "the largest class has 40 images: sampling: balanced in the recipe"
+    assert (said in capsys.readouterr().err) == (sampling == "balanced")
+    checked = merged((own / "bees.yaml").read_text())
+    assert checked.recipe("bees", "vgg16").sampling == sampling
+    assert ("sampling" in checked.recipe_for("bees", "vgg16", "one_shot")) == (sampling == "balanced")
+
+
 def test_what_a_test_part_can_know_follows_from_how_often_networks_disagree():
     # Two networks that are right or wrong together on 96 % of images, drawn.
     generator = np.random.default_rng(0)

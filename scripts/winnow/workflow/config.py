@@ -95,6 +95,8 @@ class Recipe(_Model):
     augmentation: Augmentation | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     evaluate_every: Positive = 1
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    """``balanced``: an epoch has as many images of each class, those of rare ones several times."""
     distillation: Distillation = Distillation()
 
     @model_validator(mode="after")
@@ -102,6 +104,11 @@ class Recipe(_Model):
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} leaves nothing of {self.epochs} epochs")
         return self
+
+    def used(self, distilled: bool = False) -> dict[str, Any]:
+        """What a training depends on."""
+        unused = {"distillation"} if not distilled else set()
+        return self.model_dump(exclude=unused | ({"sampling"} if self.sampling == "uniform" else set()))
 
 
 class Split(_Model):
@@ -394,8 +401,7 @@ class Config(_Model):
 
     def recipe_for(self, dataset: str, backbone: str, protocol: str) -> dict[str, Any]:
         """What of a recipe a cell depends on: the distillation only if it is distilled."""
-        unused = None if protocol == protocols.DISTILLED else {"distillation"}
-        return self.recipe(dataset, backbone).model_dump(exclude=unused)
+        return self.recipe(dataset, backbone).used(protocol == protocols.DISTILLED)
 
     def downloads(self) -> dict[str, Archive]:
         """Every file that can be downloaded, once for all that need it: its place below results/downloads → what it is.

@@ -22,6 +22,8 @@ DISAGREEMENT = 0.04
 # One test part decides where it leaves an interval of so much of the tolerance to either side: a network that loses
 # nothing is then found to hold in four of five trainings, and in more over several.
 DECIDES = 0.7
+# How many times the images of the smallest class the largest one may have before it is drawn less often.
+UNEVEN = 3
 IMAGE_SIZE = 224
 # A training of so many images in all, within these bounds, is what networks of this size take to settle.
 IMAGES_TO_SEE, EPOCHS = 60_000, (10, 60)
@@ -38,8 +40,8 @@ class Images:
     ----------
     train, test : int
         How many images train and judge, about; without folds.
-    least : int
-        Images of the smallest class.
+    least, most : int
+        Images of the smallest and of the largest class.
     official : bool
         Whether the folder brings parts of its own.
     tree : Tree
@@ -51,6 +53,7 @@ class Images:
     train: int
     test: int
     least: int
+    most: int
     official: bool
     tree: folders.Tree
 
@@ -72,8 +75,8 @@ def survey(folder: Path, rules: folders.Rules = folders.Rules()) -> Images:  # n
         train = parts["train"] - (0 if "test" in parts else test)
     else:
         train, test = (round(total * share) for share in (1 - sum(SPLIT.values()), SPLIT["test"]))
-    least = min(sum(of_class) for of_class in zip(*counts.values(), strict=True))
-    return Images(len(tree.classes), total, train, test, least, official, tree)
+    sizes = [sum(of_class) for of_class in zip(*counts.values(), strict=True)]
+    return Images(len(tree.classes), total, train, test, min(sizes), max(sizes), official, tree)
 
 
 def half_width(images: int) -> float:
@@ -207,6 +210,11 @@ backbones:
     head: classifier # torchvision's; or gap: global average pooling and one linear layer
 """
     )
+    sampling = ""
+    if found.most > UNEVEN * found.least:
+        sampling = f"""
+    # The largest class has {found.most} images, the smallest {found.least}: an epoch has as many of each.
+    sampling: balanced"""
     scale = [0.8, 1.0] if small else [0.35, 1.0]
     return f"""\
 # {found.total} images of {found.classes} classes, about {found.train} of them to train on. Laid over config.yaml:
@@ -226,7 +234,7 @@ recipes:
     batch_size: {training["batch_size"]}
     learning_rate: {training["learning_rate"]} # in proportion to the batch
     weight_decay: 0.0005
-    warmup_epochs: {training["warmup_epochs"]}
+    warmup_epochs: {training["warmup_epochs"]}{sampling}
     augmentation: {_flow({"scale": scale, "flip": not small})} # flip: false where left and right differ, as in text
 
 experiments:

@@ -96,7 +96,7 @@ def pretrain(config: Config, backbone: str) -> Spec:
         "pretrain.py",
         {
             "backbone": _backbone(config, backbone, "architecture", "head", "mean", "std"),  # another network or input
-            "recipe": config.recipes[pretraining.recipe].model_dump(exclude={"distillation"}),  # trains otherwise
+            "recipe": config.recipes[pretraining.recipe].used(),  # trains otherwise
             "seed": pretraining.seed,  # draws other weights, and another order of images
         },
     )
