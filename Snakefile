@@ -5,7 +5,7 @@
 #   results/splits/{dataset}/{fold}.parquet               which images train, choose and judge
 #   results/backbones/{backbone}/                         weights.safetensors, channels.parquet, manifest.json;
 #                                                         pretrained.safetensors, pretrained.json
-#   results/statistics/{images}/{backbone}/               activations, gradients: .npz (sums), .json (manifest)
+#   results/statistics/{images}/{backbone}/               activations, gradients, moments: .npz, .json (manifest)
 #   results/scores/{images}/{backbone}/                   {criterion}.parquet
 #   results/masks/{images}/{backbone}/{criterion}/{scope}/{ratio}.parquet
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
@@ -18,8 +18,8 @@
 #   results/latency/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.json
 #   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/,
 #                                                         figures.zip, figures.json (digests), report.html
-#   results/experiments/{experiment}/screening/{rung}.json
-#                                                         which networks are trained on; see scripts/winnow/answers/screening.py
+#   results/experiments/{experiment}/growth/{step}.json   what a grid with seeds: auto trains next; see
+#                                                         scripts/winnow/answers/growth.py
 #   results/experiments/{experiment}/models/{dataset}-{backbone}/
 #                                                         the chosen cell's network, to take home; see rules/export.smk;
 #                                                         models.json: the files' digests
@@ -34,7 +34,9 @@
 # scope:     global, global_normalized, layer, or none (ratio 0)
 # ratio:     share of filters to remove, three decimals; 0.400~16 rounds the kept counts to multiples of 16
 # share:     of filters that a trunk's own mask removes: 2_15 is 2/15; 0 for unpruned/none
-# init:      inherited or random weights; inherited~iterative_3 adds the protocol, see scripts/winnow/training/protocols.py
+#            2_15~compensated adds the repairs
+# init:      inherited or random weights; inherited~compensated_iterative_3 adds repairs and protocol, see
+#            scripts/winnow/training/protocols.py
 
 from snakemake.utils import min_version
 
@@ -55,7 +57,7 @@ include: "rules/statistics.smk"
 include: "rules/scores.smk"
 include: "rules/masks.smk"
 include: "rules/finetune.smk"
-include: "rules/screening.smk"
+include: "rules/growth.smk"
 include: "rules/latency.smk"
 include: "rules/summary.smk"
 include: "rules/report.smk"

@@ -34,7 +34,7 @@ def seeded(raw: dict, seeds: int) -> dict:
 
 def cells(raw: dict) -> int:
     checked = config.load(raw)
-    return len(grid.union(checked.experiments[name].model_dump() for name in checked.targets))
+    return len({cell for name in checked.targets for cell in grid.cells(checked.experiments[name].model_dump())})
 
 
 def main(arguments: argparse.Namespace) -> None:

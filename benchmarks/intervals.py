@@ -20,7 +20,7 @@ import scipy.stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from winnow.answers import verdict
+from winnow.answers import intervals
 
 DROP = 0.02
 # seeds, test images, accuracy of the unpruned network, how much of what decides an image is the image's own, and the
@@ -99,7 +99,7 @@ def coverage(repeats: int, scenario: tuple, resampled: bool = False) -> tuple[fl
     covered = wrong = 0
     for _ in range(repeats):
         sides = predictions(generator, *scenario)
-        low, high = bootstrap(generator, *sides) if resampled else verdict.paired_interval(*sides)[1:]
+        low, high = bootstrap(generator, *sides) if resampled else intervals.paired_interval(*sides)[1:]
         covered += low <= DROP <= high
         wrong += high < DROP
     return covered / repeats, wrong / repeats
@@ -123,7 +123,7 @@ def drawn(
 def class_coverage(repeats: int, scenario: tuple) -> tuple[float, float]:
     """The same as :func:`coverage` for the drop of the mean over classes."""
     generator = np.random.default_rng(0)
-    found = [verdict.paired_interval(*drawn(generator, *scenario)) for _ in range(repeats)]
+    found = [intervals.paired_interval(*drawn(generator, *scenario)) for _ in range(repeats)]
     return np.mean([low <= DROP <= high for _, low, high in found]), np.mean([high < DROP for *_, high in found])
 
 
@@ -139,7 +139,7 @@ def alarms(repeats: int, scenario: tuple) -> tuple[float, float, float]:
             drops = np.full(len(counts), drop)
             baseline, pruned, labels = drawn(generator, seeds, counts, accuracy, drops, shared, spread)
             pruned &= labels != never
-            found.append(verdict.lost_classes(baseline, pruned, labels, MARGIN))
+            found.append(intervals.lost_classes(baseline, pruned, labels, MARGIN))
         return found
 
     last = len(counts) - 1

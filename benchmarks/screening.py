@@ -1,18 +1,18 @@
-"""Screening against the whole grid: what of the training it takes, and whether it comes to the same choice.
+"""Short trainings against full ones: what of the training they take, and whether they come to the same choice.
 
     python benchmarks/screening.py [--repetitions 4] [--validation 10] [--cores 2] [--folder DIR]
 
-Each repetition draws other training, validation and test images of other digits. All cells of both ways are trained
-once, in copies of the sources in ``--folder`` (kept and taken up again; a temporary one if it is left out). What
-screening would have trained follows from them by the function that the workflow's rule calls. What it comes to is held
-against as many networks of each ratio and scope, drawn at random.
+Each repetition draws other training, validation and test images of other digits. Every network is trained for less, in
+full with the seed that chooses, and with others that judge, in copies of the sources in ``--folder`` (kept and taken up
+again; a temporary one if it is left out). What is chosen follows from these by the functions that the workflow's rule
+calls. It is held against a choice, by full trainings, among as many networks of each ratio and scope, drawn at random.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
-import functools
+import dataclasses
 import os
 import random
 import shutil
@@ -28,12 +28,13 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import numpy as np
 import yaml
 
-from winnow import tables
-from winnow.answers import screening, summary, verdict
+from winnow.answers import growth, outcomes, verdict
 from winnow.workflow import grid
 
 CLASSES = ([5, 6, 7, 8, 9], [5, 6, 7, 8], [6, 7, 8, 9], [5, 7, 9], [6, 8, 9])
-TOLERANCE, CLASS_MARGIN = 2.0, 10.0
+TOLERANCE = 2.0
+EPOCHS = 20  # of the recipe
+CHOOSES, JUDGE = 0, (1, 2)
 # Random choices a repetition, for comparison.
 DRAWS = 50
 
@@ -62,7 +63,8 @@ def configuration(repetitions: int, validation: int) -> dict[str, Any]:
                 "scopes": ["global_normalized", "layer"],
                 "ratios": [0.2, 0.4, 0.6, 0.8],
                 "inits": ["inherited"],
-                "seeds": [0, 1, 2],
+                "seeds": "auto",
+                "screening": True,
             }
             for name in names
         },
@@ -80,88 +82,85 @@ def train(folder: Path, cells: list[grid.Cell], cores: int) -> None:
         sys.exit(done.stdout + done.stderr)
 
 
-@functools.cache
-def metrics_of(folder: Path, cell: grid.Cell) -> dict[str, Any]:
-    return summary.read_metrics(folder / "results" / "cells" / cell.path / "metrics.json")
+def results(folder: Path) -> outcomes.Outcomes:
+    return outcomes.Outcomes(folder / "results")
 
 
-@functools.cache
-def predictions(folder: Path, cell: grid.Cell, column: str) -> np.ndarray:
-    table = tables.read_table(folder / "results" / "cells" / cell.path / "predictions.parquet", "predictions")
-    return table[column].to_numpy(zero_copy_only=False)
+def chosen(found: outcomes.Outcomes, networks: list[grid.Cell], rung: str | None) -> growth.Candidate:
+    """What is proposed of these networks by trainings of a rung, or in full."""
+    choice = growth.choose(found.candidates(networks, [CHOOSES], "macs", rung), TOLERANCE)
+    return choice.finalists[choice.proposal]
 
 
-def answer(folder: Path, cells: list[grid.Cell]) -> dict[str, Any]:
-    """What the verdict makes of these cells: the network to take home, judged."""
-    frame = summary.summarise((cell, metrics_of(folder, cell)) for cell in cells)
-
-    def labels(dataset: str) -> np.ndarray:
-        return predictions(folder, next(cell for cell in cells if cell.dataset == dataset), "label")
-
-    judge = verdict.Judge(cells, lambda cell: predictions(folder, cell, "correct"), labels, CLASS_MARGIN)
-    (chosen,) = verdict.recommend(frame, judge, TOLERANCE)["chosen"]
-    return chosen
-
-
-def screened(folder: Path, experiment: dict[str, Any]) -> tuple[list[grid.Cell], float]:
-    """The survivors, and the share of the whole grid's epochs that screening spends in all."""
-    found, left = None, screening.candidates(experiment)
-    for rung in screening.RUNGS:
-        metrics = {cell: metrics_of(folder, cell) for cell in screening.rung_cells(left, rung)}
-        found = screening.record(experiment, rung, metrics, TOLERANCE, found)
-        left = screening.left(experiment, found)
-    epochs = found["epochs"]
-    return left, (epochs["screening"] + epochs["in_full"]) / epochs["whole_grid"]
+def screened(found: outcomes.Outcomes, experiment: dict[str, Any]) -> tuple[list[grid.Cell], float]:
+    """The networks that all rungs compare, and the share of full trainings' epochs that their short ones take."""
+    left, spent = growth.networks(experiment), 0
+    whole = EPOCHS * (len(left) + 1)
+    for rung in growth.RUNGS:
+        spent += EPOCHS // int(rung.removeprefix("short_")) * (len(left) + 1)
+        if rung != growth.RUNGS[-1]:
+            candidates = found.candidates(left, [CHOOSES], "macs", rung)
+            left = [candidate.cell for candidate in growth.better_half(candidates)]
+    return left, spent / whole
 
 
-def drawn(experiment: dict[str, Any], survivors: list[grid.Cell], generator: random.Random) -> list[grid.Cell]:
-    """As many candidates of each ratio and scope as survived, at random: what no screening at all would choose from."""
-    counts = collections.Counter((cell.ratio, cell.scope) for cell in survivors)
-    candidates = screening.candidates(experiment)
+def drawn(networks: list[grid.Cell], left: list[grid.Cell], generator: random.Random) -> list[grid.Cell]:
+    """As many networks of each ratio and scope as are left, at random."""
+    counts = collections.Counter((cell.ratio, cell.scope) for cell in left)
     return [
         cell
         for (ratio, scope), count in counts.items()
-        for cell in generator.sample([cell for cell in candidates if (cell.ratio, cell.scope) == (ratio, scope)], count)
+        for cell in generator.sample([cell for cell in networks if (cell.ratio, cell.scope) == (ratio, scope)], count)
     ]
 
 
-def difference(whole: dict[str, Any], found: dict[str, Any]) -> tuple[float, ...]:
-    """Whether network, ratio and verdict are the same, and what ``found`` is larger and more accurate by, in points."""
+def difference(found: outcomes.Outcomes, whole: grid.Cell, other: grid.Cell) -> tuple[float, ...]:
+    """Whether network and ratio are the same, and what ``other`` is larger and more accurate by, in points.
+
+    The size is the MACs against the unpruned network's, the accuracy the test's over the seeds that judge.
+    """
+
+    def accuracy(cell: grid.Cell) -> float:
+        return np.mean([found.metrics(dataclasses.replace(cell, seed=seed))["accuracy"] for seed in JUDGE])
+
+    sizes = [found.size([cell], "macs") for cell in (whole, other, whole.baseline)]
     return (
-        verdict.describe(whole) == verdict.describe(found),
-        whole["ratio"] == found["ratio"],
-        whole["verdict"] == found["verdict"],
-        100 * (found["macs"] - whole["macs"]) / whole["baseline_size"],
-        100 * (found["accuracy"] - whole["accuracy"]),
+        whole == other,
+        whole.ratio == other.ratio,
+        100 * (sizes[1] - sizes[0]) / sizes[2],
+        100 * (accuracy(other) - accuracy(whole)),
     )
+
+
+def said(cell: grid.Cell) -> str:
+    return verdict.describe(dataclasses.asdict(cell))
 
 
 def compare(folder: Path, experiments: dict[str, dict[str, Any]]) -> None:
     """Print a row a repetition, and what they come to."""
-    print("| repetition | epochs | the whole grid's choice | screening's choice | MACs, points | accuracy, points |")
+    print("| repetition | epochs | full trainings choose | short ones choose | MACs, points | accuracy, points |")
     print("|--:|--:|---|---|--:|--:|")
     shares, rows, control = [], [], []
+    found = results(folder)
     for number, experiment in enumerate(experiments.values()):
-        whole = answer(folder, grid.cells(experiment))
-        survivors, share = screened(folder, experiment)
-        found = answer(folder, screening.in_full(experiment, survivors))
-        row = difference(whole, found)
-        choices = [f"{verdict.describe(each)}: {each['verdict']}" for each in (whole, found)]
-        if row[0]:
-            choices[1] = "the same"
-        print(f"| {number} | {100 * share:.0f} % | {' | '.join(choices)} | {row[3]:+.1f} | {row[4]:+.1f} |")
+        networks = growth.networks(experiment)
+        whole = chosen(found, networks, None).cell
+        left, share = screened(found, experiment)
+        short = chosen(found, left, growth.RUNGS[-1]).cell
+        row = difference(found, whole, short)
+        other = "the same" if row[0] else said(short)
+        print(f"| {number} | {100 * share:.0f} % | {said(whole)} | {other} | {row[2]:+.1f} | {row[3]:+.1f} |")
         shares.append(share)
         rows.append(row)
         generator = random.Random(number)
         for _ in range(DRAWS):
-            cells = screening.in_full(experiment, drawn(experiment, survivors, generator))
-            control.append(difference(whole, answer(folder, cells)))
+            control.append(difference(found, whole, chosen(found, drawn(networks, left, generator), None).cell))
     print(f"\n{100 * np.mean(shares):.0f} % of the epochs.")
-    for name, found in ("screening", rows), ("as many networks at random", control):
-        network, ratio, word, size, accuracy = np.mean(found, axis=0)
+    for name, each in ("short trainings", rows), ("as many networks at random", control):
+        network, ratio, size, accuracy = np.mean(each, axis=0)
         print(
-            f"{name}: the same network {100 * network:.0f} %, ratio {100 * ratio:.0f} %, verdict {100 * word:.0f} %; "
-            f"MACs {size:+.1f} points of the unpruned network's, accuracy {accuracy:+.1f} points"
+            f"{name}: the same network {100 * network:.0f} %, ratio {100 * ratio:.0f} %; MACs {size:+.1f} points of "
+            f"the unpruned network's, accuracy {accuracy:+.1f} points"
         )
 
 
@@ -179,9 +178,10 @@ def main(arguments: argparse.Namespace) -> None:
         (folder / "config.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
         experiments = content["experiments"]
         for experiment in experiments.values():
-            cells = grid.cells(experiment)
-            for rung in screening.RUNGS:
-                cells += screening.rung_cells(screening.candidates(experiment), rung)
+            networks = growth.networks(experiment)
+            cells = grid.cells(experiment | {"seeds": [CHOOSES, *JUDGE]})
+            for rung in growth.RUNGS:
+                cells += growth.rung_cells(networks, rung)
             train(folder, cells, arguments.cores)
         compare(folder, experiments)
 

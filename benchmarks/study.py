@@ -6,7 +6,7 @@
 Tables stand in docs/study.md between `<!-- table NAME -->` and `<!-- end -->`, and are replaced there; an experiment
 without finished cells leaves its table as it is. Figures are those of the experiments' reports, copied to docs/study/.
 A drop is the unpruned network's test accuracy less the pruned one's, in points, paired by seed and image, with its 95 %
-interval (winnow.answers.verdict).
+interval (winnow.answers.intervals).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from winnow import tables
-from winnow.answers import analysis, verdict
+from winnow.answers import analysis, intervals
 from winnow.importance import criteria, masks, sums
 from winnow.workflow import config, grid
 from winnow.files import InputError, read_json
@@ -84,7 +84,7 @@ def drop(cells: list[grid.Cell]) -> str:
     pairs = [(baseline, pruned) for baseline, pruned in pairs if baseline is not None and pruned is not None]
     if not pairs:
         return ""
-    mean, low, high = verdict.paired_interval(*(np.array(side) for side in zip(*pairs, strict=True)))
+    mean, low, high = intervals.paired_interval(*(np.array(side) for side in zip(*pairs, strict=True)))
     text = f"{100 * mean:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
     return text if len(pairs) == len(cells) else f"{text} ({len(pairs)} of {len(cells)} seeds)"
 

@@ -2,6 +2,7 @@
 
 import sys
 from functools import cache
+from itertools import count
 from pathlib import Path
 from shlex import quote
 
@@ -10,12 +11,12 @@ sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
 
-from winnow.answers import screening
+from winnow.answers import growth
 from winnow.files import InputError, read_json
 from winnow.runtime import run
 from winnow.training import protocols
 from winnow.workflow import config as configuration
-from winnow.workflow import disk, grid, provenance, specs, wiring
+from winnow.workflow import disk, grid, promises, provenance, specs, wiring
 
 
 def checked(function, *arguments, **names):
@@ -29,7 +30,7 @@ def checked(function, *arguments, **names):
 CONFIG = checked(configuration.load, config)
 # Two mirrors of one file are an error before any job starts.
 checked(CONFIG.downloads)
-CELLS = grid.union(experiment.model_dump() for experiment in CONFIG.experiments.values())
+KEPT = grid.keeps(experiment.model_dump() for experiment in CONFIG.experiments.values())
 # Of a storage Snakemake does not always know at once that a folder is there: there, targets ask for files alone.
 ON_DISK = workflow.storage_settings.default_storage_provider is None
 
@@ -47,10 +48,10 @@ wildcard_constraints:
     ratio=r"0\.\d{3}(~\d+)?",
     init=protocols.COMPONENT,
     seed=r"\d+",
-    share=r"0|\d+_\d+(~\d+)?",
+    share=rf"(0|\d+_\d+(~\d+)?){protocols.TRUNK_REPAIRS}",
     epochs=r"\d+",
     fold=rf"{wiring.ONLY}|\d+",
-    rung="|".join(screening.RUNGS),
+    step=r"0|[1-9]\d*",
 
 
 # Which images train: a data set's, or of one with folds those that a fold does not judge.
@@ -103,20 +104,22 @@ def from_cells(files):
 
 
 @cache
+def axes_of(name):
+    return CONFIG.experiments[name].model_dump()
+
+
+@cache
 def whole_grid(name):
-    return grid.cells(CONFIG.experiments[name].model_dump())
+    return grid.cells(axes_of(name))
 
 
 def experiment_cells(name):
-    """An experiment's cells; of a screened one those that are trained in full, as soon as they are known."""
-    if not CONFIG.experiments[name].screening:
-        return whole_grid(name)
-    return screening.in_full(CONFIG.experiments[name].model_dump(), survivors(name, screening.RUNGS[-1]))
+    """An experiment's cells; of one that grows as soon as they are known."""
+    return growth.in_full(last_step(name)[1]) if growth.grows(axes_of(name)) else whole_grid(name)
 
 
 def experiment_latencies(name):
-    axes = CONFIG.experiments[name].model_dump()
-    return [f"results/latency/{path}" for path in grid.latencies(axes, experiment_cells(name))]
+    return [f"results/latency/{path}" for path in grid.latencies(axes_of(name), experiment_cells(name))]
 
 
 def experiment_files(name):
@@ -126,21 +129,32 @@ def experiment_files(name):
         keep = CONFIG.experiments[name].models == "keep"
         return wiring.finished(experiment_cells(name), keep) + experiment_latencies(name)
 
-    # A function of its own for each experiment: one that waits for its screening does not hold up the others.
+    # A function of its own for each experiment: one that grows does not hold up the others.
     return [*wiring.answers(name, folders=ON_DISK), made]
 
 
-def survivors(name, rung):
-    file = checkpoints.screen.get(experiment=name, rung=rung).output[0]
+def step_of(name, step):
+    """What a step of a growing experiment says; Snakemake makes it first, and asks again."""
+    file = checkpoints.grow.get(experiment=name, step=step).output[0]
     # Opened by Snakemake, which fetches it where it lies in a storage.
     with file.open():
-        return screening.left(CONFIG.experiments[name].model_dump(), checked(screening.read, file))
+        return checked(growth.read, file)
 
 
-def screened(wildcards):
-    """What the last rung left; nothing unless the experiment is screened."""
+def last_step(name):
+    """A growing experiment's last step, and what it says."""
+    for step in count():
+        found = step_of(name, step)
+        if found["done"]:
+            return step, found
+
+
+def grown(wildcards):
+    """The file of the last step; nothing unless the experiment grows."""
     name = wildcards.experiment
-    return [f"results/experiments/{name}/screening/{screening.RUNGS[-1]}.json"] * CONFIG.experiments[name].screening
+    if not growth.grows(axes_of(name)):
+        return []
+    return [f"results/experiments/{name}/growth/{last_step(name)[0]}.json"]
 
 
 def network_files(cell):

@@ -13,7 +13,7 @@ def of_cell(files, kept):
     """The same as `needs` for a cell whose network is kept or, where `kept` is false, is not: others are refused."""
 
     def found(wildcards):
-        if CELLS.get(cell_of(wildcards), False) is kept:
+        if KEPT(cell_of(wildcards)) is kept:
             return files(CONFIG, **wildcards)
         # Nobody makes this: Snakemake looks for another rule. An exception would do as well, but is printed.
         return ["results/refused/not_kept" if kept else "results/refused/kept"]
@@ -35,20 +35,45 @@ def teacher_files(wildcards):
     return [file for cell in wiring.teachers(CONFIG, **wildcards) for file in network_files(cell)]
 
 
-def rung_before(wildcards):
-    """The file of the rung before this one; none before the first."""
-    position = screening.RUNGS.index(wildcards.rung)
-    before = f"results/experiments/{wildcards.experiment}/screening/{screening.RUNGS[position - 1]}.json"
-    return [before] if position else []
+def step_before(wildcards):
+    """The file of the step before this one; none before the first."""
+    step = int(wildcards.step)
+    return [f"results/experiments/{wildcards.experiment}/growth/{step - 1}.json"] if step else []
 
 
-def rung_metrics(wildcards):
-    name, position = wildcards.experiment, screening.RUNGS.index(wildcards.rung)
-    if position:
-        left = survivors(name, screening.RUNGS[position - 1])
-    else:
-        left = screening.candidates(CONFIG.experiments[name].model_dump())
-    return [f"results/cells/{cell.path}/metrics.json" for cell in screening.rung_cells(left, wildcards.rung)]
+def asked_cells(wildcards):
+    """What a step reads: what the one before it asked for."""
+    step = int(wildcards.step)
+    previous = step_of(wildcards.experiment, step - 1) if step else None
+    return growth.asked(axes_of(wildcards.experiment), previous)
+
+
+def asked_metrics(wildcards):
+    return [f"results/cells/{cell.path}/metrics.json" for cell in asked_cells(wildcards)]
+
+
+def asked_predictions(wildcards):
+    """Those of cells that judge."""
+    judging = growth.judging(axes_of(wildcards.experiment), asked_cells(wildcards))
+    return [f"results/cells/{cell.path}/predictions.parquet" for cell in judging]
+
+
+def asked_datasets(wildcards):
+    return wiring.manifests(asked_cells(wildcards))
+
+
+def latencies_of(name, cells):
+    """Where networks are compared by how long they take, how long they do."""
+    timed = CONFIG.experiments[name].asks_for[0] == "latency_ms"
+    return [f"results/latency/{path}" for path in grid.latencies(axes_of(name), cells) if timed]
+
+
+def asked_latencies(wildcards):
+    return latencies_of(wildcards.experiment, asked_cells(wildcards))
+
+
+def answered_latencies(wildcards):
+    return latencies_of(wildcards.experiment, experiment_cells(wildcards.experiment))
 
 
 def manifests(wildcards):

@@ -1,14 +1,21 @@
-# Needs an experiment's summary, figures, recommendation and cells. Makes its report: one HTML page that needs no network.
+# Needs an experiment's summary, figures, recommendation and cells, what these predict, and their data sets' images. Makes
+# its report: one HTML page that needs no network.
 
 
 rule write_report:
     input:
         cells=of_cells("results/cells/{cell}/metrics.json"),
+        # Their digests are in the metrics.
+        predictions=ancient(of_cells("results/cells/{cell}/predictions.parquet")),
+        datasets=manifests,
+        # And theirs in the manifests.
+        images=ancient(from_cells(wiring.stored)),
+        splits=from_cells(wiring.only_splits),
         summary="results/experiments/{experiment}/summary.parquet",
         recommendation="results/experiments/{experiment}/recommendation.json",
         figures=ancient("results/experiments/{experiment}/figures.zip"),
         digests="results/experiments/{experiment}/figures.json",
-        screening=screened,
+        growth=grown,
     output:
         report(
             "results/experiments/{experiment}/report.html",
@@ -26,4 +33,4 @@ rule write_report:
     shell:
         "stage report --spec {params.spec:q} --results {input.cells[0]:q}"
         " --experiment {input.summary:q} {input.recommendation:q} --figures {input.figures:q}"
-        " --screening {input.screening:q} --output {output:q} > {log:q} 2>&1"
+        " --growth {input.growth:q} --output {output:q} > {log:q} 2>&1"

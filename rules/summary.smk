@@ -7,7 +7,7 @@ rule summarize:
     input:
         cells=of_cells("results/cells/{cell}/metrics.json"),
         latencies=lambda wildcards: experiment_latencies(wildcards.experiment),
-        screening=screened,
+        growth=grown,
     output:
         parquet="results/experiments/{experiment}/summary.parquet",
         csv=report(
@@ -30,7 +30,7 @@ rule summarize:
     params:
         spec=spec(specs.summarize),
     shell:
-        "stage summarize --spec {params.spec:q} --results {input.cells[0]:q} --screening {input.screening:q}"
+        "stage summarize --spec {params.spec:q} --results {input.cells[0]:q} --growth {input.growth:q}"
         " --output {output:q} > {log:q} 2>&1"
 
 
@@ -40,8 +40,9 @@ rule recommend:
         cells=of_cells("results/cells/{cell}/metrics.json"),
         # Their digests are in the metrics.
         predictions=ancient(of_cells("results/cells/{cell}/predictions.parquet")),
+        latencies=answered_latencies,
         datasets=manifests,
-        screening=screened,
+        growth=grown,
     output:
         parquet="results/experiments/{experiment}/recommendation.parquet",
         json="results/experiments/{experiment}/recommendation.json",
@@ -55,7 +56,7 @@ rule recommend:
         spec=spec(specs.recommend),
     shell:
         "stage recommend --spec {params.spec:q} --summary {input.summary:q} --results {input.cells[0]:q}"
-        " --screening {input.screening:q} --output {output:q} > {log:q} 2>&1"
+        " --growth {input.growth:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule plot:
@@ -67,7 +68,7 @@ rule plot:
         activations=activations,
         arrays=ancient(lambda wildcards: wiring.arrays(activations(wildcards))),
         datasets=manifests,
-        screening=screened,
+        growth=grown,
     output:
         archive="results/experiments/{experiment}/figures.zip",
         digests="results/experiments/{experiment}/figures.json",
@@ -87,5 +88,5 @@ rule plot:
         spec=spec(specs.plot),
     shell:
         "stage plot --spec {params.spec:q} --summary {input.summary:q} --results {input.cells[0]:q}"
-        " --screening {input.screening:q} --output {output.figures:q}"
+        " --growth {input.growth:q} --output {output.figures:q}"
         " --archive {output.archive:q} --digests {output.digests:q} > {log:q} 2>&1"

@@ -15,9 +15,10 @@ from typing import Any
 import yaml
 
 from winnow import cli
+from winnow.answers import growth, procedure
 from winnow.data import folders, overview
 from winnow.files import InputError, atomic_path
-from winnow.workflow import config, defaults
+from winnow.workflow import config, defaults, grid, promises
 
 BACKBONE = "vgg16"
 # Keys of a data set that say how its images are read.
@@ -26,32 +27,61 @@ RULES = ("splits", "ignore", "table", "group", "range", "channels", "megapixels"
 
 def main(arguments: argparse.Namespace) -> None:
     base = Path(__file__).resolve().parents[1] / "config.yaml"
-    known = config.load(yaml.safe_load(base.read_text(encoding="utf-8")))
+    raw = yaml.safe_load(base.read_text(encoding="utf-8"))
+    known = config.load(raw)
     name = arguments.name or defaults.name_of(arguments.data)
+    limits = defaults.budget(arguments.budget) if arguments.budget else None
     path = arguments.folder / f"{name}.yaml"
     if path.exists():
-        hold_against(path, name, arguments)
+        hold_against(path, name, arguments, limits)
         print(f"{path} is used as it is; delete it to have the defaults again", file=sys.stderr)
     else:
         backbone = arguments.backbone or BACKBONE
-        size, quick, rules = arguments.size, arguments.quick, arguments.rules or {}
+        size, rules = arguments.size, arguments.rules or {}
         found = defaults.survey(arguments.data, folders.Rules.of(rules))
-        text = defaults.configuration(arguments.data, name, backbone, known, size, quick, rules, found)
+        text = defaults.configuration(arguments.data, name, backbone, known, size, limits, rules, found)
         print("\n".join(overview.of_tree(found.tree)), file=sys.stderr)
         if found.most > defaults.UNEVEN * found.least:
             print(f"the largest class has {found.most} images: sampling: balanced in the recipe", file=sys.stderr)
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
         print(f"{path} written", file=sys.stderr)
+    print(promised(raw, path, name), file=sys.stderr)
     print(name)
 
 
-def hold_against(path: Path, name: str, arguments: argparse.Namespace) -> None:
+def promised(raw: dict[str, Any], path: Path, name: str) -> str:
+    """What the grid can find out and how many trainings that takes, before it begins.
+
+    Raises
+    ------
+    InputError
+        If the configuration, laid over ``raw``, is not one.
+    """
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    merged = raw | {
+        key: raw[key] | value if isinstance(value, dict) and key in raw else value for key, value in written.items()
+    }
+    whole = config.load(merged)
+    axes, folds = whole.experiments[name].model_dump(), whole.datasets[name].folds
+    if not growth.grows(axes):
+        return f"{promises.of_data_set(whole, name)}\n{name}: {len(grid.cells(axes))} trainings".strip()
+    candidates, looks = growth.networks(axes), procedure.looks(folds)
+    sizes = len({(cell.scope, cell.ratio) for cell in candidates})
+    most = promises.most_trainings(len(candidates), sizes, looks[-1])
+    choosing = "short trainings choose" if axes["screening"] else "trainings choose"
+    return (
+        f"{promises.of_data_set(whole, name)}\n{name}: {len(candidates) + 1} {choosing}, then two networks and the "
+        f"unpruned one are trained {looks[0]} times each, and more where that is not enough; {most} trainings at most"
+    ).strip()
+
+
+def hold_against(path: Path, name: str, arguments: argparse.Namespace, limits: dict[str, float] | None) -> None:
     """What is asked for has to be what a configuration that is there already says."""
     try:
         written = yaml.safe_load(path.read_text(encoding="utf-8"))
         dataset, experiment = written["datasets"][name], written["experiments"][name]
-        backbones, quick = experiment["backbones"], experiment.get("screening", False)
+        backbones, budget = experiment["backbones"], experiment.get("budget")
         images, size = Path(dataset["path"]), dataset["image_size"]
     except (yaml.YAMLError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not a configuration of {name!r} ({error}): mend it or delete it") from None
@@ -68,10 +98,10 @@ def hold_against(path: Path, name: str, arguments: argparse.Namespace) -> None:
                 f"{path} has {key}: {dataset.get(key)}, --rules (RULES= of make) says {value}: edit it, delete it, or "
                 "give another name (--name, or NAME= of make)"
             )
-    if arguments.quick and not quick:
+    if limits not in (None, budget):
         raise InputError(
-            f"{path} has no screening: true, which is what --quick (QUICK= of make) asks for: edit it, "
-            "delete it, or give another name (--name, or NAME= of make)"
+            f"{path} says budget: {budget}, and --budget (BUDGET= of make) asks for {limits}: edit it, delete it, or "
+            "give another name (--name, or NAME= of make)"
         )
 
 
@@ -97,7 +127,10 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--name", metavar="NAME", help="of the experiment (default: the folder's)")
     result.add_argument("--size", type=int, metavar="PIXELS", help="side of what the network sees (default: 224)")
     result.add_argument(
-        "--quick", action="store_true", help="let short trainings choose which networks are trained in full"
+        "--budget",
+        metavar="AMOUNT",
+        help="what the network may take, such as '5 ms', '0.5 MB', '100 kparams', '30 MMACs': the most accurate within "
+        "is looked for (default: the smallest that loses no more than the tolerance)",
     )
     result.add_argument(
         "--rules",

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from winnow import cli, tables
-from winnow.answers import analysis, screening, summary
+from winnow.answers import analysis, growth, summary
 from winnow.answers.figures import accuracy, activations, classes, filters, look, weights
 from winnow.files import InputError, atomic_path, file_digest, read_json, write_json
 from winnow.importance import sums
@@ -34,7 +34,7 @@ from winnow.workflow.grid import UNPRUNED, Cell
 def main(arguments: argparse.Namespace) -> None:
     spec = arguments.spec
     frame = summary.read(arguments.summary)
-    finished = finished_cells(frame, screening.experiment_cells(spec["grid"], arguments.screening))
+    finished = finished_cells(frame, growth.experiment_cells(spec["grid"], arguments.growth))
     figures: dict[str, look.Figure] = {}
     places: dict[str, tuple[str, str]] = {}
     for place in dict.fromkeys((cell.dataset, cell.backbone) for cell in finished):
@@ -185,7 +185,7 @@ def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--summary", type=Path, required=True, metavar="FILE", help="the experiment's summary.parquet")
     cli.add_results(result)
-    screening.add_argument(result)
+    growth.add_argument(result)
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the figures go")
     result.add_argument("--archive", type=Path, metavar="FILE", help="gets what a page needs of them, as one ZIP file")
     result.add_argument("--digests", type=Path, metavar="FILE", help="gets the SHA-256 of each file in there")

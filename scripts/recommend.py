@@ -7,77 +7,48 @@ The smallest network within the tolerance is chosen on validation; the test imag
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
 from pathlib import Path
-from typing import Any
 
 from winnow.runtime import workers
 
 if __name__ == "__main__":
     workers.delegate(__file__)
 
-import numpy as np
-
 from winnow import cli, tables
-from winnow.answers import predictions, screening, summary, verdict
-from winnow.files import InputError, atomic_path, read_json, write_json
+from winnow.answers import growth, summary, verdict
+from winnow.answers.outcomes import Outcomes
+from winnow.files import atomic_path, write_json
 from winnow.workflow import grid
 
 QUESTIONS = ("verdicts", "ladder", "claims")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    spec, folder = arguments.spec, arguments.results / "cells"
+    spec = arguments.spec
     frame = summary.read(arguments.summary)
-
-    @functools.cache
-    def metrics(cell: grid.Cell) -> dict[str, Any]:
-        return summary.read_metrics(folder / cell.path / "metrics.json")
-
-    @functools.cache
-    def predicted(cell: grid.Cell) -> dict[str, np.ndarray]:
-        table = tables.read_table(folder / cell.path / "predictions.parquet", "predictions")
-        return {name: table[name].to_numpy(zero_copy_only=False) for name in ("image", "label", "correct")}
-
-    @functools.cache
-    def tested(dataset: str) -> predictions.Tested:
-        done = [cell for cell in cells if cell.dataset == dataset and metrics(cell)["status"] == "finished"]
-        # Of each seed one: all its cells have the same images.
-        return predictions.tested([predicted(cell) for cell in {cell.seed: cell for cell in reversed(done)}.values()])
-
-    def correct(cell: grid.Cell) -> np.ndarray | None:
-        if metrics(cell)["status"] != "finished":
-            return None
-        found = predicted(cell)
-        compared = metrics(cell.baseline)["status"] == "finished"
-        if compared and not np.array_equal(found["image"], predicted(cell.baseline)["image"]):
-            raise InputError(
-                f"{folder / cell.path / 'predictions.parquet'} is of other test images than {cell.baseline.path}:"
-                " delete the older of the two cells and run again"
-            )
-        return tested(cell.dataset).correct(found)
-
-    @functools.cache
-    def labels(dataset: str) -> np.ndarray:
-        names = read_json(arguments.results / "datasets" / dataset / "manifest.json")["classes"]
-        return np.array(names)[tested(dataset).labels]
-
-    cells = screening.experiment_cells(spec["grid"], arguments.screening)
-    judge = verdict.Judge(cells, correct, labels, spec["class_margin"])
-    answer = verdict.recommend(frame, judge, spec["tolerance"])
-    if arguments.screening:
-        record = screening.read(arguments.screening)
-        answer["lines"].append(screening.sentence(record))
-        answer["notes"].append(screening.NOTE)
-    if remark := summary.mixed_versions(map(metrics, cells)):
+    cells = growth.experiment_cells(spec["grid"], arguments.growth)
+    timed = grid.latencies(spec["grid"], cells) if spec["measure"] == "latency_ms" else []
+    results = Outcomes(arguments.results, timed)
+    record = growth.read(arguments.growth) if arguments.growth else None
+    if record:
+        places = record["places"]
+    else:
+        networks, choosing = growth.networks(spec["grid"]), growth.choosing_seeds(spec["grid"])
+        candidates = results.candidates(networks, choosing, spec["measure"])
+        places, _ = growth.places(candidates, spec["tolerance"], spec["limit"], claim=True)
+    judging = growth.judging(spec["grid"], cells)
+    judged = [verdict.judged(place, judging, spec, frame, results) for place in places]
+    answer = verdict.recommend(frame, judged, spec)
+    if record:
+        answer["lines"].append(growth.sentence(record))
+        answer["notes"] += [growth.NOTE] * bool(spec["grid"]["screening"])
+    if remark := summary.mixed_versions(map(results.metrics, cells)):
         answer["notes"].append(remark)
-    chosen = []
-    for row in answer["chosen"]:
-        done = [cell for cell in judge.seeds_of(row) if metrics(cell)["status"] == "finished"]
-        best = max(done, key=lambda cell: (metrics(cell)["val_accuracy"], -cell.seed))
-        said = {"network": verdict.describe(row), "verdict": row["verdict"]}
-        chosen.append({"dataset": row["dataset"], "backbone": row["backbone"], "cell": best.path} | said)
+    chosen = [
+        {name: row[name] for name in ("dataset", "backbone", "cell", "verdict")} | {"network": verdict.describe(row)}
+        for row in answer["chosen"]
+    ]
 
     columns = tables.SCHEMAS["recommendation"].names
     rows = [{name: row.get(name, question) for name in columns} for question in QUESTIONS for row in answer[question]]
@@ -92,10 +63,10 @@ def main(arguments: argparse.Namespace) -> None:
     by_question = {name: [row for row in rows if row["question"] == name] for name in QUESTIONS}
     write_json(
         arguments.output / "recommendation.json",
-        {key: answer[key] for key in ("lines", "notes")}
+        {key: answer[key] for key in ("answer", "lines", "notes")}
         | by_question
         | {name: spec[name] for name in ("experiment", "tolerance", "class_margin")}
-        | {"chosen": chosen, "spec": spec},
+        | {"answer": answer["answer"], "chosen": chosen, "spec": spec},
     )
     print("\n".join(answer["lines"]), file=sys.stderr)
 
@@ -104,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--summary", type=Path, required=True, metavar="FILE", help="the experiment's summary.parquet")
     cli.add_results(result)
-    screening.add_argument(result)
+    growth.add_argument(result)
     result.add_argument("--output", action=cli.Folder, required=True, help="where the three files go")
     return result
 

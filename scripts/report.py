@@ -14,14 +14,14 @@ if __name__ == "__main__":
     workers.delegate(__file__)
 
 from winnow import cli
-from winnow.answers import report, screening
+from winnow.answers import growth, report
 from winnow.files import InputError, atomic_path
 
 
 def main(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures = unpacked(arguments.figures, Path(folder)) if arguments.figures else arguments.experiment / "figures"
-        text = report.page(arguments.experiment, figures, arguments.results, arguments.spec, arguments.screening)
+        text = report.page(arguments.experiment, figures, arguments.results, arguments.spec, arguments.growth)
     with atomic_path(arguments.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"{arguments.spec['experiment']}: {len(text.encode()) / 1e6:.1f} MB", file=sys.stderr)
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--figures", type=Path, metavar="FILE", help="its figures.zip (default: the folder figures/ of the experiment)"
     )
-    screening.add_argument(result)
+    growth.add_argument(result)
     result.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page to make")
     return result
 

@@ -16,7 +16,7 @@ if __name__ == "__main__":
     workers.delegate(__file__)
 
 from winnow import cli, tables
-from winnow.answers import screening, summary
+from winnow.answers import growth, summary
 from winnow.files import atomic_path
 from winnow.workflow import grid
 
@@ -24,7 +24,7 @@ from winnow.workflow import grid
 def main(arguments: argparse.Namespace) -> None:
     spec = arguments.spec
     rows, missing = [], []
-    cells = screening.experiment_cells(spec["grid"], arguments.screening)
+    cells = growth.experiment_cells(spec["grid"], arguments.growth)
     for cell in cells:
         path = arguments.results / "cells" / cell.path / "metrics.json"
         if arguments.partial and not path.exists():
@@ -45,14 +45,14 @@ def main(arguments: argparse.Namespace) -> None:
             continue
         latencies[name] = summary.read_latency(path)
 
-    frame = summary.summarise(rows, latencies)
+    frame = summary.summarise(rows, latencies, growth.choosers(spec["grid"], cells))
     tables.write_table(arguments.output / "summary.parquet", frame, "summary", {"spec": spec, "missing": missing})
     with atomic_path(arguments.output / "summary.csv") as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")
     with atomic_path(arguments.output / "summary.md") as temporary:
         remark = summary.mixed_versions(found for _, found in rows)
         temporary.write_text(summary.markdown(frame, spec["experiment"], len(missing), remark), encoding="utf-8")
-    failed = len(rows) - int(frame["seeds"].sum())
+    failed = sum(found is None or found["status"] == "diverged" for _, found in rows)
     print(f"{spec['experiment']}: {len(rows)} cells, {failed} failed, {len(frame)} rows", file=sys.stderr)
 
 
@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     cli.add_results(result)
     result.add_argument("--output", action=cli.Folder, required=True, help="where the three files go")
-    screening.add_argument(result)
+    growth.add_argument(result)
     result.add_argument(
         "--partial", action="store_true", help="summarise what is there: a cell without metrics counts as failed"
     )

@@ -117,7 +117,9 @@ SCHEMAS: dict[str, pa.Schema] = {
         ]
     ),
     # One row an answer. question: verdicts, ladder or claims. size, baseline_size: in the unit of the measure.
-    # class_drop: of the mean over classes of their accuracies. *_low, *_high: 95 % interval over seeds and test images.
+    # class_drop: of the mean over classes of their accuracies. *_low, *_high: interval over seeds and test images, at
+    # ``level``. wanted: trainings that it should have next. images: more test images that would decide, null where
+    # that is not known.
     # failed_seeds, unequal_seeds: as in the summary. verdict: holds, fails or undecided.
     "recommendation": pa.schema(
         [
@@ -137,6 +139,9 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("lost_classes", pa.list_(pa.string())),
             _FAILED,
             ("unequal_seeds", pa.string()),
+            ("level", pa.float64()),
+            ("wanted", pa.int32()),
+            ("images", pa.int64()),
             ("verdict", _NAME),
             ("sentence", pa.string()),
         ]

@@ -75,28 +75,25 @@ def test_a_folder_of_classes_gets_a_split_and_a_grid(tmp_path):
     dataset = checked.datasets["My_bees_2024"]
     assert (dataset.path, dataset.image_size, dataset.store_size) == (str(folder), 224, 256)
     assert (dataset.split.val, dataset.folds) == (0.2, 5)
-    assert checked.experiments["My_bees_2024"].seeds == (0, 1, 2, 3, 4)
     # 60 of the 100 images are for training.
     assert checked.recipe("My_bees_2024", "vgg16").batch_size == 8
     experiment = checked.experiments["My_bees_2024"]
-    assert "random" in experiment.criteria
-    assert len(experiment.seeds) >= 3
+    assert (experiment.seeds, experiment.screening, experiment.budget) == ("auto", True, None)
 
 
 @pytest.mark.parametrize(
-    ("count", "folds", "seeds", "says"),
+    ("count", "folds", "says"),
     [
-        (100, 5, 5, "# 40 test images alone know a drop to ± 6.2 points, all 200 to ± 2.8; the tolerance is 2.\n"),
-        (1900, 5, 5, "760 test images alone know a drop to ± 1.4 points"),
-        (2000, None, 3, "split: {val: 0.2, test: 0.2} # shares of each class"),
+        (100, 5, "# 40 test images alone know a drop to ± 6.2 points, all 200 to ± 2.8; the tolerance is 2.\n"),
+        (1900, 5, "760 test images alone know a drop to ± 1.4 points"),
+        (2000, None, "split: {val: 0.2, test: 0.2} # shares of each class"),
     ],
 )
-def test_a_test_part_that_could_not_decide_makes_way_for_folds(tmp_path, count, folds, seeds, says):
+def test_a_test_part_that_could_not_decide_makes_way_for_folds(tmp_path, count, folds, says):
     text = defaults.configuration(images(tmp_path / "bees", {"a": count, "b": count}), "bees", "vgg16", KNOWN)
     assert says in text
     assert all(len(line) <= 120 for line in text.splitlines() if "path:" not in line)
     assert merged(text).datasets["bees"].folds == folds
-    assert len(merged(text).experiments["bees"].seeds) == seeds
 
 
 def test_a_class_of_fewer_images_than_folds_has_none(tmp_path):
@@ -122,18 +119,36 @@ def test_what_a_test_part_can_know_follows_from_how_often_networks_disagree():
     assert np.quantile(np.abs(100 * differences), 0.95) == pytest.approx(defaults.half_width(300), abs=0.15)
 
 
-def test_a_quick_one_is_the_same_grid_screened(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("5 ms", {"latency_ms": 5}),
+        ("0.5MB", {"bytes": 500_000}),
+        (".25 kB", {"bytes": 250}),
+        ("100 kparams", {"params": 100_000}),
+        ("30 MMACs", {"macs": 30_000_000}),
+        (" 1.5 GMACs ", {"macs": 1_500_000_000}),
+        ("2.5 ms", {"latency_ms": 2.5}),
+    ],
+)
+def test_a_budget_is_asked_for_in_words(tmp_path, capsys, text, expected):
+    assert defaults.budget(text) == expected
     folder, own = images(tmp_path / "bees", {"a": 50, "b": 50}), tmp_path / "own"
-    configure(folder, "--folder", own, "--quick")
+    configure(folder, "--folder", own, "--budget", text)
     assert capsys.readouterr().out == "bees\n"
-    quick = merged((own / "bees.yaml").read_text())
+    found = merged((own / "bees.yaml").read_text()).experiments["bees"]
+    assert found.asks_for == next(iter(expected.items()))
     # Once more, and without saying so again: the file is the user's.
-    configure(folder, "--folder", own, "--quick")
+    configure(folder, "--folder", own, "--budget", text)
     configure(folder, "--folder", own)
-    whole = merged(defaults.configuration(folder, "bees", "vgg16", KNOWN))
-    assert quick.experiments["bees"].screening
-    assert whole.experiments["bees"] == quick.experiments["bees"].model_copy(update={"screening": False})
-    assert whole.recipes == quick.recipes
+
+
+@pytest.mark.parametrize(
+    "text", ["5", "ms", "5 s", "0 ms", "-1 ms", "5 kms", "3 mb", "1e3 B", "5 ms or less", "1.2.3 B"]
+)
+def test_what_is_no_budget_is_refused_with_what_is_one(text):
+    with pytest.raises(InputError, match=r"allowed: .*ms, B, params or MACs .*5 ms, 0\.5 MB, 100 kparams, 30 MMACs"):
+        defaults.budget(text)
 
 
 def test_a_split_of_its_own_is_kept(tmp_path):
@@ -215,16 +230,16 @@ def test_a_configuration_is_written_once_and_is_its_users(tmp_path, capsys):
     configure(folder, "--folder", own)
     assert capsys.readouterr().out == "bees\n"
     path = own / "bees.yaml"
-    path.write_text(path.read_text().replace("seeds: [0, 1, 2, 3, 4]", "seeds: [7]"))
+    path.write_text(path.read_text().replace("seeds: auto", "first_seed: 7\n    seeds: auto"))
     configure(folder, "--folder", own, "--backbone", "vgg16", "--size", 224)
-    assert "seeds: [7]" in path.read_text()
+    assert merged(path.read_text()).experiments["bees"].first_seed == 7
     for arguments in [("--backbone", "vgg19"), ("--size", 128)]:
         with pytest.raises(InputError, match="edit it, delete it, or give another name"):
             configure(folder, "--folder", own, *arguments)
     with pytest.raises(InputError, match="is of the images in"):
         configure(images(tmp_path / "x" / "bees", {"a": 5, "b": 5}), "--folder", own)
-    with pytest.raises(InputError, match="has no screening: true, which is what --quick"):
-        configure(folder, "--folder", own, "--quick")
+    with pytest.raises(InputError, match=r"says budget: None, and --budget .* asks for \{'latency_ms': 5\}"):
+        configure(folder, "--folder", own, "--budget", "5 ms")
     with pytest.raises(InputError, match=r"has ignore: None, --rules .* says \['old'\]: edit it"):
         configure(folder, "--folder", own, "--rules", "ignore: [old]")
     path.write_text("experiments: 3\n")

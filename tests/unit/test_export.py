@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from PIL import Image
 from torch import nn
 
 from winnow import tables
+from winnow.answers import words
 from winnow.data import preprocessing, splits
 from winnow.data.splits import Split
 from winnow.data.store import Store
@@ -29,6 +31,7 @@ from winnow.networks import backbones, descriptions, models, surgery
 from . import programs
 from .test_backbones import imported, in_memory
 from .test_finetune import RECIPE
+from .test_words import ANSWER
 
 # A folder of photographs, a folder a class; where there is none, the test that needs it is skipped.
 PHOTOGRAPHS = Path(__file__).parents[3] / "shared" / "data" / "cats_vs_dogs" / "test"
@@ -649,3 +652,26 @@ def test_on_photographs_at_full_size_they_answer_alike(architecture, head, tmp_p
         [preprocessing.decode(path.read_bytes(), preprocessing.Form(256)).pixels for path in photographs]
     )
     checked(tmp_path, pruned(architecture, head, 8), architecture, head, 256, 224, squares)
+
+
+def test_the_card_opens_with_the_answer(made):
+    model = read_json(made / "export" / "model.json")
+    # Of a cell by itself there is none.
+    assert model["answer"] is None
+    assert cards.card(model, "x").split("\n\n")[1].startswith("A convolutional network")
+    assert cards.card(model | {"answer": ANSWER}, "x").split("\n\n")[1] == " ".join(words.sentences(ANSWER))
+
+
+def test_what_is_answered_of_a_cell_goes_with_it(made, tmp_path):
+    cell = "digits/net/apoz/layer/0.400/inherited/0"
+    chosen = [{"dataset": "digits", "backbone": "net", "cell": cell}]
+    answers = [ANSWER | {"dataset": "others"}, ANSWER | {"dataset": "digits", "backbone": "net"}]
+    write_json(tmp_path / "recommendation.json", {"chosen": chosen, "answer": answers})
+    arguments = ["--recommendation", tmp_path / "recommendation.json", "--output", tmp_path / "chosen.json"]
+    programs.run("choose", {"experiment": "tiny"}, *arguments)
+    assert read_json(tmp_path / "chosen.json")["chosen"] == [chosen[0] | {"answer": answers[1]}]
+    write_json(tmp_path / "cells" / cell / "metrics.json", {"split": "only"})
+    ((*_, answer),) = programs.load("export").places(
+        SimpleNamespace(chosen=tmp_path / "chosen.json", results=tmp_path, output=tmp_path)
+    )
+    assert answer == answers[1]

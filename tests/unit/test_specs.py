@@ -55,7 +55,7 @@ JOBS = {
     "latency": (specs.latency, PLACE),
     "cell": (specs.cell, CELL),
     "trunk": (specs.trunk, TRUNK),
-    "screen": (specs.screen, {"experiment": "tiny", "rung": "short_4"}),
+    "grow": (specs.grow, {"experiment": "tiny", "step": "0"}),
     "summarize": (specs.summarize, {"experiment": "tiny"}),
     "recommend": (specs.recommend, {"experiment": "tiny"}),
     "plot": (specs.plot, {"experiment": "tiny"}),
@@ -69,7 +69,7 @@ def texts(raw) -> dict[str, str]:
 
 
 BEFORE = texts(RAW)
-ANSWERS = {"screen", "summarize", "recommend", "plot", "report"}
+ANSWERS = {"grow", "summarize", "recommend", "plot", "report"}
 
 # An edit of the configuration → whose specs it changes.
 EDITS = {
@@ -97,8 +97,11 @@ EDITS = {
     "min_filters": (lambda raw: raw["backbones"]["net"].update(min_filters=2), {"mask", "trunk", "report"}),
     "another ratio": (lambda raw: raw["experiments"]["tiny"]["ratios"].append(0.25), ANSWERS),
     "kept networks": (lambda raw: raw["experiments"]["tiny"].update(models="keep"), set()),
-    "tolerance": (lambda raw: raw.update(tolerance=3.0), {"screen", "recommend"}),
-    "class_margin": (lambda raw: raw.update(class_margin=5.0), {"recommend"}),
+    "tolerance": (lambda raw: raw.update(tolerance=3.0), {"grow", "recommend"}),
+    "class_margin": (lambda raw: raw.update(class_margin=5.0), {"grow", "recommend"}),
+    # The page shows them with the rest of the experiment's entry.
+    "measure": (lambda raw: raw["experiments"]["tiny"].update(measure="bytes"), {"grow", "recommend", "report"}),
+    "budget": (lambda raw: raw["experiments"]["tiny"].update(budget={"macs": 9}), {"grow", "recommend", "report"}),
     "an experiment more": (
         lambda raw: raw["experiments"].update(more=raw["experiments"]["tiny"] | {"models": "keep"}),
         set(),
@@ -140,7 +143,8 @@ def test_only_a_cell_that_prunes_while_it_trains_depends_on_min_filters():
     assert alternating.contents["min_filters"] == 1
     assert alternating.criterion == "apoz"
     # What measures filters between phases is no code of a cell of one. A trunk has the floor of its mask, if any.
-    assert (specs.cell(checked, **CELL).without, alternating.without) == (specs.BETWEEN_PHASES, None)
+    assert specs.cell(checked, **CELL).without == (specs.BETWEEN_PHASES, specs.REPAIR)
+    assert alternating.without == (specs.REPAIR,)
     assert specs.trunk(checked, **TRUNK).contents["min_filters"] == 1
     unpruned = specs.trunk(checked, **TRUNK | {"criterion": "unpruned", "scope": "none", "share": "0"})
     assert "min_filters" not in unpruned.contents

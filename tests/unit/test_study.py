@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from winnow import tables
-from winnow.answers import verdict
+from winnow.answers import intervals
 from winnow.files import InputError, write_json
 from winnow.workflow import grid
 
@@ -66,7 +66,7 @@ def test_tables_have_the_drops_of_finished_cells_and_replace_those_that_stood_th
     assert "\nafter\n" in text
     chosen = [c for c in cells if (c.criterion, c.scope, c.ratio, c.init) == ("apoz", "layer", 0.4, "inherited")]
     baseline, pruned = (np.array([answers[c] for c in side]) for side in ([c.baseline for c in chosen], chosen))
-    mean, low, high = (100 * each for each in verdict.paired_interval(baseline, pruned))
+    mean, low, high = (100 * each for each in intervals.paired_interval(baseline, pruned))
     (line,) = [line for line in text.splitlines() if line.startswith("| layer | apoz | inherited ")]
     assert f"| {mean:.1f} [{low:.1f}, {high:.1f}] |" in line
     assert line.endswith("|  |")

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import scipy.stats
 from winnow import tables
 from winnow.answers import preference
 from winnow.files import InputError, read_json
-from winnow.training.protocols import DISTILLED, EQUAL_FLOPS, FINE_TUNE_FIRST, ONE_SHOT, steps
+from winnow.training.protocols import DISTILLED, EQUAL_FLOPS, FINE_TUNE_FIRST, ONE_SHOT, parted, steps
 from winnow.workflow.grid import ANY, RANDOM, UNPRUNED, Cell, is_control, parse_source
 
 CONFIDENCE = 0.95
@@ -44,6 +44,7 @@ _PROTOCOL_NAMES = {
     DISTILLED: "distilled",
     EQUAL_FLOPS: "trained for equal operations",
 }
+REPAIR_NAMES = {"compensated": "compensated", "recalibrated": "recalibrated", "fitted": "last layer fitted"}
 _CRITERION_NAMES = {RANDOM: "random control", ANY: "any criterion"}
 
 
@@ -201,6 +202,7 @@ def interval(values: Sequence[float]) -> tuple[float | None, float | None]:
 def summarise(
     rows: Iterable[tuple[Cell, Mapping[str, Any] | None]],
     latencies: Mapping[str, Mapping[int, tuple[float, float]]] | None = None,
+    choosers: Collection[Cell] = (),
 ) -> pd.DataFrame:
     """Cells to one row per cell less its seed, with the columns of the schema "summary".
 
@@ -212,6 +214,8 @@ def summarise(
     latencies
         :attr:`winnow.workflow.grid.Cell.latency` → what :func:`read_latency` found there. A row has its first seed's,
         made :func:`comparable`.
+    choosers
+        Cells by which networks were chosen: of one that was judged, a row is of the cells that judged it.
 
     Returns
     -------
@@ -225,6 +229,7 @@ def summarise(
     groups: dict[Cell, list[Cell]] = {}
     for cell in sorted(metrics, key=lambda cell: cell.seed):
         groups.setdefault(dataclasses.replace(cell, seed=0), []).append(cell)
+    groups = {group: [cell for cell in cells if cell not in choosers] or cells for group, cells in groups.items()}
     measured = comparable(latencies or {})
     not_measured = dict.fromkeys(LATENCY_COLUMNS.values())
     records = [
@@ -322,10 +327,13 @@ def label(criterion: str) -> str:
 
 
 def protocol_name(protocol: str) -> str:
-    """A protocol as figures and sentences name it: "distilled", "pruned in 3 steps"."""
-    if steps(protocol):
-        return f"pruned in {steps(protocol)} steps"
-    return _PROTOCOL_NAMES.get(protocol, protocol.replace("_", " "))
+    """A protocol as figures and sentences name it: "distilled", "compensated, pruned in 3 steps"."""
+    repairs, plain = parted(protocol)
+    if steps(plain):
+        words = f"pruned in {steps(plain)} steps"
+    else:
+        words = _PROTOCOL_NAMES.get(plain, plain.replace("_", " "))
+    return ", ".join([*map(REPAIR_NAMES.get, repairs), *([] if repairs and plain == ONE_SHOT else [words])])
 
 
 def beginnings(init: str, protocol: str) -> list[str]:

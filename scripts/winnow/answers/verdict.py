@@ -1,382 +1,360 @@
-"""How small can the network be? The choice on validation, and what the test images say about it.
+"""How small can the network be? What is said of the networks that were judged.
 
-The drop of a pruned network is the unpruned network's test accuracy less its own, both fine-tuned with the same recipe
-and seed. Its interval speaks of new seeds and new test images at once: both are random, crossed (every network sees
-every image), and the differences are paired by both. The same is asked of the mean over classes of their accuracies,
-and of each class by itself.
+One list of networks in order of size, the finalists that validation chose, is judged by
+:mod:`winnow.answers.procedure`; all sentences and figures of the answer are read off it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 
-from winnow.answers import preference, summary
+from winnow.answers import growth, outcomes, preference, procedure, summary
+from winnow.answers.outcomes import Outcomes
+from winnow.answers.procedure import ALPHA, FAILS, HOLDS, UNDECIDED, Judgement
 from winnow.training.protocols import ONE_SHOT
-from winnow.workflow.grid import UNPRUNED, Cell, is_control
+from winnow.workflow.grid import UNPRUNED, Cell
 
-CONFIDENCE = summary.CONFIDENCE
 # The claim that the method is known for: at this ratio, the best criterion loses less than so many points.
-CLAIM_RATIO, CLAIM_TOLERANCE = summary.HEADLINE_RATIO, 2.0
-HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
+CLAIM_RATIO, CLAIM_TOLERANCE = growth.CLAIM_RATIO, 2.0
 _VERBS = {HOLDS: "holds", FAILS: "fails", UNDECIDED: "is undecided"}
-# What "small" may mean, and how a sentence names it. The first is the one that networks are ordered by.
-MEASURES = {"macs": "MACs", "params": "parameters", "latency_ms": "latency"}
-SIZE = next(iter(MEASURES))
+# What "small" may mean, and how a sentence names it.
+MEASURES = {"macs": "MACs", "params": "parameters", "latency_ms": "latency", "bytes": "bytes"}
 # More of a network's lost classes are counted in sentences, not named.
 NAMED_CLASSES = 3
 
 
-class Interval(NamedTuple):
-    """A drop of accuracy and the bounds of its interval, as shares of 1."""
-
-    drop: float
-    low: float
-    high: float
-
-
-def paired_interval(baseline: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None = None) -> Interval:
-    """The drop of accuracy and its interval at the level :data:`CONFIDENCE`, over seeds and test images.
-
-    The differences d(s, i) = baseline(s, i) − pruned(s, i) are taken as μ + seed + image + rest, each random. The mean
-    squares give the variance of their mean, V = (MS_seed + MS_image − MS_rest) / (S n) [Searle, Casella & McCulloch,
-    Variance Components, 1992], Satterthwaite's formula its degrees of freedom, and Student's t the interval. V is at
-    least half of what the images alone give. Two made-up images, one lost and one won by pruning, widen the images'
-    part, so that networks that agree on every one of a few images are not taken for equal [Agresti & Min, Statistics
-    in Medicine 24, 2005].
-
-    With labels, the drop is of the mean over C classes: an image of class c, one of n_c, weighs 1 / (C n_c). Images are
-    then drawn within their classes (strata [Cochran, Sampling Techniques, 1977, ch. 5]): MS_image and MS_rest are found
-    in each class and add up with the squares of its weights, MS_seed is that of the weighted means, and the made-up
-    images are shared out between the classes in proportion to 1 / n_c, most to where an image weighs most.
-
-    Resampling both seeds and images by the bootstrap estimates the same variance, but three seeds resampled are three
-    points: its percentiles cover too little where seeds matter and too much where they don't.
-
-    Parameters
-    ----------
-    baseline, pruned : (S, n) bool
-        Whether network s is right on test image i: the unpruned networks, and the pruned ones of the same seeds.
-    labels : (n,) or None
-        The images' classes, for the drop of the mean over classes; None for that of accuracy.
-
-    Returns
-    -------
-    Interval
-        With one seed it speaks of images alone.
-    """
-    differences = np.asarray(baseline, dtype=float) - np.asarray(pruned, dtype=float)
-    seeds, images = differences.shape
-    one_class = np.zeros(images)
-    _, classes, counts = np.unique(one_class if labels is None else labels, return_inverse=True, return_counts=True)
-
-    def sums(values: np.ndarray) -> np.ndarray:
-        return np.bincount(classes, values, len(counts))
-
-    # Arrays below have one element a class, save those that say otherwise.
-    share = 1 / len(counts)
-    by_image = differences.mean(axis=0)
-    means = sums(by_image) / counts
-    drop = means.mean()
-    made_up = 2 / counts / (1 / counts).sum()
-    padded = counts + made_up
-    squares = sums(by_image**2) + made_up - sums(by_image) ** 2 / padded
-    image_parts = share**2 * squares / (padded - 1) / padded
-    image_part, image_freedom = image_parts.sum(), np.maximum(counts - 1, 1)
-    variance, spread = image_part, (image_parts**2 / image_freedom).sum()
-    if seeds > 1 and images > 1:
-        by_seed = np.stack([sums(row) for row in differences]) / counts  # (S, C)
-        rest = differences - by_seed[:, classes] - by_image + means[classes]  # (S, n)
-        rest_freedom = (seeds - 1) * image_freedom
-        rest_parts = share**2 * sums((rest**2).sum(axis=0)) / rest_freedom / (seeds * counts)
-        seed_part = by_seed.mean(axis=1).var(ddof=1) / seeds
-        variance = max(seed_part + image_part - rest_parts.sum(), image_part / 2)
-        spread += seed_part**2 / (seeds - 1) + (rest_parts**2 / rest_freedom).sum()
-    half = scipy.stats.t.ppf((1 + CONFIDENCE) / 2, max(variance**2 / spread, 1.0)) * np.sqrt(variance)
-    return Interval(float(drop), float(drop - half), float(drop + half))
-
-
-def lost_classes(baseline: np.ndarray, pruned: np.ndarray, labels: np.ndarray, margin: float) -> tuple[str, ...]:
-    """The classes that a pruned network loses.
-
-    A class is lost where the whole interval of its accuracy's drop, over its own test images, is above the margin. It
-    is lost too where no seed's network is right on any of its n images, and that is not for want of images: the upper
-    bound of such a class's accuracy, 1 − 0.025^(1 / n) [Clopper & Pearson, Biometrika 26, 1934], is below the unpruned
-    network's less the margin, or below what guessing gives, 1 / C.
-
-    Parameters
-    ----------
-    baseline, pruned : (S, n) bool
-        As in :func:`paired_interval`.
-    labels : (n,)
-        The images' classes.
-    margin
-        How much of its accuracy a class may lose, in points, of which 100 make 1.
-    """
-    names = np.unique(labels)
-    lost = []
-    for name in names:
-        there = labels == name
-        before, after = baseline[:, there], pruned[:, there]
-        bound = 1 - ((1 - CONFIDENCE) / 2) ** (1 / there.sum())
-        never_found = not after.any() and bound < max(before.mean() - margin / 100, 1 / len(names))
-        if never_found or 100 * paired_interval(before, after).low > margin:
-            lost.append(str(name))
-    return tuple(lost)
-
-
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A network as the test images judge it.
+    """A finalist as the test images judge it.
 
     Attributes
     ----------
     row : dict
-        Its row of the summary.
+        Its row of the summary; ``val_drop`` is that of the trainings that chose.
+    cell : str or None
+        Path of the training that would be taken home: the one that did best on validation. None where all diverged.
+    judgement : Judgement
     seeds : int
-        Of how many the drops are: those that it and the unpruned network have finished.
-    drop, class_drop : Interval
-        Of accuracy, and of the mean over classes of their accuracies.
-    lost : tuple of str
-        The classes that it loses.
-    reached : bool
-        False where the tests, in their order, ended before it: it cannot be said to hold.
+        How many trainings the intervals are of: those that finished on both sides.
+    accuracy, unpruned : float
+        Its test accuracy and that of the unpruned network, over the same trainings and images; NaN, as the intervals
+        are, where no training finished on both sides.
     """
 
     row: dict[str, Any]
+    cell: str | None
+    judgement: Judgement
     seeds: int
-    drop: Interval
-    class_drop: Interval
-    lost: tuple[str, ...]
-    reached: bool = True
+    accuracy: float
+    unpruned: float
 
-    def verdict(self, tolerance: float) -> str:
-        """What is known of it with a tolerance in points, of which 100 make 1.
+    @property
+    def verdict(self) -> str:
+        return self.judgement.verdict
 
-        ``holds`` where both drops' whole intervals are within the tolerance. ``fails`` where all of either is above,
-        where a class is lost, and where a training diverged. Else ``undecided``.
-        """
-        within = self.within(tolerance)
-        if self.lost or self.row["failed_seeds"] or within is False:
-            return FAILS
-        return HOLDS if within and self.reached else UNDECIDED
+    @property
+    def known(self) -> bool:
+        """Whether there is an outcome: a training that finished on both sides."""
+        return not math.isnan(self.judgement.drop.drop)
 
     def within(self, tolerance: float) -> bool | None:
-        """Whether the intervals are within the tolerance; False where all of one is above, None where neither."""
-        if any(100 * each.low > tolerance for each in (self.drop, self.class_drop)):
+        """Whether the intervals are within the tolerance; False where all of one is above, None where neither is so."""
+        drops = (self.judgement.drop, self.judgement.class_drop)
+        if any(100 * each.low > tolerance for each in drops):
             return False
-        return all(100 * each.high <= tolerance for each in (self.drop, self.class_drop)) or None
+        return all(100 * each.high <= tolerance for each in drops) or None
 
 
 @dataclasses.dataclass(frozen=True)
-class Judge:
-    """Judges rows of a summary on the test images.
+class Place:
+    """What was judged of one data set and backbone.
 
     Attributes
     ----------
-    cells : sequence of Cell
-        The experiment's.
-    correct : callable
-        Cell → (n,) float: 1 where its network is right on a test image, 0 where it is wrong, NaN where it does not test
-        it; None where its training failed.
-    labels : callable
-        Data set → (n,) str: each test image's class.
-    margin : float
-        How much of its accuracy a class may lose, in points.
+    dataset, backbone : str
+    networks : list of Network
+        The finalists that were trained to be judged, the largest first.
+    proposal : Network or None
+        The smallest that validation allows, or where all its trainings diverged a larger one; None without networks.
+    rival : Network or None
+        Within a budget: the next best, which was trained as often and is held against the proposal in ``between``.
+    between : Judgement or None
+    images, trainings : int
+        Test images that judge, and trainings that did, those of the unpruned network among them.
+    folds : int or None
     """
 
-    cells: Sequence[Cell]
-    correct: Callable[[Cell], np.ndarray | None]
-    labels: Callable[[str], np.ndarray]
-    margin: float
-
-    def seeds_of(self, row: dict[str, Any]) -> list[Cell]:
-        """The cells that a row of the summary stands for."""
-        same = ("dataset", "backbone", "criterion", "scope", "ratio", "round_to", "init", "protocol")
-        return [cell for cell in self.cells if all(getattr(cell, name) == row[name] for name in same)]
-
-    def __call__(self, row: dict[str, Any]) -> Network:
-        """A row judged over the seeds that both have finished, of which there must be one."""
-        pairs = [(self.correct(cell.baseline), self.correct(cell)) for cell in self.seeds_of(row)]
-        pairs = [(baseline, pruned) for baseline, pruned in pairs if baseline is not None and pruned is not None]
-        sides = tuple(np.array(side) for side in zip(*pairs, strict=True))
-        labels = self.labels(row["dataset"])
-        if np.isnan(sides[0]).any():
-            # Folds: an image counts by the mean of those that test it, and what trainings differ in is not told apart.
-            there = ~np.isnan(sides[0]).all(axis=0)
-            sides = tuple(np.nanmean(side[:, there], axis=0, keepdims=True) for side in sides)
-            labels = labels[there]
-        lost = lost_classes(*sides, labels, self.margin)
-        return Network(row, len(pairs), paired_interval(*sides), paired_interval(*sides, labels), lost)
+    dataset: str
+    backbone: str
+    networks: list[Network]
+    proposal: Network | None
+    rival: Network | None
+    between: Judgement | None
+    images: int
+    trainings: int
+    folds: int | None
 
 
-def recommend(frame: pd.DataFrame, judge: Judge, tolerance: float) -> dict[str, list]:
+def judged(
+    place: Mapping[str, Any],
+    cells: Sequence[Cell],
+    question: Mapping[str, Any],
+    frame: pd.DataFrame,
+    results: Outcomes,
+) -> Place:
+    """The finalists of a data set and backbone with what their trainings came to.
+
+    Parameters
+    ----------
+    place
+        As a step's file has it: see :func:`winnow.answers.growth.places`.
+    cells
+        Those that judge.
+    question
+        As of :func:`recommend`.
+    frame
+        The experiment's summary.
+    results
+        The cells' files.
+    """
+    experiment, folds = question["grid"], question["folds"].get(place["dataset"])
+    looks = procedure.looks(folds) if growth.grows(experiment) else (len(growth.judging_seeds(experiment)),)
+    finalists, labels, trainings = results.finalists(place, cells)
+    judgements, between = outcomes.judged(place, finalists, labels, question | {"looks": looks})
+    rows = {preference.name_of(row): row for row in summary.records(frame)}
+    networks: dict[int, Network] = {}
+    for number, (chosen, finalist, judgement) in enumerate(zip(place["finalists"], finalists, judgements, strict=True)):
+        own = trainings[finalist.name]
+        if not own:
+            continue
+        done = [cell for cell in own if results.finished(cell)]
+        best = max(done, key=lambda cell: (results.metrics(cell)["val_accuracy"], -cell.seed), default=None)
+        row = rows[dataclasses.replace(own[0], seed=0).path] | {"val_drop": chosen["drop"]}
+        counted = [side[: judgement.seeds] for side in (finalist.pruned, finalist.baseline)]
+        seeds = int((~np.isnan(counted[0])).any(axis=1).sum())
+        networks[number] = Network(row, best and best.path, judgement, seeds, *map(outcomes.accuracy, counted))
+    used = {cell for own in trainings.values() for cell in own}
+    larger = [networks[number] for number in range(place["proposal"] or 0, -1, -1) if number in networks]
+    return Place(
+        place["dataset"],
+        place["backbone"],
+        list(networks.values()),
+        next((each for each in [*larger, *networks.values()] if each.known), next(iter(networks.values()), None)),
+        networks.get(place["rival"]),
+        between,
+        len(labels),
+        len(used | {cell.baseline for cell in used}),
+        folds,
+    )
+
+
+def recommend(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[str, Any]) -> dict[str, list]:
     """What an experiment answers, for each of its data sets and backbones.
 
     Parameters
     ----------
     frame
         The experiment's summary.
-    judge
-        Knows the test images' outcomes.
-    tolerance
-        How many points of accuracy a smaller network may cost.
+    places
+        What was judged.
+    question
+        ``grid``: the experiment's axes; ``folds``: of its data sets; ``tolerance``: how many points of accuracy a
+        smaller network may cost; ``class_margin``: and how many of its own a class; ``measure``: what networks are
+        ordered by; ``limit``: what they may take at most, or None.
 
     Returns
     -------
     dict
-        ``ladder``: the networks that are judged, the largest first: of each ratio the one that loses least on
-        *validation*, and what else the other answers speak of. ``verdicts``: of these, by each measure of size, the
-        smallest that holds, or, where none does, the smallest whose drop on validation is within the tolerance, or that
-        loses least there. ``claims``: of these, the one that loses least on validation at ratio :data:`CLAIM_RATIO`,
-        with the tolerance of the claim. ``chosen``: the first of the verdicts, to be taken home. ``lines``: all that in
-        sentences. ``notes``: how it was found. No row where there is no validation accuracy to choose with.
+        ``ladder``: the networks that were judged, the largest first. ``verdicts``: of these the smallest that holds,
+        or, where none does, the smallest that validation allows; by the measure that is asked for first, then by the
+        others. Within a budget it is the best that validation saw. ``claims``: what is known of the one at ratio
+        :data:`CLAIM_RATIO` with the claim's tolerance. ``chosen``: the first of the verdicts, to be taken home.
+        ``lines``: all that in sentences. ``notes``: how it was found. ``answer``: the same for those who put it into
+        words of their own.
     """
-    answer: dict[str, list] = {"verdicts": [], "ladder": [], "claims": [], "chosen": [], "lines": []}
+    answer: dict[str, list] = {"verdicts": [], "ladder": [], "claims": [], "chosen": [], "lines": [], "answer": []}
+    by_place = {(place.dataset, place.backbone): place for place in places}
     for (dataset, backbone), rows in frame.groupby(["dataset", "backbone"], sort=False):
         records = summary.records(rows)
         unpruned = next(row for row in records if row["criterion"] == UNPRUNED and row["init"] == "inherited")
         subject = f"{summary.title(dataset)}, {backbone}"
-        candidates = [row for row in records if row["criterion"] != UNPRUNED and not is_control(row["criterion"])]
-        if not candidates:
-            answer["lines"].append(f"{subject}: nothing to judge, the grid has no criterion but controls.")
+        place = by_place.get((dataset, backbone))
+        if place is None or place.proposal is None:
+            answer["lines"].append(f"{subject}: {_nothing(place, question)}")
             continue
-        candidates = [row for row in candidates if row["val_drop"] is not None]
-        if not candidates:
-            answer["lines"].append(f"{subject}: no verdict, for want of validation accuracies to choose with.")
-            continue
-        for name, found in _answered(subject, candidates, unpruned, judge, tolerance).items():
+        for name, found in _answered(subject, place, unpruned, question).items():
             answer[name] += found
-    return answer | {"notes": notes(frame, tolerance, judge.margin)}
+    return answer | {"notes": notes(frame, question)}
 
 
-def _answered(subject: str, candidates: list[dict], unpruned: dict, judge: Judge, tolerance: float) -> dict[str, list]:
+def _nothing(place: Place | None, question: Mapping[str, Any]) -> str:
+    """Why there is no answer."""
+    if place is None:
+        return "nothing to judge, the grid has no criterion but controls."
+    if question["limit"] is not None:
+        return f"no network takes {_amount(question['limit'], question['measure'])} or less."
+    return "no verdict, for want of validation accuracies to choose with."
+
+
+def _answered(subject: str, place: Place, unpruned: dict, question: Mapping[str, Any]) -> dict[str, list]:
     """The answer of one data set and backbone, of which the sentences speak as ``subject``."""
-    choices = {}
-    for measure in MEASURES:
-        measured = [row for row in candidates if row[measure] is not None]
-        if measured and unpruned[measure] is not None:
-            choices[measure] = choose(measured, measure, tolerance)
-    ratios: dict[float, list[dict]] = {}
-    for row in candidates:
-        ratios.setdefault(row["ratio"], []).append(row)
-    plain = [row for row in ratios.get(CLAIM_RATIO, ()) if (row["init"], row["protocol"]) == ("inherited", ONE_SHOT)]
-    claimed = [least_loss(plain)] if plain else []
-    listed = [*map(least_loss, ratios.values()), *choices.values(), *claimed]
-    networks = {name: judge(row) for name, row in {preference.name_of(row): row for row in listed}.items()}
-    ladder = in_turn(networks.values(), choices[SIZE], tolerance)
-    networks = {preference.name_of(network.row): network for network in ladder}
-
-    found = {
-        measure: smallest(ladder, measure, tolerance) or networks[preference.name_of(choice)]
-        for measure, choice in choices.items()
-    }
+    tolerance, measure, limit = question["tolerance"], question["measure"], question["limit"]
+    ladder = place.networks
+    measures = [measure, *(name for name in MEASURES if name not in (measure, "bytes"))]
+    measures = [name for name in measures if unpruned[name] is not None]
+    if limit is not None:
+        ladder = [place.proposal]
+        measures = [measure]
+    found = {name: smallest(ladder, name) or place.proposal for name in measures}
     verdicts, lines = [], []
-    for measure, network in found.items():
-        share = network.row[measure] / unpruned[measure]
-        sentence = f"{subject}: {_headline(network, measure, share, tolerance)}"
-        verdicts.append(_record(network, measure, tolerance, unpruned, sentence))
-        same = [MEASURES[name] for name, other in found.items() if other is network]
-        if same[0] == MEASURES[measure]:
+    for name, network in found.items():
+        share = network.row[name] / unpruned[name]
+        sentence = f"{subject}: {_headline(network, name, share, tolerance)}"
+        verdicts.append(_record(network, name, unpruned, sentence))
+        same = [MEASURES[each] for each, other in found.items() if other is network]
+        if same[0] == MEASURES[name]:
             lines.append(sentence + (f" Smallest by {' and '.join(same[1:])} too." if same[1:] else ""))
+    headline = found[measure]
     spoken = [*found.values()]
-    beside, line = _step(ladder, found[SIZE], unpruned, tolerance)
-    spoken += beside
-    lines.append(f"{subject}: {line}")
+    if limit is None:
+        beside, line = _step(ladder, headline, unpruned, measure, tolerance)
+        spoken += beside
+        lines.append(f"{subject}: {line}")
+    else:
+        lines.append(f"{subject}: {_within(place, question)}")
     claims = []
-    for row in claimed:
-        network = networks[preference.name_of(row)]
-        sentence = f"{subject}: {_claim(network)}"
-        claims.append(_record(network, SIZE, CLAIM_TOLERANCE, unpruned, sentence))
+    for network in _claimed(ladder):
+        sentence = f"{subject}: {_claim(network, tolerance)}"
+        claims.append(_record(network, measure, unpruned, sentence) | {"verdict": claim_verdict(network, tolerance)})
         spoken.append(network)
         lines.append(sentence)
-    lost = [network for network in ladder if network.lost and network not in spoken]
+    lost = [network for network in ladder if network.judgement.lost and all(network is not each for each in spoken)]
     if lost:
-        told = "; ".join(f"{describe(network.row)}: {_lost(network.lost)}" for network in lost)
+        told = "; ".join(f"{describe(network.row)}: {_lost(network.judgement.lost)}" for network in lost)
         lines.append(f"{subject}: {told}.")
     return {
         "verdicts": verdicts,
-        "ladder": [_record(each, SIZE, tolerance, unpruned, _judged(each, tolerance)) for each in ladder],
+        "ladder": [_record(each, measure, unpruned, _judged(each, tolerance)) for each in ladder],
         "claims": claims,
-        "chosen": verdicts[:1],
+        "chosen": [verdicts[0] | {"cell": headline.cell}] if headline.cell else [],
         "lines": lines,
+        "answer": [_answer(place, headline, unpruned, question)],
     }
 
 
-def _record(network: Network, measure: str, tolerance: float, unpruned: dict, sentence: str) -> dict[str, Any]:
+def _answer(place: Place, chosen: Network, unpruned: dict, question: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer as an object, for those who put it into words."""
+    limit = question["limit"]
+    smaller = next(iter(_smaller(place.networks, chosen, question["measure"])), None) if limit is None else None
+    budget = None
+    if limit is not None:
+        budget = {"measure": question["measure"], "limit": limit, "runner_up": None}
+        if place.rival is not None:
+            drop = place.between.drop
+            difference = {"gain": -drop.drop, "low": -drop.high, "high": -drop.low, "verdict": place.between.verdict}
+            budget["runner_up"] = _described(place.rival) | difference
+    return {
+        "dataset": place.dataset,
+        "backbone": place.backbone,
+        "verdict": chosen.verdict,
+        "tolerance": question["tolerance"],
+        "class_margin": question["class_margin"],
+        "measure": question["measure"],
+        "confidence": 1 - ALPHA,
+        "test_images": place.images,
+        "folds": place.folds,
+        "trainings": place.trainings,
+        "unpruned": {name: unpruned[name] for name in ("bytes", "params", "macs", "latency_ms")}
+        | {"accuracy": _number(chosen.unpruned)},
+        "chosen": _described(chosen),
+        "smaller": smaller and _described(smaller) | {"verdict": smaller.verdict},
+        "budget": budget,
+        "more_images": chosen.judgement.images,
+    }
+
+
+def _described(network: Network) -> dict[str, Any]:
+    row, judgement = network.row, network.judgement
+    sizes = {name: row[name] for name in ("bytes", "params", "macs", "latency_ms")}
+    kind = {name: row[name] for name in ("criterion", "scope", "ratio", "round_to", "init", "protocol")}
+    drop, class_drop = judgement.drop, judgement.class_drop
+    return (
+        sizes
+        | {"accuracy": _number(network.accuracy)}
+        | {name: _number(value) for name, value in zip(("drop", "low", "high"), drop, strict=True)}
+        | {name: _number(value) for name, value in zip(("class_low", "class_high"), class_drop[1:], strict=True)}
+        | kind
+        | {"cell": network.cell, "lost_classes": list(judgement.lost), "failed_seeds": row["failed_seeds"]}
+        | {"seeds": network.seeds, "level": judgement.level}
+    )
+
+
+def _record(network: Network, measure: str, unpruned: dict, sentence: str) -> dict[str, Any]:
     """A row of the schema "recommendation", less its question, and what else the summary knows of the network."""
+    judgement = network.judgement
     drops = {
-        f"{name}{suffix}": value
-        for name, interval in (("drop", network.drop), ("class_drop", network.class_drop))
+        f"{name}{suffix}": _number(value)
+        for name, interval in (("drop", judgement.drop), ("class_drop", judgement.class_drop))
         for suffix, value in zip(("", "_low", "_high"), interval, strict=True)
     }
     return network.row | {
         "measure": measure,
         "size": network.row[measure],
         "baseline_size": unpruned[measure],
-        "baseline_accuracy": unpruned["accuracy"],
+        "accuracy": _number(network.accuracy),
+        "baseline_accuracy": _number(network.unpruned),
         "seeds": network.seeds,
+        **{name: getattr(judgement, name) for name in ("level", "wanted", "images")},
         **drops,
-        "lost_classes": list(network.lost),
-        "verdict": network.verdict(tolerance),
+        "lost_classes": list(judgement.lost),
+        "verdict": network.verdict,
         "sentence": sentence,
     }
 
 
-def _rank(row: dict[str, Any], measure: str) -> tuple:
-    sizes = row[measure], row[SIZE]
-    return preference.rank(row["val_drop"], sizes, preference.name_of(row), bool(row["failed_seeds"]))
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
-def choose(rows: Sequence[dict], measure: str, tolerance: float) -> dict:
-    """The smallest of those that stay within the tolerance on validation; failing that, the one that loses least.
-
-    One of which a training diverged is never within.
-    """
-    within = [row for row in rows if not row["failed_seeds"] and preference.within(row["val_drop"], tolerance)]
-    return min(within, key=lambda row: (row[measure], _rank(row, measure))) if within else least_loss(rows, measure)
-
-
-def least_loss(rows: Sequence[dict], measure: str = SIZE) -> dict:
-    """The one that loses least on validation, in the order of :mod:`winnow.answers.preference`."""
-    return min(rows, key=lambda row: _rank(row, measure))
-
-
-def in_turn(networks: Iterable[Network], choice: dict, tolerance: float) -> list[Network]:
-    """The networks in order of size, the largest first, and which of them the tests reach.
-
-    The first to be tested is the choice, which validation made, and while they hold, the next smaller ones. If it does
-    not hold, the tests begin anew with the largest, down to the first that does not. Tested in an order that was fixed
-    beforehand, each at its full level, the chance that any of them holds wrongly is that of a single test [Maurer,
-    Hothorn & Lehmacher 1995]; with a second beginning it is at most twice that. What holds by itself and is smaller
-    than the smallest that these tests find is not reached. Of networks of one size the preferred one is tested.
-    """
-    listed = sorted(networks, key=lambda network: (-network.row[SIZE], _rank(network.row, SIZE)))
-    steps = [next(same) for _, same in itertools.groupby(listed, key=lambda network: network.row[SIZE])]
-    start = [preference.name_of(network.row) for network in steps].index(preference.name_of(choice))
-
-    def held(from_here: Sequence[Network]) -> list[Network]:
-        return list(itertools.takewhile(lambda network: network.verdict(tolerance) == HOLDS, from_here))
-
-    run = held(steps[start:]) or held(steps[:start])
-    end = run[-1].row[SIZE] if run else math.inf
-    return [
-        dataclasses.replace(network, reached=network.row[SIZE] >= end or network.verdict(tolerance) != HOLDS)
-        for network in listed
-    ]
-
-
-def smallest(networks: Iterable[Network], measure: str, tolerance: float) -> Network | None:
+def smallest(networks: Sequence[Network], measure: str) -> Network | None:
     """The smallest that holds, by a measure; None where none does."""
-    held = [each for each in networks if each.verdict(tolerance) == HOLDS and each.row[measure] is not None]
-    return min(held, key=lambda each: (each.row[measure], _rank(each.row, measure)), default=None)
+    held = [each for each in networks if each.verdict == HOLDS and each.row[measure] is not None]
+    return min(held, key=lambda each: (each.row[measure], each.row["macs"], each.cell), default=None)
+
+
+def _smaller(ladder: Sequence[Network], network: Network, measure: str) -> list[Network]:
+    """The networks below one, the nearest first."""
+    return [each for each in ladder if each.row[measure] < network.row[measure]]
+
+
+def _claimed(ladder: Sequence[Network]) -> list[Network]:
+    """The network of the claim, if it was judged: of those it may be of the one that lost least on validation."""
+    plain = (CLAIM_RATIO, "inherited", ONE_SHOT)
+    found = [each for each in ladder if (each.row["ratio"], each.row["init"], each.row["protocol"]) == plain]
+    return sorted(found, key=lambda each: preference.rank(each.row["val_drop"], (each.row["macs"],), each.cell))[:1]
+
+
+def claim_verdict(network: Network, tolerance: float) -> str:
+    """What is known of the claim, without a test of its own.
+
+    It holds where the network was found to hold with a tolerance that is no larger than the claim's, or where its
+    intervals, at the level that it was tested with, are within the claim's and it was not found to hold with a smaller
+    one: bounds of what a graph of tests did not reject are as sure as its tests [Strassburger & Bretz, Statistics in
+    Medicine 27, 2008]. It fails where the network does by what has nothing to do with the tolerance, and where all of
+    an interval is above the claim's.
+    """
+    judgement, within = network.judgement, network.within(CLAIM_TOLERANCE)
+    if judgement.lost or network.row["failed_seeds"] or within is False:
+        return FAILS
+    if network.verdict == HOLDS:
+        return HOLDS if tolerance <= CLAIM_TOLERANCE else UNDECIDED
+    return HOLDS if within and judgement.reached and tolerance < CLAIM_TOLERANCE else UNDECIDED
 
 
 def describe(row: dict[str, Any]) -> str:
@@ -387,13 +365,16 @@ def describe(row: dict[str, Any]) -> str:
     return ", ".join(words + summary.beginnings(row["init"], row["protocol"]))
 
 
+def _drops(judgement: Judgement) -> str:
+    low, high, class_low, class_high = map(summary.percent, (*judgement.drop[1:], *judgement.class_drop[1:]))
+    return f"drop {low} to {high}; averaged over classes {class_low} to {class_high}"
+
+
 def _outcome(network: Network) -> str:
-    low, high, class_low, class_high = map(summary.percent, (*network.drop[1:], *network.class_drop[1:]))
+    if not network.known:
+        return "has no training to be judged by"
     unequal = "; not trained alike" if network.row["unequal_seeds"] else ""
-    return (
-        f"{summary.points(network.drop.drop)} (drop {low} to {high}; averaged over classes {class_low} to {class_high}"
-        f"{unequal})"
-    )
+    return f"{summary.points(network.judgement.drop.drop)} ({_drops(network.judgement)}{unequal})"
 
 
 def _lost(lost: Sequence[str]) -> str:
@@ -405,11 +386,13 @@ def _lost(lost: Sequence[str]) -> str:
 
 def reasons(network: Network, tolerance: float) -> list[str]:
     """What its intervals do not tell of its verdict."""
-    found = [_lost(network.lost)] if network.lost else []
+    found = [_lost(network.judgement.lost)] if network.judgement.lost else []
     if failed := network.row["failed_seeds"]:
         found.append(f"training diverged with seed{'s' * (',' in failed)} {failed}")
-    if not network.reached and network.within(tolerance):
-        found.append(f"by itself within the tolerance of {tolerance:g}, but the tests ended before it")
+    if network.verdict == UNDECIDED and network.within(tolerance):
+        found.append(f"by itself within the tolerance of {tolerance:g}, but not as one of several that are tested")
+    if network.judgement.images:
+        found.append(f"about {network.judgement.images:,} more test images would decide")
     return found
 
 
@@ -419,66 +402,106 @@ def _judged(network: Network, tolerance: float) -> str:
 
 def _headline(network: Network, measure: str, share: float, tolerance: float) -> str:
     relation = {
-        True: f"within the tolerance of {tolerance:g}",
-        False: f"more than the tolerance of {tolerance:g}",
-        None: f"and the tolerance of {tolerance:g} lies in between",
+        True: f", within the tolerance of {tolerance:g}",
+        False: f", more than the tolerance of {tolerance:g}",
+        None: f", and the tolerance of {tolerance:g} lies in between" if network.known else "",
     }[network.within(tolerance)]
-    word = ": ".join([network.verdict(tolerance).upper(), *filter(None, ["; ".join(reasons(network, tolerance))])])
+    word = ": ".join([network.verdict.upper(), *filter(None, ["; ".join(reasons(network, tolerance))])])
     beyond = "" if preference.within(network.row["val_drop"], tolerance) else " On validation it loses more."
     return (
         f"{word}. {describe(network.row)} needs {100 * share:.0f} % of the {MEASURES[measure]} and "
-        f"{_outcome(network)}, {relation}.{beyond}"
+        f"{_outcome(network)}{relation}.{beyond}"
     )
 
 
-def _step(ladder: Sequence[Network], headline: Network, unpruned: dict, tolerance: float) -> tuple[list[Network], str]:
+def _step(
+    ladder: Sequence[Network], headline: Network, unpruned: dict, measure: str, tolerance: float
+) -> tuple[list[Network], str]:
     """The network beside the headline's on the ladder, if there is one, and what a sentence says of it."""
-    if headline.verdict(tolerance) == HOLDS:
-        beside = [network for network in ladder if network.row[SIZE] < headline.row[SIZE]][:1]
+    if headline.verdict == HOLDS:
+        beside = _smaller(ladder, headline, measure)[:1]
         where, none = "one step smaller", "no smaller network was judged."
     else:
-        beside = [network for network in ladder[:1] if network.row[SIZE] > headline.row[SIZE]]
+        beside = [network for network in ladder[:1] if network.row[measure] > headline.row[measure]]
         where, none = "the largest that was judged", "no larger network was judged."
     if not beside:
         return beside, none
     (network,) = beside
-    size = f"{100 * network.row[SIZE] / unpruned[SIZE]:.0f} % of the {MEASURES[SIZE]}"
-    verb = _VERBS[network.verdict(tolerance)]
+    size = f"{100 * network.row[measure] / unpruned[measure]:.0f} % of the {MEASURES[measure]}"
+    verb = _VERBS[network.verdict]
     return beside, f"{where}, {describe(network.row)} ({size}), {verb}: {_judged(network, tolerance)}."
 
 
-def _claim(network: Network) -> str:
-    row = network.row
+def _within(place: Place, question: Mapping[str, Any]) -> str:
+    """What is said of the choice within a budget."""
+    taken = _amount(place.proposal.row[question["measure"]], question["measure"])
+    said = f"it takes {taken}; of those that take {_amount(question['limit'], question['measure'])} or less"
+    if place.rival is None:
+        return f"{said} it is the only one."
+    against = place.between
+    better = "no less accurate than" if against.verdict == HOLDS else "not told apart from"
+    if against.verdict == FAILS:
+        better = "less accurate than"
+    gain = summary.points(against.drop.drop)
+    low, high = map(summary.percent, against.drop[1:])
     return (
-        f"the claim that the best criterion loses less than {CLAIM_TOLERANCE:g} points at ratio {CLAIM_RATIO:g} "
-        f"{_VERBS[network.verdict(CLAIM_TOLERANCE)]}: {summary.label(row['criterion'])}, "
-        f"{summary.SCOPE_NAMES[row['scope']]}; {_judged(network, CLAIM_TOLERANCE)}."
+        f"{said} validation prefers it, and the test images find it {better} the next best, "
+        f"{describe(place.rival.row)}: against that it {gain} (drop {low} to {high})."
     )
 
 
-def notes(frame: pd.DataFrame, tolerance: float, margin: float) -> list[str]:
+def _amount(value: float, measure: str) -> str:
+    """A size in words: "4.2 ms", "1.2 MB", "30.1 M MACs"."""
+    if measure == "latency_ms":
+        return f"{summary.milliseconds(value)} ms"
+    return f"{summary.quantity(value)}B" if measure == "bytes" else f"{summary.quantity(value)} {MEASURES[measure]}"
+
+
+def _claim(network: Network, tolerance: float) -> str:
+    row, verdict = network.row, claim_verdict(network, tolerance)
+    said = ""
+    if verdict == UNDECIDED and network.within(CLAIM_TOLERANCE):
+        said = "its interval is within, but no test of it is counted; "
+    return (
+        f"the claim that the best criterion loses less than {CLAIM_TOLERANCE:g} points at ratio {CLAIM_RATIO:g} "
+        f"{_VERBS[verdict]}: {summary.label(row['criterion'])}, "
+        f"{summary.SCOPE_NAMES[row['scope']]}; {said}{_judged(network, tolerance)}."
+    )
+
+
+def notes(frame: pd.DataFrame, question: Mapping[str, Any]) -> list[str]:
     """How the answer was found, in sentences."""
+    tolerance, margin, experiment = question["tolerance"], question["class_margin"], question["grid"]
+    seeds = growth.choosing_seeds(experiment)
     chosen = "ratio and weights" if frame["protocol"].nunique() == 1 else "ratio, weights and protocol"
+    choosers = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
     text = [
-        f"Criterion, scope, {chosen} are chosen by validation accuracy; of equals the smaller one is taken. The test "
-        "images only judge.",
-        f"Drop: the unpruned network's test accuracy less the pruned one's, in points, paired by seed and image, with "
-        f"its {100 * CONFIDENCE:.0f} % interval over seeds and test images; averaged over classes: that of the mean of "
-        f"the classes' accuracies. Holds: both intervals are within the tolerance of {tolerance:g}, no class is lost "
-        "and no training diverged. Fails: all of an interval is above, a class is lost or a training diverged. Else "
-        "undecided.",
+        f"Criterion, scope, {chosen} are chosen by validation accuracy, of trainings with {choosers}; of equals the "
+        "smaller one is taken. The test images only judge.",
+        "Drop: the unpruned network's test accuracy less the pruned one's, in points, paired by seed and image, with "
+        "its interval over trainings and test images, at the level that the network was tested with; averaged over "
+        "classes: that of the mean of the classes' accuracies. Holds: both intervals are within the tolerance of "
+        f"{tolerance:g}, no class is lost and no training diverged. Fails: all of an interval is above, a class is "
+        "lost or a training diverged. Else undecided.",
         f"A class is lost where it surely loses more than {margin:g} points of its own accuracy, or where it is never "
         "found, and that not for want of test images.",
-        "The smallest network that validation allows is tested first and, while they hold, the next smaller ones. If "
-        "it is not found to hold, all from the largest on, until one is not. What comes after that cannot hold.",
+        f"That any network is said to hold and does not has a chance of at most {100 * ALPHA:g} %, over all networks "
+        "and looks together: the smallest that validation allows is tested with half of it, larger ones with what is "
+        "left, and what holds hands its part to the next smaller one.",
     ]
-    if (frame["seeds"] == 1).any():
-        text.append("Where there is one seed, the interval is over images alone: it speaks of that one training.")
-    if (frame["failed_seeds"] != "").any():
+    judging = None if growth.grows(experiment) else growth.judging_seeds(experiment)
+    if judging is not None and set(judging) & set(seeds):
         text.append(
-            "Drops are of the seeds in which neither its training nor that of the unpruned network diverged. A network "
-            "that has no such seed is not judged."
+            "There is one seed: it chose and it judges, so that the network may have been chosen for a lucky training, "
+            "and its interval is over images alone."
         )
+    elif judging is not None:
+        text.append(
+            f"Networks are judged by seed{'s' * (len(judging) > 1)} {', '.join(map(str, judging))}; the summary and "
+            "the figures are of all seeds."
+        )
+    if (frame["failed_seeds"] != "").any():
+        text.append("Drops are of the seeds in which neither its training nor that of the unpruned network diverged.")
     if unequal := summary.unequal_remark(frame):
         text.append(unequal)
     return text

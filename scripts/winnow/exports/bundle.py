@@ -34,7 +34,14 @@ class Disagreement(Exception):
 
 
 def export(
-    cell: Path, network: Path, dataset: Path, split: Path, output: Path, spec: dict[str, Any], threads: int
+    cell: Path,
+    network: Path,
+    dataset: Path,
+    split: Path,
+    output: Path,
+    spec: dict[str, Any],
+    threads: int,
+    answer: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Export a cell.
 
@@ -54,6 +61,8 @@ def export(
         Of this export, for its provenance.
     threads
         That the check may use.
+    answer
+        Of the experiment that chose the cell, as :mod:`winnow.answers.words` takes it; None where none did.
 
     Returns
     -------
@@ -73,7 +82,7 @@ def export(
     store = Store.open(dataset)
     parts = Split.open(split, store)
     network, description, measured = finished(cell, network, store, parts)
-    description = described(network, description, parts, store, spec)
+    description = described(network, description, parts, store, spec) | {"answer": answer}
     rows = parts.rows("test")
     # The store has its classes one after the other: images from all over it.
     rows = rows[np.linspace(0, rows.size - 1, min(CHECKED_IMAGES, rows.size)).astype(int)]

@@ -6,14 +6,31 @@ from typing import Any
 
 from scipy.stats import binomtest
 
+from winnow.answers import words
 from winnow.answers.summary import CONFIDENCE, INIT_NAMES, SCOPE_NAMES, label, quantity
 from winnow.files import readable
-from winnow.training.protocols import DISTILLED, FINE_TUNE_FIRST, budget, steps
+from winnow.training.protocols import (
+    COMPENSATED,
+    DISTILLED,
+    FINE_TUNE_FIRST,
+    FITTED,
+    RECALIBRATED,
+    budget,
+    plain,
+    repairs,
+    steps,
+)
 from winnow.workflow.grid import ANY, RANDOM, UNPRUNED
 
 # Longer lists of classes are cut short in sentences, and make no table.
 NAMED_CLASSES = 10
 LISTED_CLASSES = 30
+
+_REPAIRS = {
+    COMPENSATED: "what removed inputs gave was predicted from those that stayed, and folded into the weights",
+    RECALIBRATED: "the outputs' means and variances were measured anew",
+    FITTED: "the last layer began as the logistic regression on the network's features",
+}
 
 EXAMPLE = '''\
 """Classify images: python example.py photo.jpg ...   (needs onnxruntime, pillow, pillow-heif and numpy)"""
@@ -60,6 +77,7 @@ def card(model: dict[str, Any], name: str) -> str:
     size, stored, channels = model["image_size"], model["store_size"], len(model["mean"])
     sections = [
         f"# {name}",
+        *([" ".join(words.sentences(model["answer"]))] if model["answer"] else []),
         f"A convolutional network ({model['architecture']}, head: {model['head']}) that tells {len(model['classes'])} "
         f"classes of images apart: {classes(model['classes'])}. It is {cell['backbone']} fine-tuned on the images of "
         f"{cell['dataset']}{removed(model)}.",
@@ -153,12 +171,15 @@ def method(cell: dict[str, Any], model: dict[str, Any]) -> str:
         ANY: "as many in every layer, which ones makes no difference to random weights",
     }.get(cell["criterion"], f"the least important ones by the criterion “{label(cell['criterion'])}”")
     when = "before any fine-tuning"
-    if cell["protocol"] == FINE_TUNE_FIRST:
+    if plain(cell["protocol"]) == FINE_TUNE_FIRST:
         when = "halfway through its training"
     elif steps(cell["protocol"]):
         when = f"in {steps(cell['protocol'])} steps in the course of its training"
-    elif cell["protocol"] == DISTILLED:
+    elif plain(cell["protocol"]) == DISTILLED:
         start += " It learned from the fine-tuned unpruned network, too."
+    done = [_REPAIRS[name] for name in repairs(cell["protocol"])]
+    if done:
+        start += f" After the cut, {' and '.join(done)}."
     return (
         f"Of {cell['backbone']}'s filters {percent(model['achieved_ratio'])} were removed {SCOPE_NAMES[cell['scope']]} "
         f"({how}), physically, {when}. {start}"

@@ -10,7 +10,17 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from winnow.data.archives import Archive, archives
 from winnow.files import InputError
@@ -31,6 +41,14 @@ Name = Annotated[str, StringConstraints(pattern=NAME)]
 WEIGHTS = "weights"
 Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(gt=0)]
+Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0)]
+# A list, or `auto`: a union whose errors are of the one that was meant.
+Seeds = Annotated[
+    Annotated[Literal["auto"], Tag("literal[auto]")]
+    | Annotated[tuple[Seed, ...], Field(min_length=1), Tag("tuple[seeds]")],
+    Discriminator(lambda value: "literal[auto]" if isinstance(value, str) else "tuple[seeds]"),
+]
 
 
 class _Model(BaseModel):
@@ -296,6 +314,22 @@ class Backbone(_Model):
         return dataclasses.replace(file, url=self.weights_url or file.url)
 
 
+class Budget(_Model):
+    """What a network may take at most: exactly one of its measures."""
+
+    macs: Limit | None = None
+    params: Limit | None = None
+    bytes: Limit | None = None
+    latency_ms: Limit | None = None
+
+    @model_validator(mode="after")
+    def _one_measure(self) -> Budget:
+        given = self.model_dump(exclude_none=True)
+        if len(given) != 1:
+            raise ValueError(f"exactly one of {', '.join(type(self).model_fields)} is needed, given: {given or 'none'}")
+        return self
+
+
 class Experiment(_Model):
     """A named grid. Its baselines (ratio 0, inherited weights) belong to it, asked for or not."""
 
@@ -305,23 +339,34 @@ class Experiment(_Model):
     scopes: Annotated[tuple[Literal["global", "global_normalized", "layer"], ...], Field(min_length=1)]
     ratios: Annotated[tuple[float, ...], Field(min_length=1)]
     inits: Annotated[tuple[Literal["inherited", "random"], ...], Field(min_length=1)] = ("inherited",)
+    repairs: Annotated[tuple[str, ...], Field(min_length=1)] = (protocols.NO_REPAIR,)
+    """What is repaired after a cut, before any training: ``none``, ``compensated``, ``recalibrated``, ``fitted``, or
+    several in this order, ``compensated_fitted``: see :mod:`winnow.training.protocols`."""
     protocols: Annotated[tuple[str, ...], Field(min_length=1)] = (protocols.ONE_SHOT,)
     """In which order networks are pruned and trained: see :mod:`winnow.training.protocols`."""
     scratch_budget: Literal["equal_epochs", "equal_flops"] = "equal_epochs"
     """What random weights are trained for: the recipe's epochs, or as many operations as those take unpruned."""
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    seeds: Seeds
+    """Those that every network is trained with; or ``auto``: one to choose with, and for those that are worth it as
+    many fresh ones as it takes to judge them: see :mod:`winnow.answers.growth`."""
+    first_seed: Seed = 0
+    """The one that ``auto`` chooses with; those that judge come after it."""
     round_to: Literal[8, 16, 32] | None = None
     """Kept counts are rounded to multiples of it, which a processor multiplies faster: docs/performance.md."""
     models: Literal["keep", "drop"] = "drop"
     latency: bool = False
     """Whether to time the networks, which takes the whole machine for a while."""
     screening: bool = False
-    """Whether short trainings choose which networks are trained in full: see :mod:`winnow.answers.screening`."""
+    """Whether short trainings choose, not full ones; with ``seeds: auto``."""
+    measure: Literal["macs", "params", "bytes", "latency_ms"] = "macs"
+    """What the network that is taken home is the smallest by."""
+    budget: Budget | None = None
+    """What it may take at most: then the most accurate one within is asked for, not the smallest."""
 
-    @field_validator("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "protocols", "seeds")
+    @field_validator("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "protocols", "repairs", "seeds")
     @classmethod
-    def _no_repetition(cls, values: tuple) -> tuple:
-        return _distinct(values)
+    def _no_repetition(cls, values: tuple | str) -> tuple | str:
+        return values if isinstance(values, str) else _distinct(values)
 
     @field_validator("criteria")
     @classmethod
@@ -340,6 +385,13 @@ class Experiment(_Model):
             _one_of(value, protocols.CHOICES, "protocol")
         return values
 
+    @field_validator("repairs")
+    @classmethod
+    def _known_repairs(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            _one_of(value, protocols.REPAIR_CHOICES, "repair")
+        return values
+
     @field_validator("ratios")
     @classmethod
     def _ratios_in_range(cls, values: tuple[float, ...]) -> tuple[float, ...]:
@@ -350,16 +402,44 @@ class Experiment(_Model):
                 raise ValueError(f"ratio {value!r} has more than three decimals, which is what paths carry")
         return values
 
+    @property
+    def asks_for(self) -> tuple[str, float | None]:
+        """The measure that networks are ordered by, and what they may take at most; None without a budget."""
+        limits = self.budget.model_dump(exclude_none=True) if self.budget else {self.measure: None}
+        return next(iter(limits.items()))
+
     @model_validator(mode="after")
-    def _something_to_screen(self) -> Experiment:
-        if not self.screening:
+    def _something_to_choose(self) -> Experiment:
+        if self.seeds != grid.AUTO:
+            if self.screening:
+                raise ValueError(f"screening goes with seeds: {grid.AUTO}, not with a list of them")
+            if self.first_seed:
+                raise ValueError(f"first_seed goes with seeds: {grid.AUTO}, not with a list of them")
             return self
         if all(grid.is_control(name) for name in self.criteria) or not any(self.ratios):
-            raise ValueError("screening: there is no network to choose, the grid has controls or ratio 0 only")
-        if self.protocols != (protocols.ONE_SHOT,) or self.scratch_budget != "equal_epochs":
+            raise ValueError(
+                f"seeds: {grid.AUTO}: there is no network to choose, the grid has controls or ratio 0 only"
+            )
+        if self.screening and (self.protocols != (protocols.ONE_SHOT,) or self.scratch_budget != "equal_epochs"):
             raise ValueError(
                 f"screening shortens {protocols.ONE_SHOT} with equal_epochs, not {', '.join(self.protocols)} with "
                 f"{self.scratch_budget}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _measured(self) -> Experiment:
+        measure, _ = self.asks_for
+        if measure != "latency_ms":
+            return self
+        key = "budget" if self.budget else "measure"
+        if not self.latency:
+            raise ValueError(f"{key}: latency_ms needs latency: true")
+        alternating = [name for name in self.protocols if protocols.alternates(name)]
+        if alternating and set(self.scopes) != {"layer"}:
+            raise ValueError(
+                f"{key}: latency_ms is not known of networks that {alternating[0]} prunes globally before they are "
+                f"trained; allowed: scopes: [layer], or another measure"
             )
         return self
 
@@ -401,7 +481,7 @@ class Config(_Model):
 
     def recipe_for(self, dataset: str, backbone: str, protocol: str) -> dict[str, Any]:
         """What of a recipe a cell depends on: the distillation only if it is distilled."""
-        return self.recipe(dataset, backbone).used(protocol == protocols.DISTILLED)
+        return self.recipe(dataset, backbone).used(protocols.plain(protocol) == protocols.DISTILLED)
 
     def downloads(self) -> dict[str, Archive]:
         """Every file that can be downloaded, once for all that need it: its place below results/downloads → what it is.
@@ -534,11 +614,12 @@ RESERVED_TARGETS = frozenset(
         "differentiate",
         "score",
         "mask",
+        "correlate",
         "trunk",
         "finetune",
         "finetune_kept",
         "latency",
-        "screen",
+        "grow",
         "summarize",
         "recommend",
         "plot",
@@ -582,11 +663,12 @@ def _follows(fault: Mapping[str, Any], error: ValidationError) -> bool:
     )
 
 
+# Pydantic puts the branches of a union and markers into the path of a key: neither is a key of the file.
+_BRANCHES = ("constrained-", "dict[", "str", "literal[", "tuple[")
+
+
 def _fault(fault: Mapping[str, Any]) -> str:
-    # Pydantic puts the branches of a union and markers into the path of a key: neither is a key of the file.
-    keys = [
-        part for part in fault["loc"] if isinstance(part, int) or not part.startswith(("constrained-", "dict[", "str"))
-    ]
+    keys = [part for part in fault["loc"] if isinstance(part, int) or not part.startswith(_BRANCHES)]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in keys).lstrip(".")
     given = fault["input"]
     kind, context = fault["type"], fault.get("ctx", {})
@@ -625,6 +707,7 @@ def _allowed_keys(parents: list) -> list[str]:
             "table": Table,
             "pretrain": Pretraining,
             "urls": MirrorUrl,
+            "budget": Budget,
         }
         model = nested.get(part, model)
     return sorted(model.model_fields)

@@ -134,13 +134,37 @@ def name_of(folder: Path) -> str:
     return words if words[:1].isalpha() else f"images_{words}".rstrip("_")
 
 
+# Units that a budget is said in, and of which measure they are: "5 ms", "0.5 MB", "100 kparams", "30 MMACs".
+_UNITS = {"B": "bytes", "params": "params", "MACs": "macs"}
+_PREFIXES = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}
+
+
+def budget(text: str) -> dict[str, float]:
+    """What a network may take, as an experiment's ``budget`` has it: "0.5 MB" → ``{"bytes": 500000}``.
+
+    Raises
+    ------
+    InputError
+        If it is no amount above 0 of what networks are measured by.
+    """
+    found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(?:(ms)|([kMG]?)(B|params|MACs))\s*", text)
+    amount = float(found[1]) if found else 0
+    if not amount:
+        raise InputError(
+            f"the budget {text!r} is none; allowed: a number and its unit, ms, B, params or MACs with k, M or G before "
+            "it, such as 5 ms, 0.5 MB, 100 kparams, 30 MMACs"
+        )
+    measure, amount = ("latency_ms", amount) if found[2] else (_UNITS[found[4]], amount * _PREFIXES[found[3]])
+    return {measure: int(amount) if amount.is_integer() else amount}
+
+
 def configuration(
     folder: Path,
     name: str,
     backbone: str,
     known: Config,
     image_size: int | None = None,
-    quick: bool = False,
+    limits: Mapping[str, float] | None = None,
     rules: Mapping[str, Any] | None = None,
     found: Images | None = None,
 ) -> str:
@@ -158,8 +182,8 @@ def configuration(
         The configuration that this one is laid over.
     image_size
         Side of what the network sees, in pixels; None for what the backbone was made for.
-    quick
-        Whether short trainings choose which networks are trained in full.
+    limits
+        The experiment's budget, as of :func:`budget`; None for none.
     rules
         Further keys of the data set: how the folder is to be read.
     found
@@ -215,6 +239,7 @@ backbones:
         sampling = f"""
     # The largest class has {found.most} images, the smallest {found.least}: an epoch has as many of each.
     sampling: balanced"""
+    asked = f"\n    budget: {_flow(limits)} # at most; then the most accurate within is asked for" if limits else ""
     scale = [0.8, 1.0] if small else [0.35, 1.0]
     return f"""\
 # {found.total} images of {found.classes} classes, about {found.train} of them to train on. Laid over config.yaml:
@@ -241,13 +266,13 @@ experiments:
   {name}:
     datasets: [{name}]
     backbones: [{backbone}]
-    criteria: [average_weight, mean_activation, apoz, random] # random is the control
+    criteria: [average_weight, mean_activation, apoz]
     scopes: [layer] # or global, or both
     ratios: [0.2, 0.4, 0.6, 0.8] # share of the filters to remove
-    seeds: {list(range(count or 3))}
-    screening: {json.dumps(quick)} # true: short trainings choose which are trained in full; no controls then
+    seeds: auto # one chooses, as many as it takes judge the best; or a list: all networks with all of them
+    screening: true # short trainings choose; false: full ones
     latency: true # how fast each network is on this machine
-    models: drop # the one that is worth keeping is trained once more and exported
+    models: drop # the one that is worth keeping is trained once more and exported{asked}
 
 tolerance: {known.tolerance:g} # how many points of accuracy a smaller network may cost
 """

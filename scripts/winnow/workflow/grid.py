@@ -4,9 +4,9 @@ A cell is (dataset, backbone, criterion, scope, ratio, init, seed, protocol). Ce
 cell:
 
 * ratio 0 is the unpruned baseline, whatever the criterion, scope and protocol: criterion ``unpruned``, scope ``none``;
-  only ``short_N`` has its own, since it is trained for less;
+  only ``short_N`` has its own, since it is trained for less. There is nothing to repair;
 * random weights tell nothing, trained or not, about which filters matter: protocols that train before they prune are
-  ``one_shot`` to them;
+  ``one_shot`` to them, and there is nothing to repair;
 * a criterion with the statistics of the cell's own data set, ``apoz@digits`` on digits, is the plain criterion;
 * by layer, every criterion keeps the same number of filters a layer, and random weights forget which ones, so these
   cells are one whatever the criterion: criterion ``any``.
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -34,6 +34,8 @@ RANDOM = "random"
 # of flowers102, whatever the cell's data set.
 REVERSED = "reversed_"
 FOREIGN = "@"
+# In place of a list of seeds: one to choose with, and as many as it takes to judge.
+AUTO = "auto"
 # Parts a data set's name and the number of a fold.
 FOLD = "~"
 
@@ -67,7 +69,7 @@ class Cell:
 
     @property
     def init_text(self) -> str:
-        """Init and protocol as a path component: ``inherited``, ``inherited~iterative_3``."""
+        """Init and protocol as a path component: ``inherited``, ``inherited~compensated_iterative_3``."""
         return self.init + (f"~{self.protocol}" if self.protocol != ONE_SHOT else "")
 
     @property
@@ -134,6 +136,8 @@ class Trunk:
         As a path component; ``unpruned`` where training comes first.
     share : Fraction
         Of filters that the first mask removes.
+    repairs : tuple of str
+        What is repaired before the first epoch.
     """
 
     dataset: str
@@ -145,11 +149,13 @@ class Trunk:
     round_to: int | None
     epochs: int
     seed: int
+    repairs: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
         """The trunk's folder below ``results/trunks/``."""
         share = str(self.share).replace("/", "_") + (f"~{self.round_to}" if self.round_to else "")
+        share += f"~{'_'.join(self.repairs)}" if self.repairs else ""
         place = f"{images(self.dataset, self.fold)}/{self.backbone}/{self.criterion}/{self.scope}"
         return f"{place}/{share}/{self.epochs}/{self.seed}"
 
@@ -160,7 +166,9 @@ def trunk(cell: Cell, epochs: int, folds: Folds) -> Trunk | None:
         return None
     share, length = protocols.phases(cell.protocol, cell.ratio, epochs)[0]
     pruned = (cell.mask_criterion, cell.scope, share, cell.round_to) if share else (UNPRUNED, NO_SCOPE, share, None)
-    return Trunk(cell.dataset, cell.fold(folds), cell.backbone, *pruned, length, cell.seed)
+    # Where nothing is cut yet there is nothing to repair, but a beginning for the last layer.
+    repairs = tuple(name for name in protocols.repairs(cell.protocol) if share or name == protocols.FITTED)
+    return Trunk(cell.dataset, cell.fold(folds), cell.backbone, *pruned, length, cell.seed, repairs)
 
 
 def parse_trunk(path: str) -> Trunk:
@@ -172,9 +180,11 @@ def parse_trunk(path: str) -> Trunk:
         If no trunk has such a path.
     """
     place, backbone, criterion, scope, text, epochs, seed = path.split("/")
-    share, _, round_to = text.partition("~")
-    share, round_to = Fraction(share.replace("_", "/")), int(round_to) if round_to else None
-    found = Trunk(*parse_images(place), backbone, criterion, scope, share, round_to, int(epochs), int(seed))
+    share, *more = text.split("~")
+    round_to = int(more.pop(0)) if more and more[0].isdigit() else None
+    repairs = protocols.repairs(more[0]) if more else ()
+    share = Fraction(share.replace("_", "/"))
+    found = Trunk(*parse_images(place), backbone, criterion, scope, share, round_to, int(epochs), int(seed), repairs)
     if found.path != path:
         raise ValueError(f"{path!r} is no trunk's path")
     return found
@@ -209,11 +219,14 @@ def parse_source(criterion: str) -> tuple[str, str | None]:
 
 def canonical(cell: Cell) -> Cell:
     """The one cell that stands for all that must come out equal to ``cell``."""
+    if cell.ratio == 0 or cell.init == "random":
+        cell = dataclasses.replace(cell, protocol=protocols.plain(cell.protocol))
     if cell.ratio == 0:
         protocol = cell.protocol if protocols.is_short(cell.protocol) else ONE_SHOT
         return dataclasses.replace(cell, criterion=UNPRUNED, scope=NO_SCOPE, round_to=None, protocol=protocol)
-    if cell.alternates if cell.init == "random" else cell.protocol == EQUAL_FLOPS:
-        cell = dataclasses.replace(cell, protocol=ONE_SHOT)
+    repairs, protocol = protocols.parted(cell.protocol)
+    if cell.alternates if cell.init == "random" else protocol == EQUAL_FLOPS:
+        cell = dataclasses.replace(cell, protocol=protocols.repaired(repairs, ONE_SHOT))
     name, source = parse_source(cell.criterion)
     if source == cell.dataset:
         cell = dataclasses.replace(cell, criterion=name)
@@ -222,22 +235,30 @@ def canonical(cell: Cell) -> Cell:
     return cell
 
 
+def seeds(experiment: Mapping[str, Any]) -> tuple[int, ...]:
+    """The seeds that every network of a grid is trained with: of one that grows, the first alone."""
+    if experiment["seeds"] == AUTO:
+        return (experiment.get("first_seed", 0),)
+    return tuple(experiment["seeds"])
+
+
 def cells(experiment: Mapping[str, Any]) -> list[Cell]:
-    """An experiment's cells, canonical, without repetition, baselines first.
+    """An experiment's cells, canonical, without repetition, baselines first; of a grid that grows, those of its seed.
 
     Parameters
     ----------
     experiment
         The grid's axes as in ``config.yaml``: ``datasets``, ``backbones``, ``criteria``, ``scopes``, ``ratios``,
-        ``inits``, ``seeds`` and, optionally, ``protocols``, ``scratch_budget`` and ``round_to``. The baselines belong
-        to every grid, asked for or not.
+        ``inits``, ``seeds`` and, optionally, ``protocols``, ``repairs``, ``scratch_budget`` and ``round_to``. The
+        baselines belong to every grid, asked for or not.
     """
-    axes = ("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "seeds")
-    values = [*(experiment[axis] for axis in axes), experiment.get("protocols", (ONE_SHOT,))]
+    axes = ("datasets", "backbones", "criteria", "scopes", "ratios", "inits")
+    values = [*(experiment[axis] for axis in axes), seeds(experiment), experiment.get("protocols", (ONE_SHOT,))]
+    values.append(experiment.get("repairs", (protocols.NO_REPAIR,)))
     round_to = experiment.get("round_to")
     grid = [
-        canonical(Cell(dataset, backbone, criterion, scope, ratio, round_to, init, seed, protocol))
-        for dataset, backbone, criterion, scope, ratio, init, seed, protocol in itertools.product(*values)
+        canonical(Cell(*place, criterion, scope, ratio, round_to, init, seed, protocols.repaired(repairs, protocol)))
+        for *place, criterion, scope, ratio, init, seed, protocol, repairs in itertools.product(*values)
     ]
     if experiment.get("scratch_budget") == EQUAL_FLOPS:
         grid = [
@@ -253,14 +274,17 @@ def cells(experiment: Mapping[str, Any]) -> list[Cell]:
 def latencies(experiment: Mapping[str, Any], among: Iterable[Cell]) -> list[str]:
     """The files of an experiment's latencies below ``results/latency/``; none unless its ``latency`` is set.
 
-    ``among`` are its cells: all of :func:`cells`, or those that screening has left.
+    ``among`` are its cells: all of :func:`cells`, or those that a grid has grown.
 
     The control's widths differ by seed globally, though hardly: its first seed stands for all.
     """
     if not experiment.get("latency"):
         return []
-    first = min(experiment["seeds"])
-    return list(dict.fromkeys(cell.latency for cell in among if cell.seed == first and cell.latency))
+    first: dict[Cell, Cell] = {}
+    for cell in among:
+        network = dataclasses.replace(cell, seed=0)
+        first[network] = min(first.get(network, cell), cell, key=lambda cell: cell.seed)
+    return list(dict.fromkeys(cell.latency for cell in first.values() if cell.latency))
 
 
 def parse_ratio(text: str) -> tuple[float, int | None]:
@@ -297,11 +321,13 @@ def parse_path(path: str) -> Cell:
     return cell
 
 
-def union(experiments: Iterable[Mapping[str, Any]]) -> dict[Cell, bool]:
-    """All cells of several experiments, each once: cell → whether one of them keeps its model."""
-    found: dict[Cell, bool] = {}
+def keeps(experiments: Iterable[Mapping[str, Any]]) -> Callable[[Cell], bool]:
+    """Whether an experiment keeps a cell's network: of a grid that grows, that of any seed."""
+    whole: set[Cell] = set()
+    growing: set[Cell] = set()
     for experiment in experiments:
-        keep = experiment["models"] == "keep"
-        for cell in cells(experiment):
-            found[cell] = found.get(cell, False) or keep
-    return found
+        if experiment["models"] == "keep" and experiment["seeds"] == AUTO:
+            growing.update(dataclasses.replace(cell, seed=0) for cell in cells(experiment))
+        elif experiment["models"] == "keep":
+            whole.update(cells(experiment))
+    return lambda cell: cell in whole or dataclasses.replace(cell, seed=0) in growing

@@ -24,6 +24,7 @@ _digest = functools.cache(code_digest)
 # What of a data set's configuration says which images train, choose and judge.
 OF_THE_SPLIT = ("split", "folds", "train_per_class", "val_per_class", "train_on", "seed")
 BETWEEN_PHASES = "winnow.training.phases"
+REPAIR = "winnow.training.repair"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +39,14 @@ class Spec:
         The rest of it, all but the digest.
     criterion : str or None
         The one criterion whose function is the job's code; None where all of them are.
-    without : str or None
-        A module that the program imports for other jobs only: it is no part of this one's code.
+    without : tuple of str
+        Modules that the program imports for other jobs only: they are no part of this one's code.
     """
 
     program: str
     contents: dict[str, Any]
     criterion: str | None = None
-    without: str | None = None
+    without: tuple[str, ...] = ()
 
     def text(self, scripts: Path) -> str:
         """The spec as canonical JSON, with ``code``: an edit of the program's code runs the job again."""
@@ -126,6 +127,10 @@ def differentiate(config: Config, dataset: str, backbone: str) -> Spec:
     return Spec("differentiate.py", _measured(dataset, backbone))
 
 
+def correlate(config: Config, dataset: str, backbone: str) -> Spec:
+    return Spec("correlate.py", _measured(dataset, backbone))
+
+
 def _measured(dataset: str, backbone: str) -> dict[str, Any]:
     # Names only: what they stand for is in the manifests, which are inputs.
     return {"dataset": dataset, "backbone": backbone}
@@ -175,34 +180,30 @@ def cell(config: Config, **place: str) -> Spec:
         "cell": dataclasses.asdict(found),  # another network, or another start
         "recipe": config.recipe_for(found.dataset, found.backbone, found.protocol),  # trains it otherwise
     }
+    unrepaired = () if protocols.repairs(found.protocol) else (REPAIR,)
     if not found.alternates:
         # Nothing that measures filters is its code: it is given its mask.
-        return Spec("finetune.py", contents, without=BETWEEN_PHASES)
+        return Spec("finetune.py", contents, without=(BETWEEN_PHASES, *unrepaired))
     contents["min_filters"] = config.backbones[found.backbone].min_filters  # leaves each layer so many
-    return Spec("finetune.py", contents, _function_of(found.criterion))
+    return Spec("finetune.py", contents, _function_of(found.criterion), unrepaired)
 
 
 def trunk(config: Config, **place: str) -> Spec:
     found = grid.parse_trunk(wiring.TRUNK.format(**place))
     recipe = config.recipe_for(found.dataset, found.backbone, protocols.FINE_TUNE_FIRST)
     contents = {
-        "trunk": dataclasses.asdict(found) | {"share": str(found.share)},  # another mask, or another start
+        # another mask, or another start
+        "trunk": dataclasses.asdict(found) | {"share": str(found.share), "repairs": list(found.repairs)},
         "recipe": protocols.stretched(recipe, found.epochs),  # trains it otherwise
     }
     if found.share:
         contents["min_filters"] = config.backbones[found.backbone].min_filters  # leaves each layer so many
-    return Spec("trunk.py", contents)
+    return Spec("trunk.py", contents, without=() if found.repairs else (REPAIR,))
 
 
-def screen(config: Config, experiment: str, rung: str) -> Spec:
-    return Spec(
-        "screen.py",
-        _experiment(config, experiment)
-        | {
-            "rung": rung,  # judges shorter or longer trainings
-            "tolerance": config.tolerance,  # gives up on ratios sooner or later
-        },
-    )
+def grow(config: Config, experiment: str, step: str) -> Spec:
+    # The same for all steps: which one it is follows from the file of the one before.
+    return Spec("grow.py", _experiment(config, experiment) | _question(config, experiment))
 
 
 def summarize(config: Config, experiment: str) -> Spec:
@@ -210,14 +211,7 @@ def summarize(config: Config, experiment: str) -> Spec:
 
 
 def recommend(config: Config, experiment: str) -> Spec:
-    return Spec(
-        "recommend.py",
-        _experiment(config, experiment)
-        | {
-            "tolerance": config.tolerance,  # what a smaller network may cost: another one is answered otherwise
-            "class_margin": config.class_margin,  # and what it may cost a single class
-        },
-    )
+    return Spec("recommend.py", _experiment(config, experiment) | _question(config, experiment))
 
 
 def plot(config: Config, experiment: str) -> Spec:
@@ -263,10 +257,20 @@ def _backbone(config: Config, name: str, *keys: str) -> dict[str, Any]:
 def _experiment(config: Config, name: str) -> dict[str, Any]:
     return {
         "experiment": name,  # heads what is made
-        # Has other cells. What becomes of their networks is none of its answers.
-        "grid": config.experiments[name].model_dump(exclude={"models"}),
+        # Has other cells. What becomes of their networks is none of its answers, nor what is asked of them.
+        "grid": config.experiments[name].model_dump(exclude={"models", "measure", "budget"}),
         # Which images judge which cells.
         "folds": {key: count for key, count in config.folds.items() if key in config.experiments[name].datasets},
+    }
+
+
+def _question(config: Config, name: str) -> dict[str, Any]:
+    measure, limit = config.experiments[name].asks_for
+    return {
+        "tolerance": config.tolerance,  # what a smaller network may cost: another one is answered otherwise
+        "class_margin": config.class_margin,  # and what it may cost a single class
+        "measure": measure,  # what is small
+        "limit": limit,  # and at most so: then the most accurate within is asked for
     }
 
 

@@ -1,0 +1,378 @@
+"""How a grid grows: a step at a time, until its question is answered.
+
+With ``seeds: auto`` an experiment first trains every network once, with one seed, and compares them on validation
+images. The *finalists*, of each size the best, are then judged on the test images by trainings with fresh seeds, as
+many as :mod:`winnow.answers.procedure` wants. A step reads what the one before it asked for and says what is trained
+next, all of it side by side; the last one is ``done``.
+
+With ``screening`` the first comparisons are of short trainings, by successive halving [Jamieson & Talwalkar 2016; Li et
+al., *Hyperband*, 2018]: every network that may be chosen is trained for a fourth of the epochs; of those of a ratio and
+scope the better half, rounded up, for half of them; and these are what the finalists are chosen from. Better is what
+validation accuracy says, of equals what :mod:`winnow.answers.preference` does. Scopes are apart since at one ratio they
+leave networks of different sizes.
+
+A grid with a list of seeds does not grow: its first third of them, rounded up, chooses, the others judge. A single seed
+does both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from winnow.answers import preference
+from winnow.files import InputError, read_json
+from winnow.training import protocols
+from winnow.training.protocols import ONE_SHOT
+from winnow.workflow import grid
+from winnow.workflow.grid import AUTO, UNPRUNED, Cell
+
+# Each rung's protocol, the shortest first.
+RUNGS = ("short_4", "short_2")
+# Networks are of one size where none of them is more than so many times as large as the smallest.
+SIZE_STEP = 1.2
+# The claim that the method is known for is of this ratio.
+CLAIM_RATIO = 0.4
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """What the trainings that choose made of a network.
+
+    Attributes
+    ----------
+    cell : Cell
+        The network, as it is trained in full with the first seed.
+    trained : str
+        The protocol that it was compared by: its own, or a rung.
+    val_accuracy, drop : float or None
+        Means over the seeds that choose; the drop is against the unpruned network, trained as long. None where no
+        training finished on both sides.
+    sizes : tuple of float
+        By the measure that is asked for, and multiply-accumulates; infinite where none finished.
+    diverged : bool
+        Whether any of these trainings did.
+    """
+
+    cell: Cell
+    trained: str
+    val_accuracy: float | None
+    drop: float | None
+    sizes: tuple[float, float]
+    diverged: bool
+
+    @property
+    def rank(self) -> tuple:
+        """What candidates are sorted by, the preferred one first."""
+        return preference.rank(self.drop, self.sizes, self.cell.path, self.diverged)
+
+
+def grows(experiment: Mapping[str, Any]) -> bool:
+    """Whether which cells an experiment has depends on what cells come to."""
+    return experiment["seeds"] == AUTO
+
+
+def choosing_seeds(experiment: Mapping[str, Any]) -> tuple[int, ...]:
+    """The seeds that choose."""
+    seeds = grid.seeds(experiment)
+    return seeds[: math.ceil(len(seeds) / 3)]
+
+
+def judging_seeds(experiment: Mapping[str, Any]) -> tuple[int, ...]:
+    """The seeds that judge in a grid that does not grow: those that did not choose; a single one does both."""
+    seeds = grid.seeds(experiment)
+    return seeds[math.ceil(len(seeds) / 3) :] or seeds
+
+
+def networks(experiment: Mapping[str, Any]) -> list[Cell]:
+    """The pruned networks that an experiment chooses from, each with the first seed that chooses; controls are none."""
+    first = choosing_seeds(experiment)[0]
+    return [
+        cell
+        for cell in grid.cells({**experiment, "seeds": [first]})
+        if cell.criterion != UNPRUNED and not grid.is_control(cell.criterion)
+    ]
+
+
+def shortened(cell: Cell, rung: str) -> Cell:
+    """The cell as a rung trains it."""
+    short = protocols.repaired(protocols.repairs(cell.protocol), rung)
+    return grid.canonical(dataclasses.replace(cell, protocol=short))
+
+
+def rung_cells(cells: Iterable[Cell], rung: str) -> list[Cell]:
+    """What a rung trains: the networks that are left and the unpruned ones, which come first."""
+    short = [shortened(cell, rung) for cell in cells]
+    return list(dict.fromkeys([cell.baseline for cell in short] + short))
+
+
+def first_rung(experiment: Mapping[str, Any]) -> str | None:
+    """What the first step reads trainings of: a rung, or None for full ones."""
+    return RUNGS[0] if experiment.get("screening") else None
+
+
+def asked(experiment: Mapping[str, Any], previous: Mapping[str, Any] | None) -> list[Cell]:
+    """The cells that a step reads: those that the one before it asked for; the first one's follow from the grid.
+
+    Without screening that is all of it, controls too: they choose nothing, but the summary has them.
+    """
+    if previous is not None:
+        return _cells(previous["asked"])
+    rung = first_rung(experiment)
+    return rung_cells(networks(experiment), rung) if rung else grid.cells(experiment)
+
+
+def better_half(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The better half, rounded up, of each ratio and scope of a data set and backbone."""
+
+    def rank(candidate: Candidate) -> tuple:
+        loss = None if candidate.val_accuracy is None else -candidate.val_accuracy
+        return preference.rank(loss, candidate.sizes, candidate.cell.path)
+
+    ranked: dict[tuple, list[Candidate]] = {}
+    for candidate in sorted(candidates, key=rank):
+        cell = candidate.cell
+        ranked.setdefault((cell.dataset, cell.backbone, cell.ratio, cell.scope), []).append(candidate)
+    staying = {each.cell for rivals in ranked.values() for each in rivals[: math.ceil(len(rivals) / 2)]}
+    return [candidate for candidate in candidates if candidate.cell in staying]
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What validation chooses among the networks of one data set and backbone.
+
+    Attributes
+    ----------
+    finalists : tuple of Candidate
+        Those that may be judged, the largest first.
+    proposal : int
+        Which of them is to be taken home if it holds.
+    rival : int or None
+        Within a budget: which is the next best.
+    """
+
+    finalists: tuple[Candidate, ...]
+    proposal: int
+    rival: int | None = None
+
+
+def choose(
+    candidates: Iterable[Candidate], tolerance: float, limit: float | None = None, claim: bool = False
+) -> Choice | None:
+    """The finalists and which of them is proposed.
+
+    Of each size (:data:`SIZE_STEP`) the best is a finalist. The smallest whose drop is within the tolerance is
+    proposed; where none is, the one that loses least. With a limit, those that take no more are compared, whatever
+    their size: the best is proposed, and the next best is its rival.
+
+    Parameters
+    ----------
+    candidates
+        Of one data set and backbone. Those of which nothing is known are left out.
+    tolerance
+        How many points of accuracy a smaller network may cost.
+    limit
+        What a network may take, by the measure asked for.
+    claim
+        Whether the best with inherited weights, pruned at once at ratio :data:`CLAIM_RATIO`, is a finalist too.
+
+    Returns
+    -------
+    Choice or None
+        None where there is nothing to choose from.
+    """
+    ranked = sorted((each for each in candidates if each.drop is not None), key=lambda each: each.rank)
+    if limit is not None:
+        best = [each for each in ranked if each.sizes[0] <= limit][:2]
+        if not best:
+            return None
+        listed = _by_size(best)
+        return Choice(listed, listed.index(best[0]), listed.index(best[1]) if best[1:] else None)
+    if not ranked:
+        return None
+    steps: list[list[Candidate]] = []
+    for each in sorted(ranked, key=lambda each: each.sizes[0]):
+        if steps and each.sizes[0] <= SIZE_STEP * steps[-1][0].sizes[0]:
+            steps[-1].append(each)
+        else:
+            steps.append([each])
+    best = [min(step, key=lambda each: each.rank) for step in steps]
+    proposed = next(
+        (each for each in best if not each.diverged and preference.within(each.drop, tolerance)),
+        min(best, key=lambda each: each.rank),
+    )
+    if claim:
+        plain = (CLAIM_RATIO, "inherited", ONE_SHOT)
+        named = [each for each in ranked if (each.cell.ratio, each.cell.init, each.cell.protocol) == plain]
+        best += [each for each in named[:1] if each not in best]
+    listed = _by_size(best)
+    return Choice(listed, listed.index(proposed))
+
+
+def _by_size(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
+    """The largest first; of one size the preferred one, which is therefore tested before the other."""
+    return tuple(sorted(candidates, key=lambda each: (-each.sizes[0], each.rank)))
+
+
+def places(
+    candidates: Sequence[Candidate], tolerance: float, limit: float | None, claim: bool = False
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What a step's file says of each data set and backbone, and of each candidate, with why it is no finalist.
+
+    The arguments are those of :func:`choose`. Where there is nothing to choose from there are no finalists.
+    """
+    found, rows = [], []
+    for dataset, backbone in dict.fromkeys((each.cell.dataset, each.cell.backbone) for each in candidates):
+        there = [each for each in candidates if (each.cell.dataset, each.cell.backbone) == (dataset, backbone)]
+        choice = choose(there, tolerance, limit, claim)
+        finalists = choice.finalists if choice else ()
+        rows += [row(each, None if each in finalists else _reason(each, limit)) for each in there]
+        found.append(
+            {
+                "dataset": dataset,
+                "backbone": backbone,
+                "finalists": [{"cell": each.cell.path, "drop": each.drop, "size": each.sizes[0]} for each in finalists],
+                "proposal": choice.proposal if choice else None,
+                "rival": choice.rival if choice else None,
+                "budget": limit is not None,
+            }
+        )
+    return found, rows
+
+
+def _reason(candidate: Candidate, limit: float | None) -> str:
+    """Why a candidate is no finalist."""
+    if candidate.drop is None:
+        return "a training diverged"
+    if limit is None:
+        return "another one of its size is preferred"
+    return "others within the budget are preferred" if candidate.sizes[0] <= limit else "more than the budget"
+
+
+def row(candidate: Candidate, reason: str | None) -> dict[str, Any]:
+    """What a step's file says of a candidate; ``reason``: why it goes."""
+    found = {name: value for name, value in dataclasses.asdict(candidate.cell).items() if name != "seed"}
+    measured = {name: getattr(candidate, name) for name in ("trained", "val_accuracy", "drop")}
+    return found | measured | {"reason": reason}
+
+
+def fresh(cell: Cell, wanted: int) -> list[Cell]:
+    """A network's trainings that judge it, so many: with the seeds after the one that chose."""
+    return [dataclasses.replace(cell, seed=cell.seed + number) for number in range(1, wanted + 1)]
+
+
+def judging(experiment: Mapping[str, Any], cells: Iterable[Cell]) -> list[Cell]:
+    """Those of an experiment's cells that judge."""
+    if grows(experiment):
+        (first,) = choosing_seeds(experiment)
+        return [cell for cell in cells if cell.seed != first and not protocols.is_short(cell.protocol)]
+    seeds = judging_seeds(experiment)
+    return [cell for cell in cells if cell.seed in seeds]
+
+
+def choosers(experiment: Mapping[str, Any], cells: Iterable[Cell]) -> set[Cell]:
+    """Those of a growing experiment's cells that chose: no mean is taken over them and the ones that judge."""
+    return set(cells) - set(judging(experiment, cells)) if grows(experiment) else set()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a step's file.
+
+    Raises
+    ------
+    InputError
+        If it is missing, damaged, or does not say what one says; the message names it.
+    """
+    found = read_json(path)
+    try:
+        for name in (*found["asked"], *found["cells"], *(each["cell"] for each in finalists_of(found))):
+            grid.parse_path(name)
+        if bool(found["asked"]) == found["done"] or found["rung"] not in (None, *RUNGS):
+            raise KeyError("done, asked, rung")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is no step of a grid ({error}): delete it and run again to make it anew") from None
+    return found
+
+
+def finalists_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The finalists of all places of a step's file."""
+    return [each for place in record["places"] for each in place["finalists"]]
+
+
+def experiment_cells(experiment: Mapping[str, Any], path: Path | None) -> list[Cell]:
+    """An experiment's cells: all of its grid, or, where it grows, those that its last step's file names.
+
+    Raises
+    ------
+    InputError
+        If it grows and there is no such file, or as :func:`read`.
+    """
+    if not grows(experiment):
+        return grid.cells(experiment)
+    if path is None:
+        raise InputError(f"the experiment has seeds: {AUTO}: --growth FILE has to say which cells came of it")
+    return in_full(read(path))
+
+
+def in_full(record: Mapping[str, Any]) -> list[Cell]:
+    """The cells that a step's file names: those that are trained in full, the unpruned ones first."""
+    return _cells(record["cells"])
+
+
+def _cells(paths: Iterable[str]) -> list[Cell]:
+    return [grid.parse_path(path) for path in paths]
+
+
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    """The option by which programs are given the last step's file."""
+    parser.add_argument(
+        "--growth",
+        type=Path,
+        nargs="?",
+        metavar="FILE",
+        help="what the last step of a grid with seeds: auto made",
+    )
+
+
+def most(experiment: Mapping[str, Any], last: Callable[[str], int]) -> tuple[int, int]:
+    """How many trainings choose in a grid that grows, and how many judge at most.
+
+    By layer the networks of a ratio are of one size, whatever the criterion; elsewhere each may be a finalist.
+
+    Parameters
+    ----------
+    last
+        Data set → after how many trainings a network is looked at last.
+    """
+    compared = len(asked(experiment, None))
+    left = networks(experiment)
+    if experiment.get("screening"):
+        rivals = collections.Counter((cell.dataset, cell.backbone, cell.ratio, cell.scope) for cell in left)
+        halves = sum(math.ceil(count / 2) for count in rivals.values())
+        compared += halves + len({cell.baseline for cell in left})
+    sizes: dict[tuple[str, str], set[tuple]] = {}
+    for cell in left:
+        size = (cell.ratio, cell.scope, None if cell.scope == "layer" else (cell.criterion, cell.init, cell.protocol))
+        sizes.setdefault((cell.dataset, cell.backbone), set()).add(size)
+    return compared, sum(last(dataset) * (len(found) + 1) for (dataset, _), found in sizes.items())
+
+
+def sentence(record: Mapping[str, Any]) -> str:
+    """What the last step's file says, as a sentence."""
+    short = {row["trained"] for row in record["candidates"]} & set(RUNGS)
+    judged = len(record["cells"]) - (0 if short else record["compared"])
+    return (
+        f"{len(record['candidates'])} networks were compared on validation images, by {record['compared']} "
+        f"{'short ' if short else ''}trainings; {judged} more judged the best of them and the unpruned network."
+    )
+
+
+NOTE = (
+    "Networks were dropped by their validation accuracy after a fourth and after half of the epochs, with one seed; "
+    "one that only catches up later may be among them. Controls were left out. The test images had no part in it."
+)

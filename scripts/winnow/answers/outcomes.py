@@ -1,0 +1,199 @@
+"""What cells came to, as choosing and judging ask for it: metrics, latencies and test predictions, read once."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from winnow import tables
+from winnow.answers import growth, procedure, summary
+from winnow.answers.growth import Candidate
+from winnow.answers.predictions import Tested, tested
+from winnow.answers.procedure import Finalist, Judgement
+from winnow.files import InputError, read_json
+from winnow.workflow import grid
+from winnow.workflow.grid import UNPRUNED, Cell
+
+FINISHED = "finished"
+
+
+class Outcomes:
+    """The cells' files below a folder of results.
+
+    Parameters
+    ----------
+    results
+        The folder with ``cells/``, ``datasets/`` and ``latency/``.
+    latencies
+        Those of :func:`winnow.workflow.grid.latencies` that are to be looked at.
+    """
+
+    def __init__(self, results: Path, latencies: Iterable[str] = ()):
+        self.results = results
+        found = {name: summary.read_latency(results / "latency" / name) for name in latencies}
+        self._latencies = {name: each["latency_ms"] for name, each in summary.comparable(found).items()}
+        # Once a cell, however many questions it has a part in.
+        self.metrics = functools.cache(self._metrics)
+        self.predictions = functools.cache(self._predictions)
+        self.classes = functools.cache(self._classes)
+
+    def _metrics(self, cell: Cell) -> dict[str, Any]:
+        return summary.read_metrics(self.results / "cells" / cell.path / "metrics.json")
+
+    def _predictions(self, cell: Cell) -> dict[str, np.ndarray]:
+        table = tables.read_table(self.results / "cells" / cell.path / "predictions.parquet", "predictions")
+        return {name: table[name].to_numpy(zero_copy_only=False) for name in ("image", "label", "correct")}
+
+    def _classes(self, dataset: str) -> list[str]:
+        return read_json(self.results / "datasets" / dataset / "manifest.json")["classes"]
+
+    def finished(self, cell: Cell) -> bool:
+        return self.metrics(cell)["status"] == FINISHED
+
+    def candidates(
+        self, cells: Iterable[Cell], seeds: Collection[int], measure: str, rung: str | None = None
+    ) -> list[Candidate]:
+        """Networks as the trainings that choose see them.
+
+        Parameters
+        ----------
+        cells
+            Networks, each as a cell of any seed.
+        seeds
+            Those that choose.
+        measure
+            Of size: a name in :data:`winnow.answers.verdict.MEASURES`.
+        rung
+            The short trainings to look at; None for those in full.
+
+        """
+        return [self._candidate(cell, seeds, measure, rung) for cell in cells]
+
+    def _candidate(self, network: Cell, seeds: Collection[int], measure: str, rung: str | None) -> Candidate:
+        trainings = [dataclasses.replace(network, seed=seed) for seed in seeds]
+        if rung:
+            trainings = [growth.shortened(cell, rung) for cell in trainings]
+        done = [cell for cell in trainings if self.finished(cell)]
+        accuracies = {cell: self.metrics(cell)["val_accuracy"] for cell in done}
+        pairs = [(self.metrics(cell.baseline).get("val_accuracy"), accuracies[cell]) for cell in done]
+        drops = [unpruned - pruned for unpruned, pruned in pairs if None not in (unpruned, pruned)]
+        known = [accuracy for accuracy in accuracies.values() if accuracy is not None]
+        sizes = (self.size(done, measure), self.size(done, "macs")) if done else (np.inf, np.inf)
+        return Candidate(
+            network,
+            trainings[0].protocol,
+            float(np.mean(known)) if known else None,
+            float(np.mean(drops)) if drops else None,
+            sizes,
+            len(done) < len(trainings),
+        )
+
+    def size(self, cells: Sequence[Cell], measure: str) -> float:
+        """What a network takes, by a measure: the mean over its finished cells, of which there must be one."""
+        if measure == "latency_ms":
+            return self._latencies[cells[0].latency]
+        return float(np.mean([self.metrics(cell)[measure] for cell in cells]))
+
+    def finalists(
+        self, place: Mapping[str, Any], cells: Iterable[Cell]
+    ) -> tuple[list[Finalist], np.ndarray, dict[str, list[Cell]]]:
+        """A data set's and backbone's finalists as the test images see them.
+
+        Parameters
+        ----------
+        place
+            As a step's file has it.
+        cells
+            Those that judge, the unpruned ones among them; others are passed over.
+
+        Returns
+        -------
+        tuple
+            The finalists; the test images' classes, by name; and each finalist's trainings.
+        """
+        there = [cell for cell in cells if (cell.dataset, cell.backbone) == (place["dataset"], place["backbone"])]
+        done = [self.predictions(cell) for cell in there if cell.criterion == UNPRUNED and self.finished(cell)]
+        images = tested(done) if done else Tested(np.array([], dtype=int), np.array([], dtype=int))
+        names = np.array(self.classes(place["dataset"]))
+        found, trainings = [], {}
+        for each in place["finalists"]:
+            network = grid.parse_path(each["cell"])
+            own = sorted((cell for cell in there if same_network(cell, network)), key=lambda cell: cell.seed)
+            trainings[network.path] = own
+            sides = np.full((2, len(own), images.images.size), np.nan)
+            for number, cell in enumerate(own):
+                if self.finished(cell) and self.finished(cell.baseline):
+                    sides[0, number] = self._right(cell.baseline, cell, images)
+                    sides[1, number] = self._right(cell, cell, images)
+            diverged = not all(self.finished(cell) for cell in own)
+            found.append(Finalist(network.path, each["size"], diverged, *sides))
+        return found, names[images.labels], trainings
+
+    def _right(self, cell: Cell, pruned: Cell, images: Tested) -> np.ndarray:
+        """(n,) float: 1 where a cell's network is right, 0 where it is wrong, NaN where it does not test an image."""
+        found = self.predictions(cell)
+        if not np.array_equal(found["image"], self.predictions(pruned.baseline)["image"]):
+            raise InputError(
+                f"{self.results / 'cells' / pruned.path / 'predictions.parquet'} is of other test images than "
+                f"{pruned.baseline.path}: delete the older of the two cells and run again"
+            )
+        return images.correct(found)
+
+
+def same_network(cell: Cell, other: Cell) -> bool:
+    """Whether two cells differ in their seeds only."""
+    return dataclasses.replace(cell, seed=other.seed) == other
+
+
+def judged(
+    place: Mapping[str, Any], finalists: Sequence[Finalist], labels: np.ndarray, question: Mapping[str, Any]
+) -> tuple[list[Judgement], Judgement | None]:
+    """The finalists of a data set and backbone, judged by what trainings there are of them.
+
+    Parameters
+    ----------
+    place
+        As a step's file has it.
+    finalists, labels
+        As of :meth:`Outcomes.finalists`.
+    question
+        ``tolerance`` and ``class_margin``, in points; ``looks``, after how many trainings.
+
+    Returns
+    -------
+    tuple
+        A judgement a finalist; and within a budget that of the proposal against its rival. The rival is there to be
+        held against: it has its intervals, is trained as often as the proposal, and is no answer by itself.
+    """
+    if not finalists:
+        return [], None
+    asked = (labels, question["tolerance"], question["class_margin"], question["looks"])
+    if not place["budget"]:
+        return procedure.judge(finalists, place["proposal"], *asked), None
+    rival = None if place["rival"] is None else finalists[place["rival"]]
+    proposed, between = procedure.within_budget(finalists[place["proposal"]], rival, *asked)
+    found = {place["proposal"]: proposed}
+    if rival is not None:
+        (beside,) = procedure.judge([rival], 0, *asked)
+        found[place["rival"]] = dataclasses.replace(
+            beside, verdict=procedure.UNDECIDED, reached=False, wanted=proposed.wanted, images=None
+        )
+    return [found[number] for number in range(len(finalists))], between
+
+
+def accuracy(right: np.ndarray) -> float:
+    """The share of test images that trainings are right on: of each image the mean over those that test it.
+
+    Parameters
+    ----------
+    right : (S, n) float
+        1, 0, or NaN where training s does not test image i; where none is tested, so is the share.
+    """
+    times = (~np.isnan(right)).sum(axis=0)
+    tested = times > 0
+    return float(np.mean(np.nansum(right, axis=0)[tested] / times[tested])) if tested.any() else np.nan
