@@ -12,6 +12,7 @@ from winnow.answers import verdict
 from winnow.workflow import config, defaults, promises
 
 from . import programs
+from .test_folders import DOT
 from .test_specs import RAW
 
 NOWHERE = RAW["datasets"]["digits"]
@@ -85,7 +86,7 @@ def photos(tmp_path, monkeypatch):
     for number in range(30):
         path = tmp_path / "photos" / "ab"[number % 2] / f"{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        path.write_bytes(DOT)
 
     def configured(**keys):
         dataset = {"source": "folder", "path": str(tmp_path / "photos"), "store_size": 8, "image_size": 8} | keys
@@ -116,7 +117,7 @@ def test_a_folders_own_split_has_no_folds(photos, tmp_path):
         path.mkdir()
         for name in "ab":
             (tmp_path / "photos" / name).replace(path / name) if part == "train" else (path / name).mkdir()
-            (path / name / "x.jpg").touch()
+            (path / name / "x.jpg").write_bytes(DOT)
     said = promises.of_data_set(photos(), "photos")
     assert said.startswith("photos: 2 test images")
     assert "folds" not in said
