@@ -126,4 +126,5 @@ def test_a_folders_own_split_has_no_folds(photos, tmp_path):
 
 def test_where_nothing_is_known_nothing_is_said(photos, tmp_path):
     assert promises.of_data_set(config.load(RAW), "digits") == ""
-    assert promises.of_data_set(photos(path=str(tmp_path)), "photos") == ""
+    (tmp_path / "empty").mkdir()
+    assert promises.of_data_set(photos(path=str(tmp_path / "empty")), "photos") == ""
