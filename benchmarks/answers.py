@@ -1,14 +1,17 @@
-"""What the answer promises and what it decides, the whole of it simulated: choice, looks, ladder.
+"""What the answer promises and what it decides: the whole of it simulated, and its intervals on real draws.
 
-    python benchmarks/answers.py [--runs 2000] [--only NAME]    simulated experiments
-    python benchmarks/answers.py draws [--draws 60]             coverage on real draws of digits
+    python benchmarks/answers.py [--runs 2000] [--only WORDS]
+    python benchmarks/answers.py draws [--draws 64] [--rounds 2] --folder DIR
 
-A simulated experiment has some sizes of network and several candidates of each. All are trained once and compared on
-validation images; of each size the best is a finalist, judged by fresh trainings as winnow.answers.procedure has it,
-until that asks for no more. An image has its difficulty, which all networks share in part; each candidate finds some
-images easier and others harder than the others do, in all its trainings; each training shifts the accuracy.
+A simulated experiment has six sizes of network, or one, and several candidates of each. All are trained once and
+compared on validation images; of each size the best is a finalist, judged by fresh trainings as
+winnow.answers.procedure has it, until that asks for no more. An image has its difficulty, which all networks share in
+part; each candidate finds some images easier and others harder than the rest do, in all of its trainings; each training
+shifts the accuracy. With folds, the validation images of the choosing training are images that judge, too.
 
-With folds, the validation images of the choosing training are images that other folds test.
+``draws``: 300 of scikit-learn's 1,797 digits are drawn, and an unpruned and a pruned network trained and judged in five
+folds of them. What the same networks do on the other 1,497 images is the truth. Draws are kept in ``--folder`` and
+taken up again.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import itertools
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.special
@@ -26,6 +30,9 @@ import scipy.special
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from winnow.answers import intervals, procedure
+
+if TYPE_CHECKING:
+    from winnow.networks.backbones import Backbone
 
 TOLERANCE, MARGIN, CLASSES = 2.0, 10.0, 5
 # What part of an image's difficulty, in variance, all networks share, and what part is a candidate's own in all of its
@@ -59,92 +66,82 @@ class Scenario:
     ----------
     sizes, candidates : int
         Steps of size, and candidates in all.
-    images : int
-        Test images; with folds all that there are.
+    images, validation : int
+        Test images and those that choose; with folds all that there are, and how many of them choose.
     folds : int or None
-    validation : int
-        Validation images; with folds of the images.
     accuracy, spread : float
         Of the unpruned network, and the standard deviation of each network's from training to training.
     lossless : float
         Which part of the sizes, the larger ones, loses nothing; the others lose the tolerance.
+    shared, persistent : float
+        As :data:`SHARED` and :data:`PERSISTENT`.
     """
 
     sizes: int
     candidates: int
     images: int
-    folds: int | None
     validation: int
+    folds: int | None
     accuracy: float
     spread: float
     lossless: float = 0.0
     shared: float = SHARED
     persistent: float = PERSISTENT
-    mend: bool = True
 
 
 class World:
-    """The networks of one run, trained as they are asked for."""
+    """The images of one run, and networks that are trained on demand."""
 
     def __init__(self, scenario: Scenario, generator: np.random.Generator):
         self.scenario, self.generator = scenario, generator
-        s = scenario
-        self.test = np.arange(s.images)
-        total = s.images + (0 if s.folds else s.validation)
-        self.difficulty = np.sqrt(s.shared) * generator.standard_normal(total)
-        self.fold = generator.permutation(s.images) % s.folds if s.folds else None
-        if s.folds:
-            # Of the images that fold 0 does not test.
-            rest = np.flatnonzero(self.fold != 0)
-            self.chosen_by = generator.permutation(rest)[: s.validation]
-        else:
-            self.chosen_by = np.arange(s.images, total)
-        self.labels = np.array([f"class {number}" for number in np.arange(s.images) % CLASSES])
+        judging, choosing, folds = scenario.images, scenario.validation, scenario.folds
+        images = judging if folds else judging + choosing
+        self.difficulty = np.sqrt(scenario.shared) * generator.standard_normal(images)
+        self.fold = generator.permutation(judging) % folds if folds else None
+        # With folds, of the images that the choosing training's fold does not test.
+        rest = np.flatnonzero(self.fold != 0) if folds else np.arange(judging, images)
+        self.choosing = generator.permutation(rest)[:choosing]
+        self.labels = np.array([f"class {number}" for number in np.arange(judging) % CLASSES])
 
     def network(self) -> np.ndarray:
-        """A candidate: how hard each image is for all its trainings."""
-        return self.difficulty + np.sqrt(self.scenario.persistent) * self.generator.standard_normal(
-            self.difficulty.size
-        )
+        """How hard a candidate finds each image, in all of its trainings."""
+        own = self.generator.standard_normal(self.difficulty.size)
+        return self.difficulty + np.sqrt(self.scenario.persistent) * own
 
     def train(self, difficulty: np.ndarray, drop: float, trainings: int = 1) -> np.ndarray:
-        """(trainings, n) float: whether it is right on each of the images that are given."""
-        s = self.scenario
-        shifts = s.spread * self.generator.standard_normal((trainings, 1))
-        limits = scipy.special.ndtri(np.clip(s.accuracy - drop + shifts, 1e-4, 1 - 1e-4))
-        own = np.sqrt(1 - s.shared - s.persistent) * self.generator.standard_normal((trainings, difficulty.size))
-        return (difficulty + own < limits).astype(float)
+        """(trainings, n) float: whether each training is right on each of the images of these difficulties."""
+        scenario = self.scenario
+        shifts = scenario.spread * self.generator.standard_normal((trainings, 1))
+        limits = scipy.special.ndtri(np.clip(scenario.accuracy - drop + shifts, 1e-4, 1 - 1e-4))
+        own = self.generator.standard_normal((trainings, difficulty.size))
+        return (difficulty + np.sqrt(1 - scenario.shared - scenario.persistent) * own < limits).astype(float)
 
-    def judging(self, difficulty: np.ndarray, drop: float, trainings: int) -> np.ndarray:
-        """The outcomes of judging trainings; with folds each tests those of its own."""
-        s = self.scenario
-        found = self.train(difficulty[: s.images], drop, trainings)
-        if s.folds:
-            found[self.fold != np.arange(trainings)[:, None] % s.folds] = np.nan
-            if s.mend:
-                found[:, self.chosen_by] = np.nan
+    def judge(self, difficulty: np.ndarray, drop: float, trainings: int) -> np.ndarray:
+        """The outcomes of judging trainings; with folds each tests the images of its own."""
+        found = self.train(difficulty[: self.scenario.images], drop, trainings)
+        if self.scenario.folds:
+            found[self.fold != np.arange(trainings)[:, None] % self.scenario.folds] = np.nan
         return found
 
 
 def run(scenario: Scenario, generator: np.random.Generator) -> dict[str, float]:
     """One experiment from choice to answer."""
-    s, world = scenario, World(scenario, generator)
-    looks = procedure.looks(s.folds)
+    world, looks = World(scenario, generator), procedure.looks(scenario.folds)
+    lossless = round(scenario.lossless * scenario.sizes)
+    drops = [0.0] * lossless + [TOLERANCE / 100] * (scenario.sizes - lossless)
     unpruned = world.network()
-    drops = np.where(np.arange(s.sizes) < round(s.lossless * s.sizes), 0.0, TOLERANCE / 100)
-    baseline = world.judging(unpruned, 0.0, looks[-1])
-    reference = world.train(unpruned[world.chosen_by], 0.0).mean()
+    baseline = world.judge(unpruned, 0.0, looks[-1])
+    reference = world.train(unpruned[world.choosing], 0.0).mean()
     outcomes, losses = [], []
     for drop in drops:
-        networks = [world.network() for _ in range(s.candidates // s.sizes)]
-        found = [reference - world.train(each[world.chosen_by], drop).mean() for each in networks]
-        best = int(np.argmin(found))
-        outcomes.append(world.judging(networks[best], drop, looks[-1]))
-        losses.append(found[best])
-    within = [place for place in range(s.sizes) if losses[place] <= TOLERANCE / 100 + 1e-9]
+        networks = [world.network() for _ in range(scenario.candidates // scenario.sizes)]
+        found = [reference - world.train(each[world.choosing], drop).mean() for each in networks]
+        outcomes.append(world.judge(networks[int(np.argmin(found))], drop, looks[-1]))
+        losses.append(min(found))
+    within = [place for place, loss in enumerate(losses) if loss <= TOLERANCE / 100 + 1e-9]
     proposal = within[-1] if within else int(np.argmin(losses))
-    trained = [0] * s.sizes
-    for _ in range(len(looks) * s.sizes + 1):
+    trained = [0] * scenario.sizes
+    while True:
         finalists = [
             procedure.Finalist(str(place), -place, False, baseline[:count], outcomes[place][:count])
             for place, count in enumerate(trained)
@@ -153,84 +150,74 @@ def run(scenario: Scenario, generator: np.random.Generator) -> dict[str, float]:
         if not any(each.wanted for each in judged):
             break
         trained = [max(count, each.wanted) for count, each in zip(trained, judged, strict=True)]
-    else:
-        raise AssertionError("it does not end")
     held = [place for place, each in enumerate(judged) if each.verdict == procedure.HOLDS]
-    halves = [100 * (each.drop.high - each.drop.drop) for each in judged if each.verdict == procedure.HOLDS]
+    _, low, high = intervals.paired_interval(baseline[: looks[0]], outcomes[proposal][: looks[0]])
     return {
-        "wrong": any(drops[place] > 0 for place in held),
-        "holds": bool(held),
-        "proposal": judged[proposal].verdict != procedure.UNDECIDED,
-        "half": halves[-1] if halves else np.nan,
-        "plain": 100 * np.diff(intervals.paired_interval(baseline, outcomes[proposal])[::2])[0],
-        "most": max(trained),
+        "wrong": any(drops[place] for place in held),
+        "decided": bool(held) or all(each.verdict == procedure.FAILS for each in judged if each.seeds),
+        "proposal": judged[proposal].verdict == procedure.HOLDS,
+        "half": 100 * (judged[held[-1]].drop.high - judged[held[-1]].drop.drop) if held else np.nan,
+        "first": 100 * (high - low) / 2,
+        "seeds": trained[held[-1]] if held else max(trained),
         "trainings": max(trained) + sum(trained),
     }
 
 
-NULLS = {
-    f"{candidates} candidates, {name}, spread {100 * spread:g}": Scenario(
-        6, candidates, images, folds, validation, accuracy, spread
-    )
-    for name, images, folds, validation, accuracy in (
-        ("750 images", 750, None, 150, 0.95),
-        ("2,000 images", 2000, None, 400, 0.9),
-        ("300 in 5 folds", 300, 5, 36, 0.95),
-    )
-    for candidates, spread in ((12, 0.003), (54, 0.003), (12, 0.01), (54, 0.01))
-}
-MIXED = {
-    f"{name}, half lossless": dataclasses.replace(each, lossless=0.5) for name, each in NULLS.items() if "54" in name
-}
-LEAK = {
-    "leak: " + name: dataclasses.replace(each, mend=False, shared=0.8, persistent=0.15)
-    for name, each in NULLS.items()
-    if "folds" in name
-} | {
-    "mended: " + name: dataclasses.replace(each, shared=0.8, persistent=0.15)
-    for name, each in NULLS.items()
-    if "folds" in name
-}
-LOSSLESS = {
-    f"{name}, lossless, {sizes} sizes, spread {100 * spread:g}": Scenario(
-        sizes, 9 * sizes, images, folds, validation, accuracy, spread, 1.0
-    )
-    for name, images, folds, validation, accuracy in (
-        ("750 images", 750, None, 150, 0.95),
-        ("300 in 5 folds", 300, 5, 36, 0.97),
-    )
-    for sizes in (1, 6)
-    for spread in (0.003, 0.006, 0.01)
-}
-SCENARIOS = NULLS | MIXED | LEAK | LOSSLESS
+def scenarios() -> dict[str, Scenario]:
+    """By name; each name begins with what it is for."""
+    found = {}
+    sets = {
+        "750 images": (750, 150, None, 0.95),
+        "2,000 images": (2000, 400, None, 0.90),
+        "300 in 5 folds": (300, 36, 5, 0.95),
+    }
+    for (name, kind), spread in itertools.product(sets.items(), (0.003, 0.01)):
+        for candidates in (12, 54):
+            null = Scenario(6, candidates, *kind, spread)
+            said = f"{name}, {candidates} candidates, spread {100 * spread:g}"
+            found[f"all at the tolerance: {said}"] = null
+        found[f"half at the tolerance: {said}"] = dataclasses.replace(null, lossless=0.5)
+        if null.folds:
+            found[f"persistent: {said}"] = dataclasses.replace(null, shared=0.8, persistent=0.15)
+    for name, spread, sizes in itertools.product(("750 images", "300 in 5 folds"), (0.003, 0.006, 0.01), (1, 6)):
+        kind = (*sets[name][:3], 0.97)
+        said = f"{name}, 97 % right, {'one size' if sizes == 1 else 'six sizes'}, spread {100 * spread:g}"
+        found[f"lossless: {said}"] = Scenario(sizes, 9 * sizes, *kind, spread, lossless=1.0)
+    return found
 
 
 def simulate(runs: int, only: str) -> None:
-    for name, scenario in SCENARIOS.items():
+    columns = {
+        "wrong": ("wrong *holds*", 100), "decided": ("decided", 100), "proposal": ("proposal holds", 100),
+        "half": ("half-width", 1), "first": ("after the first look, 95 %", 1), "seeds": ("seeds", 1),
+        "trainings": ("trainings", 1),
+    }  # fmt: skip
+    print(f"| {runs} runs a scenario | {' | '.join(title for title, _ in columns.values())} | s |")
+    print(f"|---|{'--:|' * (len(columns) + 1)}")
+    for name, scenario in scenarios().items():
         if only not in name:
             continue
         began, generator = time.perf_counter(), np.random.default_rng(0)
         found = [run(scenario, generator) for _ in range(runs)]
-        rows = {key: np.array([each[key] for each in found], dtype=float) for key in found[0]}
-        print(
-            f"{name:55} wrong {100 * rows['wrong'].mean():5.2f} % holds {100 * rows['holds'].mean():5.1f} % proposal decided "
-            f"{100 * rows['proposal'].mean():5.1f} % half {np.nanmean(rows['half']):.2f} plain {rows['plain'].mean() / 2:.2f}"
-            f" most seeds {rows['most'].mean():.1f} trainings {rows['trainings'].mean():.1f}"
-            f"  {time.perf_counter() - began:.0f} s",
-            flush=True,
-        )
+        fields = []
+        for key, (_, factor) in columns.items():
+            values = np.array([each[key] for each in found], dtype=float)
+            values = values[~np.isnan(values)]
+            digits = 1 if key in ("decided", "proposal", "seeds", "trainings") else 2
+            fields.append(f"{factor * values.mean():.{digits}f}" + " %" * (factor == 100) if values.size else "–")
+        print(f"| {name} | {' | '.join(fields)} | {time.perf_counter() - began:.0f} |", flush=True)
 
 
 def draw_of_digits(
-    number: int, round: int, backbone, keep, pixels: np.ndarray, labels: np.ndarray
+    number: int, round: int, backbone: Backbone, keep: np.ndarray, pixels: np.ndarray, labels: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Train and judge an unpruned and a pruned network on DRAWN images, a fold at a time.
+    """Train and judge an unpruned and a pruned network on drawn images, once in each fold.
 
     Returns
     -------
     dict
-        ``baseline`` and ``pruned``, (S, DRAWN) with NaN for what a seed's fold does not test, and ``baseline_truth`` and
-        ``pruned_truth``, (S, N − DRAWN), of the same networks on all other images; ``labels`` and ``truth_labels``.
+        ``baseline`` and ``pruned``: whether they are right, (K, DRAWN) with NaN for what a fold does not test;
+        ``baseline_truth`` and ``pruned_truth``: the same networks on all other images, (K, N − DRAWN).
     """
     import torch
     from winnow.data import splits
@@ -267,11 +254,10 @@ def draw_of_digits(
             found[side].append(tested)
             judged = judging.evaluate(network, images, outside, "fp32").predicted
             found[f"{side}_truth"].append(judged == labels[outside])
-    found = {name: np.array(values) for name, values in found.items()}
-    return found | {"labels": labels[inside], "truth_labels": labels[outside]}
+    return {name: np.array(values) for name, values in found.items()}
 
 
-def pretrained():
+def pretrained() -> tuple[Backbone, np.ndarray, np.ndarray, np.ndarray]:
     """The demo's backbone, trained on digits 0 to 4; which filters stay of it; and all digits' pixels and labels."""
     import torch
     from sklearn.datasets import load_digits
@@ -295,7 +281,7 @@ def pretrained():
     manifest = {"architecture": "vgg_digits", "head": "gap", "classes": 5, "layers": layers}
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     backbone = backbones.Backbone(manifest, state, found.table)
-    value, score = scores.score(
+    _, score = scores.score(
         "average_weight", layers, found.table, lambda names: [state[name].numpy() for name in names]
     )
     unit, layer = found.table["unit"].to_numpy(), found.table["layer"].to_pylist()
@@ -306,10 +292,11 @@ def pretrained():
     return backbone, keep, pixels, labels
 
 
-def draws(count: int, rounds: int, folder: Path, first: int) -> None:
+def draws(count: int, rounds: int, folder: Path) -> None:
+    """Train what the folder lacks of so many draws, a round of folds of each before the next round."""
     folder.mkdir(parents=True, exist_ok=True)
     made = pretrained()
-    for round, number in itertools.product(range(rounds), range(first, count)):
+    for round, number in itertools.product(range(rounds), range(count)):
         file = folder / f"{number}-{round}.npz"
         if not file.exists():
             began = time.perf_counter()
@@ -324,18 +311,55 @@ def draws(count: int, rounds: int, folder: Path, first: int) -> None:
             )
 
 
+def coverage(folder: Path, count: int, rounds: int) -> None:
+    """Print how often the interval of each draw holds the truth."""
+    for through in range(1, rounds + 1):
+        rows = []
+        for number in range(count):
+            files = [folder / f"{number}-{round}.npz" for round in range(through)]
+            if not all(file.exists() for file in files):
+                continue
+            parts = [np.load(file) for file in files]
+            baseline, pruned, before, after = (
+                np.concatenate([each[name] for each in parts])
+                for name in ("baseline", "pruned", "baseline_truth", "pruned_truth")
+            )
+            beyond = intervals.parts(before, after)
+            found = intervals.parts(baseline, pruned)
+            rows.append((*intervals.interval(found), beyond.drop, beyond.image, found.training, before.mean()))
+        if len(rows) < 2:
+            continue
+        drop, low, high, truth, own, training, accuracy = np.array(rows).T
+        half = (high - low) / 2
+        # Nadeau & Bengio's: of the trainings' own drops, with 1/S + 1/(K − 1) in place of 1/S.
+        trainings = FOLDS * through
+        scatter = np.sqrt(training * (1 / trainings + 1 / (FOLDS - 1)))
+        corrected = scipy.special.stdtrit(trainings - 1, 0.975) * scatter
+        print(f"{len(rows)} draws, {through} round(s): unpruned {100 * accuracy.mean():.1f} % right, drop "
+              f"{100 * truth.mean():.2f} points ({100 * truth.std(ddof=1):.2f} from draw to draw)")  # fmt: skip
+        for name, width in ("ours", half), ("Nadeau & Bengio", corrected):
+            print(
+                f"  {name:16} half-width {100 * width.mean():.2f}, holds the truth on the other images in "
+                f"{100 * np.mean(np.abs(drop - truth) <= width):.1f} %, with those images' own chance "
+                f"{100 * np.mean(np.abs(drop - truth) <= np.sqrt(width**2 + 1.96**2 * own)):.1f} %, the mean truth of "
+                f"all draws {100 * np.mean(np.abs(drop - truth.mean()) <= width):.1f} %"
+            )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=2000)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", metavar="WORDS", help="scenarios whose name has them")
     ways = parser.add_subparsers(dest="way")
     drawing = ways.add_parser("draws")
-    drawing.add_argument("--draws", type=int, default=60)
+    drawing.add_argument("--draws", type=int, default=64)
     drawing.add_argument("--rounds", type=int, default=2)
-    drawing.add_argument("--first", type=int, default=0)
     drawing.add_argument("--folder", type=Path, required=True)
+    drawing.add_argument("--done", action="store_true", help="train no more, say what the draws that there are come to")
     arguments = parser.parse_args()
     if arguments.way == "draws":
-        draws(arguments.draws, arguments.rounds, arguments.folder, arguments.first)
+        if not arguments.done:
+            draws(arguments.draws, arguments.rounds, arguments.folder)
+        coverage(arguments.folder, arguments.draws, arguments.rounds)
     else:
         simulate(arguments.runs, arguments.only)

@@ -6,6 +6,8 @@
 rule summarize:
     input:
         cells=of_cells("results/cells/{cell}/metrics.json"),
+        # Their digests are in the metrics.
+        predictions=ancient(of_cells("results/cells/{cell}/predictions.parquet")),
         latencies=lambda wildcards: experiment_latencies(wildcards.experiment),
         growth=grown,
     output:

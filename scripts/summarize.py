@@ -1,8 +1,8 @@
-"""Summarise an experiment: from its cells' metrics.json and, where they are timed, its latencies to summary.parquet,
-summary.csv and summary.md.
+"""Summarise an experiment: from its cells' metrics.json and predictions.parquet and, where they are timed, its
+latencies to summary.parquet, summary.csv and summary.md.
 
-One row per cell less its seed: accuracy with its 95 % interval over seeds, drop against the unpruned baseline paired by
-seed, sizes. A seed whose training diverged is listed and left out of the means.
+One row per cell less its seed: accuracy with its 95 % interval over seeds, drop against the unpruned baseline with that
+over seeds and test images, sizes. A seed whose training diverged is listed and left out of the means.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if __name__ == "__main__":
 
 from winnow import cli, tables
 from winnow.answers import growth, summary
+from winnow.answers.outcomes import Outcomes
 from winnow.files import atomic_path
 from winnow.workflow import grid
 
@@ -45,7 +46,8 @@ def main(arguments: argparse.Namespace) -> None:
             continue
         latencies[name] = summary.read_latency(path)
 
-    frame = summary.summarise(rows, latencies, growth.choosers(spec["grid"], cells))
+    choosers = growth.choosers(spec["grid"], cells)
+    frame = summary.summarise(rows, latencies, choosers, Outcomes(arguments.results).sides)
     tables.write_table(arguments.output / "summary.parquet", frame, "summary", {"spec": spec, "missing": missing})
     with atomic_path(arguments.output / "summary.csv") as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")

@@ -27,7 +27,7 @@ _NETWORKS = [
     ("protocol", _NAME),
     ("seeds", pa.int32()),
 ]
-_DROP = [("drop", pa.float64()), ("drop_low", pa.float64()), ("drop_high", pa.float64())]
+_DROP = [(f"{name}{end}", pa.float64()) for name in ("drop", "class_drop") for end in ("", "_low", "_high")]
 _FAILED = ("failed_seeds", pa.string())
 
 SCHEMAS: dict[str, pa.Schema] = {
@@ -88,11 +88,12 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("images_per_second", pa.float64()),
         ]
     ),
-    # One row a cell less its seed. drop: baseline accuracy minus accuracy, paired by seed; val_drop: the same on the
-    # validation images. *_low, *_high: 95 % interval over seeds. macs: multiply-accumulates of one image. latency_ms,
-    # latency_32_ms: of a forward pass of 1 and of 32 images, null where not measured. failed_seeds: null-free, "" or
-    # "3, 5". unequal_seeds: likewise, those whose batch norms had other batches than their baseline's, for want of
-    # memory.
+    # One row a cell less its seed. drop: baseline accuracy minus accuracy, paired by seed and image; class_drop: that
+    # of the mean over classes of their accuracies; val_drop: as drop, on the validation images. *_low, *_high: 95 %
+    # interval, of accuracy over seeds, of drops over seeds and test images. macs: multiply-accumulates of one image.
+    # latency_ms, latency_32_ms: of a forward pass of 1 and of 32 images, null where not measured. failed_seeds:
+    # null-free, "" or "3, 5". unequal_seeds: likewise, those whose batch norms had other batches than their baseline's,
+    # for want of memory.
     "summary": pa.schema(
         [
             *_PLACE,
@@ -133,9 +134,6 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("baseline_accuracy", pa.float64()),
             ("val_drop", pa.float64()),
             *_DROP,
-            ("class_drop", pa.float64()),
-            ("class_drop_low", pa.float64()),
-            ("class_drop_high", pa.float64()),
             ("lost_classes", pa.list_(pa.string())),
             _FAILED,
             ("unequal_seeds", pa.string()),

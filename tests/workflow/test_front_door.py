@@ -66,7 +66,7 @@ def test_snakemakes_habits_work(fresh, arguments):
         assert "Congratulations" in output
     if "--until" in arguments:
         assert {job.split()[0] for job in jobs(output)} == {
-            "decode", "pretrain", "import_backbone", "measure", "score", "mask"
+            "decode", "split", "pretrain", "import_backbone", "measure", "score", "mask"
         }  # fmt: skip
 
 

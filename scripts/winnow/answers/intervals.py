@@ -24,10 +24,10 @@ import scipy.special
 CONFIDENCE = 0.95
 # Networks that are held against the same unpruned trainings have differences that correlate by about 1/2, and squares
 # of differences that correlate by the square of that.
-# How many made-up images go into how large one is.
-PADW = 1.0
 SHARED = 0.25
-# Probabilities at which the distribution of a variance is looked at: dense at both ends, where the tails of t come from.
+# How many of the made-up images count, as large as an image is at most, in how large they are.
+WHOLE = 1.0
+# Probabilities at which the distribution of a variance is looked at: dense at both ends, whence the tails of t come.
 _PLACES = scipy.special.expit(np.linspace(-16, 16, 65))
 _WEIGHTS = _PLACES * (1 - _PLACES) / (_PLACES * (1 - _PLACES)).sum()
 # The smallest variance of trainings that is believed: its share of the smallest tenth, by chance, of what is expected.
@@ -150,7 +150,7 @@ def parts(baseline: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None = 
     means = np.bincount(classes, by_image) / counts
     squares = np.maximum(np.bincount(classes, by_image**2) - counts * means**2, 0.0)
     of_images = squares / np.maximum(counts - 1, 1)
-    large = (np.sum(by_image**4) + PADW) / (np.sum(by_image**2) + PADW)
+    large = (np.sum(by_image**4) + WHOLE) / (np.sum(by_image**2) + WHOLE)
     made_up = 2 / counts / (1 / counts).sum()
     padded = counts + made_up
     # One lost and one won, less what their mean takes away.
@@ -199,8 +199,8 @@ def pooled(networks: Sequence[Parts]) -> Prior | None:
     τ² is what makes the median of s² what it must be, which one network that scatters widely hardly moves; d0 comes
     from how much more the log s² differ than chance has it. They are told from chance less surely since all networks
     are held against the same trainings of the unpruned one (:data:`SHARED`), which too is why G networks are not worth
-    G times as many degrees of freedom. An s² that is smaller than chance makes it in one of ten cases counts as that: it
-    says that few images differ.
+    G times as many degrees of freedom. An s² that is smaller than chance makes it in one of ten cases counts as that:
+    it says that few images differ.
 
     Returns
     -------
@@ -250,8 +250,8 @@ def moderated(found: Parts, prior: Prior | None) -> tuple[float, float]:
 def _deviations(found: Parts, prior: Prior | None) -> np.ndarray:
     """What the standard deviation of the drop may be: its values at :data:`_PLACES` of their distribution.
 
-    V = image + max(0, τ² + noise − noise) / S, of which s² d / χ²_d says what τ² + noise may be; it is not below what images
-    alone give [the generalized interval of Weerahandi, Journal of the American Statistical Association 88, 1993].
+    V = image + τ² / S, where τ² + noise may be s² d / χ²_d, with d degrees of freedom, and τ² is not below 0 [a
+    generalized interval: Weerahandi, Journal of the American Statistical Association 88, 1993].
     """
     variance, freedom = moderated(found, prior)
     if not freedom:
@@ -274,8 +274,8 @@ def p_value(found: Parts, limit: float, prior: Prior | None = None) -> float:
 def interval(found: Parts, level: float = CONFIDENCE, prior: Prior | None = None) -> Interval:
     """The drop's interval at a level, over trainings and test images; of one training over images alone.
 
-    Student's t, mixed over what the variance may be (:func:`_deviations`): t with S − 1 degrees of freedom where trainings
-    scatter, with n − 1 where they do not.
+    Student's t, mixed over what the variance may be (:func:`_deviations`): t with S − 1 degrees of freedom where
+    trainings scatter, with n − 1 where they do not.
     """
     deviations, tail = _deviations(found, prior), (1 - level) / 2
     quantile = scipy.special.stdtrit(found.image_freedom, 1 - tail)

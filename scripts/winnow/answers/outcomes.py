@@ -134,6 +134,13 @@ class Outcomes:
             found.append(Finalist(network.path, each["size"], diverged, *sides))
         return found, names[images.labels], trainings
 
+    def sides(self, cells: Sequence[Cell]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Test outcomes as :func:`winnow.answers.summary.summarise` asks for them."""
+        images = tested([self.predictions(cell.baseline) for cell in cells])
+        baseline = [self._right(cell.baseline, cell, images) for cell in cells]
+        pruned = [self._right(cell, cell, images) for cell in cells]
+        return np.array(baseline), np.array(pruned), images.labels
+
     def _right(self, cell: Cell, pruned: Cell, images: Tested) -> np.ndarray:
         """(n,) float: 1 where a cell's network is right, 0 where it is wrong, NaN where it does not test an image."""
         found = self.predictions(cell)

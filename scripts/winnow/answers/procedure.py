@@ -1,21 +1,22 @@
 """Which of an experiment's finalists hold, with one error for all of them, and which trainings that still takes.
 
-Finalists were chosen on validation images, by trainings that judge nothing, and stand in order of size. They are judged by
-fresh trainings, a few at first and more where the answer is open. That a network is said to hold and does not has a
+Finalists were chosen on validation images, by trainings that judge nothing, and stand in order of size. They are judged
+by fresh trainings, a few at first and more where the answer is open. That a network is said to hold and does not has a
 chance of at most :data:`ALPHA`, over all finalists and looks together:
 
-- The proposal, the smallest that validation allows, is tested with half of α, the next larger one with a quarter, and so
-  on, the largest with what is left. What is found to hold hands its share to the next smaller one (a graph of tests
+- The proposal, the smallest that validation allows, is tested with half of α, the next larger one with a quarter, and
+  so on, the largest with what is left. What is found to hold hands its share to the next smaller one (a graph of tests
   [Bretz, Maurer, Brannath & Posch, Statistics in Medicine 28, 2009], over looks [Maurer & Bretz, Statistics in
   Biopharmaceutical Research 5, 2013]). That a smaller network loses more is not assumed.
-- A share is spent over the looks: up to a part t of the trainings, t^:data:`SPENDING` of it [Lan & DeMets, Biometrika 70,
-  1983], each look with its own increment.
+- A share is spent over the looks: up to a part t of the trainings, t^:data:`SPENDING` of it [Lan & DeMets, Biometrika
+  70, 1983], each look with its own increment.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -60,9 +61,9 @@ class Finalist:
     diverged : bool
         Whether any of its trainings did.
     baseline, pruned : (S, n) float
-        Whether the unpruned network and this one, trained with seed s, are right on test image i: 1, 0, or NaN where the
-        seed does not test the image (folds). A seed of which there is no outcome, as a training diverged, is a row of
-        NaN; an image that must not judge is a column of NaN. No row where it was not trained yet.
+        Whether the unpruned network and this one, trained with seed s, are right on test image i: 1, 0, or NaN where
+        the seed does not test the image (folds). A seed of which there is no outcome, as a training diverged, is a row
+        of NaN. No row where it was not trained yet.
     """
 
     name: str
@@ -124,7 +125,7 @@ def shares(count: int, proposal: int) -> list[float]:
 def increments(looks: Sequence[int]) -> list[float]:
     """What part of a finalist's alpha each look spends."""
     spent = [0.0, *((look / looks[-1]) ** SPENDING for look in looks)]
-    return [after - before for before, after in zip(spent, spent[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(spent)]
 
 
 def tested(
@@ -177,7 +178,7 @@ class _Evidence:
         self.priors = functools.cache(self.priors)
 
     def parts(self, place: int, seeds: int) -> tuple[Parts, Parts] | None:
-        """Of accuracy and of the mean over classes, with so many trainings or as many as there are; None without any."""
+        """Of accuracy and of the mean over classes, with so many trainings or all there are; None without any."""
         each = self.finalists[place]
         sides = each.baseline[:seeds], each.pruned[:seeds]
         if not len(sides[0]) or np.isnan(sides[0] - sides[1]).all():
@@ -203,7 +204,8 @@ class _Evidence:
         return [intervals.interval(each, level, prior) for each, prior in zip(parts, self.priors(seeds), strict=True)]
 
     def later(self, place: int, seeds: int, last: int) -> list[tuple[float, float, float]]:
-        """Of both drops what is known of them, and of their variance's parts after the last look: images', trainings'."""
+        """Of both drops what is known, its variance's parts after the last look, images' and trainings', and the latter
+        now."""
         parts = self.parts(place, seeds)
         found = []
         for each, prior in zip(parts, self.priors(seeds), strict=True):
@@ -267,8 +269,8 @@ def judge(
     Returns
     -------
     list of Judgement
-        In the order of the finalists. Trainings are wanted of as few as the answer takes: of the proposal until it holds
-        or surely cannot, then of larger ones in turn; and of the next smaller one than what holds.
+        In the order of the finalists. Trainings are wanted of as few as the answer takes: of the proposal until it
+        holds or surely cannot, then of larger ones in turn; and of the next smaller one than what holds.
     """
     evidence, spending, last = _Evidence(finalists, labels, tolerance), increments(looks), looks[-1]
     places = range(len(finalists))

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,16 +15,19 @@ import pyarrow as pa
 import scipy.stats
 
 from winnow import tables
-from winnow.answers import preference
+from winnow.answers import intervals, preference
+from winnow.answers.intervals import CONFIDENCE
 from winnow.files import InputError, read_json
 from winnow.training.protocols import DISTILLED, EQUAL_FLOPS, FINE_TUNE_FIRST, ONE_SHOT, parted, steps
 from winnow.workflow.grid import ANY, RANDOM, UNPRUNED, Cell, is_control, parse_source
 
-CONFIDENCE = 0.95
 # The ratio of the claim that the method is known for; headlines speak of the grid's nearest one.
 HEADLINE_RATIO = 0.4
 
 _SCHEMA = tables.SCHEMAS["summary"]
+# Cells that finished on both sides, with different seeds → whether the unpruned networks and they are right on test
+# images, (S, n) each, as of winnow.answers.intervals.parts, and the images' classes.
+Sides = Callable[[Sequence[Cell]], tuple[np.ndarray, np.ndarray, np.ndarray]]
 # Integers with gaps: NumPy's have no null.
 _PANDAS_TYPES = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype()}
 # Images a pass → column.
@@ -203,6 +206,7 @@ def summarise(
     rows: Iterable[tuple[Cell, Mapping[str, Any] | None]],
     latencies: Mapping[str, Mapping[int, tuple[float, float]]] | None = None,
     choosers: Collection[Cell] = (),
+    sides: Sides | None = None,
 ) -> pd.DataFrame:
     """Cells to one row per cell less its seed, with the columns of the schema "summary".
 
@@ -216,13 +220,17 @@ def summarise(
         made :func:`comparable`.
     choosers
         Cells by which networks were chosen: of one that was judged, a row is of the cells that judged it.
+    sides
+        Test outcomes; without them drops have no intervals.
 
     Returns
     -------
     pandas.DataFrame
         Baselines first, then by scope, ratio, criterion, init and protocol; the same whatever the order of ``rows``.
-        ``drop`` is the mean over seeds of the accuracy of the unpruned network with inherited weights less the
-        accuracy, taken over the seeds that both have finished.
+        ``drop`` is the accuracy of the unpruned network with inherited weights less the accuracy, over the seeds that
+        both have finished, ``class_drop`` that of the mean over classes. Their intervals are of
+        :mod:`winnow.answers.intervals`, at the level :data:`CONFIDENCE`; how trainings scatter is pooled over the rows
+        of a data set and backbone.
     """
     metrics = dict(rows)
     finished = {cell: found for cell, found in metrics.items() if found and found["status"] == "finished"}
@@ -230,13 +238,37 @@ def summarise(
     for cell in sorted(metrics, key=lambda cell: cell.seed):
         groups.setdefault(dataclasses.replace(cell, seed=0), []).append(cell)
     groups = {group: [cell for cell in cells if cell not in choosers] or cells for group, cells in groups.items()}
+    drops = _drops(groups, finished, sides) if sides else {}
     measured = comparable(latencies or {})
     not_measured = dict.fromkeys(LATENCY_COLUMNS.values())
     records = [
-        _record(groups[group], finished) | measured.get(groups[group][0].latency, not_measured)
+        _record(groups[group], finished) | drops.get(group, {}) | measured.get(groups[group][0].latency, not_measured)
         for group in sorted(groups, key=_order)
     ]
     return pa.Table.from_pylist(records, schema=_SCHEMA).to_pandas(types_mapper=_PANDAS_TYPES.get)
+
+
+def _drops(
+    groups: Mapping[Cell, Sequence[Cell]], finished: Mapping[Cell, Mapping[str, Any]], sides: Sides
+) -> dict[Cell, dict[str, float]]:
+    """Of each row but the baseline's its drops and their intervals, as the columns have them."""
+    places: dict[tuple, dict[Cell, tuple[intervals.Parts, ...]]] = {}
+    for group, cells in groups.items():
+        both = [cell for cell in cells if cell in finished and cell.baseline in finished]
+        if both and group != group.baseline:
+            baseline, pruned, labels = sides(both)
+            found = intervals.parts(baseline, pruned), intervals.parts(baseline, pruned, labels)
+            places.setdefault((group.dataset, group.backbone), {})[group] = found
+    columns: dict[Cell, dict[str, float]] = {}
+    for there in places.values():
+        for number, name in enumerate(("drop", "class_drop")):
+            prior = intervals.pooled([parts[number] for parts in there.values()])
+            for group, parts in there.items():
+                found = intervals.interval(parts[number], prior=prior)
+                columns.setdefault(group, {}).update(
+                    zip((name, f"{name}_low", f"{name}_high"), found, strict=True),
+                )
+    return columns
 
 
 def _order(cell: Cell) -> tuple:
@@ -263,8 +295,6 @@ def _record(cells: list[Cell], finished: Mapping[Cell, Mapping[str, Any]]) -> di
 
     accuracy = values("accuracy")
     accuracy_low, accuracy_high = interval(accuracy)
-    drops = drops_of("accuracy")
-    drop_low, drop_high = interval(drops)
     description = dataclasses.asdict(cells[0])
     del description["seed"]
     return description | {
@@ -276,9 +306,8 @@ def _record(cells: list[Cell], finished: Mapping[Cell, Mapping[str, Any]]) -> di
         "class_accuracy": _mean(values("class_accuracy")),
         "val_accuracy": _mean(values("val_accuracy")),
         "val_drop": _mean(drops_of("val_accuracy")),
-        "drop": _mean(drops),
-        "drop_low": drop_low,
-        "drop_high": drop_high,
+        "drop": _mean(drops_of("accuracy")),
+        "class_drop": _mean(drops_of("class_accuracy")),
         "achieved_ratio": _mean(values("achieved_ratio")),
         # The control's masks differ by seed, and with them the sizes.
         "params": _rounded_mean(values("params")),
@@ -439,8 +468,9 @@ def quantity(count: float) -> str:
 def formatted(frame: pd.DataFrame) -> pd.DataFrame:
     """The summary as text for people, one row a row: accuracies in %, drops in points, sizes with their prefix.
 
-    ± and brackets hold the 95 % interval over seeds, "–" stands for what is not known. Latency, of one image in
-    milliseconds, is a column where at least one row has it; the protocol where at least one is not ``one_shot``.
+    ± holds the 95 % interval over seeds, brackets that over seeds and test images, "–" stands for what is not known.
+    Latency, of one image in milliseconds, is a column where at least one row has it; the protocol where at least one is
+    not ``one_shot``.
     """
     text = pd.DataFrame(
         {
@@ -542,8 +572,8 @@ def markdown(frame: pd.DataFrame, experiment: str, missing: int = 0, remark: str
     lines += [
         "Accuracy on the test images, mean over seeds ± half of the 95 % interval (Student's t). Drop: accuracy of the "
         "unpruned network with inherited weights, fine-tuned with the same recipe and seed, less the accuracy; paired "
-        "by seed, with its 95 % interval. Bold: the best criterion of a ratio. Removed: share of filters. MACs: "
-        "multiply-accumulates of one image. Failed seeds are left out of the means.",
+        "by seed and image, with its 95 % interval over both. Bold: the best criterion of a ratio. Removed: share of "
+        "filters. MACs: multiply-accumulates of one image. Failed seeds are left out of the means.",
         "",
     ]
     if unequal := unequal_remark(frame):

@@ -8,7 +8,7 @@ import dataclasses
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from torch import nn
+from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from winnow.networks import tracing
@@ -58,7 +58,7 @@ def consumers(network: nn.Module, channels: pa.Table) -> list[Consumer]:
     return found
 
 
-def _shift(node, modules: dict[str, nn.Module]) -> str | None:
+def _shift(node: fx.Node, modules: dict[str, nn.Module]) -> str | None:
     if modules[node.target].bias is not None:
         return f"{node.target}.bias"
     norm = next(iter(node.users)) if len(node.users) == 1 else None
@@ -75,7 +75,7 @@ def unnormalised(network: nn.Module) -> list[str]:
     nodes = [node for node in module.graph.nodes if node.op == "call_module"]
     calls = [node.target for node in nodes]
 
-    def normalised(node) -> bool:
+    def normalised(node: fx.Node) -> bool:
         return any(user.op == "call_module" and isinstance(modules[user.target], _BatchNorm) for user in node.users)
 
     return [

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from statistics import NormalDist
 
+from winnow.data import folders
 from winnow.files import InputError, read_json
 from winnow.tables import read_provenance
 from winnow.workflow import defaults, wiring
@@ -116,7 +117,9 @@ def of_data_set(config: Config, name: str) -> str:
     manifest, split = (Path(each) for each in (f"results/datasets/{name}/manifest.json", wiring.split(name, None)))
     official = dataset.source == "flowers102"
     try:
-        found = defaults.survey(Path(dataset.path)) if dataset.source == "folder" else None
+        found = None
+        if dataset.source == "folder":
+            found = defaults.survey(Path(dataset.path), folders.Rules.of(dataset.model_dump()))
         if found is not None:
             official = found.official
         if manifest.exists() and (folds or split.exists()):

@@ -12,7 +12,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from winnow.data import archives
+from winnow.data import archives, folders
 from winnow.files import canonical_json
 from winnow.networks import factories
 from winnow.training import protocols
@@ -70,7 +70,7 @@ def decode(config: Config, dataset: str) -> Spec:
     contents = config.datasets[dataset].model_dump(exclude={"recipe", *OF_THE_SPLIT}, exclude_none=True)
     if contents["source"] == "folder":
         # Its images are no inputs, there may be a million of them: other paths or sizes decode it again.
-        contents["listing"] = archives.listing_digest(contents["path"])
+        contents["listing"] = folders.digest(Path(contents["path"]), folders.Rules.of(contents))
     return Spec(
         "decode.py",
         {
@@ -97,7 +97,7 @@ def pretrain(config: Config, backbone: str) -> Spec:
         "pretrain.py",
         {
             "backbone": _backbone(config, backbone, "architecture", "head", "mean", "std"),  # another network or input
-            "recipe": config.recipes[pretraining.recipe].model_dump(exclude={"distillation"}),  # trains otherwise
+            "recipe": config.recipes[pretraining.recipe].used(),  # trains otherwise
             "seed": pretraining.seed,  # draws other weights, and another order of images
         },
     )
