@@ -116,7 +116,13 @@ def write_images(results) -> None:
     pixels = np.random.default_rng(0).integers(256, size=(8, 8, 8, 3), dtype=np.uint8)
     manifest = {"classes": CLASSES, "store_size": 8, "image_size": 8, "spec": {"code": "d" * 32}}
     manifest["skipped"] = [{"file": f"bad {NASTY}", "reason": "cannot be read"}]
-    manifest |= {"passed": {}, "copies": None, "ranges": {}, "reading": {"channels": 3}, "notes": ["labels come from labels.csv"]}
+    manifest |= {
+        "passed": {},
+        "copies": None,
+        "ranges": {},
+        "reading": {"channels": 3},
+        "notes": ["labels come from labels.csv"],
+    }
     manifest = write_store(results / "datasets/digits", zip(entries, pixels, strict=True), manifest)
     splits.write(results / "splits/digits/only.parquet", ["train"] * 2 + ["test"] * 6, manifest, {})
 
