@@ -1,7 +1,7 @@
 # make demo    install, run the demo and print its summary
 # make test    install, and run the tests
 # make report  install, make an experiment's report and print where it is; EXPERIMENT=by_layer says whose
-# make run DATA=folder [BACKBONE=vgg16] [NAME=...] [SIZE=224] [BUDGET="5 ms"]
+# make run DATA=folder [BACKBONE=vgg16] [NAME=...] [SIZE=224] [BUDGET="5 ms"] [RULES='ignore: [old]']
 #              the same for your own images: verdict, report and the exported model; BUDGET: what it may take, see README.md
 #
 # make study   run the experiments of docs/study/config.yaml (hours) and renew the tables of docs/study.md
@@ -27,9 +27,11 @@ demo: install
 
 # The configuration, own/NAME.yaml, is written once and is yours to edit.
 run: install
-	@test -n "$(DATA)" || { echo 'make run DATA=folder [BACKBONE=vgg16] [NAME=...] [SIZE=224] [BUDGET="5 ms"] [CORES=...]' >&2; exit 2; }
+	@test -n "$(DATA)" || { echo 'make run DATA=folder [BACKBONE=vgg16] [NAME=...] [SIZE=224] [BUDGET="5 ms"] [RULES=...] [CORES=...]' >&2; exit 2; }
 	@name=$$($(BIN)/python scripts/configure.py "$(DATA)" $(BACKBONE:%=--backbone %) $(NAME:%=--name %) $(SIZE:%=--size %) \
-	$(if $(BUDGET),--budget "$(BUDGET)")) \
+	$(if $(BUDGET),--budget "$(BUDGET)") $(if $(RULES),--rules '$(RULES)')) \
+	&& $(BIN)/snakemake results/datasets/$$name/manifest.json --configfile own/$$name.yaml --cores $(CORES) \
+	&& $(BIN)/python scripts/describe.py --dataset results/datasets/$$name \
 	&& $(BIN)/snakemake $$name results/experiments/$$name/models --configfile own/$$name.yaml --cores $(CORES)
 
 # Tests run side by side, but for those on a cluster: there is one a machine. A part may have nothing to run (status 5).

@@ -5,7 +5,7 @@
 #   results/splits/{dataset}/{fold}.parquet               which images train, choose and judge
 #   results/backbones/{backbone}/                         weights.safetensors, channels.parquet, manifest.json;
 #                                                         pretrained.safetensors, pretrained.json
-#   results/statistics/{images}/{backbone}/               activations, gradients: .npz (sums), .json (manifest)
+#   results/statistics/{images}/{backbone}/               activations, gradients, moments: .npz, .json (manifest)
 #   results/scores/{images}/{backbone}/                   {criterion}.parquet
 #   results/masks/{images}/{backbone}/{criterion}/{scope}/{ratio}.parquet
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
@@ -34,7 +34,9 @@
 # scope:     global, global_normalized, layer, or none (ratio 0)
 # ratio:     share of filters to remove, three decimals; 0.400~16 rounds the kept counts to multiples of 16
 # share:     of filters that a trunk's own mask removes: 2_15 is 2/15; 0 for unpruned/none
-# init:      inherited or random weights; inherited~iterative_3 adds the protocol, see scripts/winnow/training/protocols.py
+#            2_15~compensated adds the repairs
+# init:      inherited or random weights; inherited~compensated_iterative_3 adds repairs and protocol, see
+#            scripts/winnow/training/protocols.py
 
 from snakemake.utils import min_version
 

@@ -415,6 +415,7 @@ def decoding(check: Check) -> None:
     """Images a second of decoding alone, into nothing."""
     from training import stored_size
     from winnow.data import datasets
+    from winnow.data.preprocessing import Form
 
     folder, stored = photographs(check), stored_size(check.sizes.size)
     processes, threads = datasets.PROCESSES, check.sizes.threads
@@ -422,7 +423,7 @@ def decoding(check: Check) -> None:
         source = datasets.SOURCES["folder"]({"source": "folder", "path": str(folder)}, [])
         count = min(source.count, 300 * workers_)
         datasets.PROCESSES = least
-        images = datasets.decoded(source, stored, workers_, [])
+        images = datasets.decoded(source, Form(stored), workers_, [], [])
         spent = seconds(lambda images=images, count=count: list(itertools.islice(images, count)))
         images.close()
         kind = "processes" if workers_ >= least else "threads"

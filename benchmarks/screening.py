@@ -179,11 +179,7 @@ def main(arguments: argparse.Namespace) -> None:
         experiments = content["experiments"]
         for experiment in experiments.values():
             networks = growth.networks(experiment)
-            cells = [
-                cell
-                for seed in (CHOOSES, *JUDGE)
-                for cell in grid.cells(experiment | {"seeds": [seed], "first_seed": 0})
-            ]
+            cells = grid.cells(experiment | {"seeds": [CHOOSES, *JUDGE]})
             for rung in growth.RUNGS:
                 cells += growth.rung_cells(networks, rung)
             train(folder, cells, arguments.cores)

@@ -33,6 +33,7 @@ import torch
 from torch.nn import functional
 from winnow.data import datasets
 from winnow.data.images import Images, load_images
+from winnow.data.preprocessing import Form
 from winnow.data.splits import PARTS
 from winnow.data.store import Store, write_store
 from winnow.importance import masks
@@ -204,7 +205,8 @@ def conventional(
         dataset = {"source": "folder", "path": str(folder)}
         source = datasets.SOURCES["folder"](dataset, [])
         manifest = {"classes": source.classes, "store_size": stored, "image_size": size, "spec": {}}
-        write_store(directory, datasets.decoded(source, stored, threads, []), manifest, source.count)
+        images = datasets.decoded(source, Form(stored), threads, [], [])
+        write_store(directory, images, manifest, source.count)
 
     def ours():
         with tempfile.TemporaryDirectory() as directory:

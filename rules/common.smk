@@ -16,7 +16,7 @@ from winnow.files import InputError, read_json
 from winnow.runtime import run
 from winnow.training import protocols
 from winnow.workflow import config as configuration
-from winnow.workflow import disk, grid, provenance, specs, wiring
+from winnow.workflow import disk, grid, promises, provenance, specs, wiring
 
 
 def checked(function, *arguments, **names):
@@ -48,7 +48,7 @@ wildcard_constraints:
     ratio=r"0\.\d{3}(~\d+)?",
     init=protocols.COMPONENT,
     seed=r"\d+",
-    share=r"0|\d+_\d+(~\d+)?",
+    share=rf"(0|\d+_\d+(~\d+)?){protocols.TRUNK_REPAIRS}",
     epochs=r"\d+",
     fold=rf"{wiring.ONLY}|\d+",
     step=r"0|[1-9]\d*",

@@ -7,11 +7,14 @@ def own(jobs):
 
 
 def forecast():
-    """How much disk the jobs of this run will fill."""
+    """What the cells of this run can find out, and how much disk its jobs will fill."""
     jobs = [(run.makes(job.rule), job.wildcards) for job in own(workflow.dag.needrun_jobs())]
     trained = [(cell_of(wildcards), made) for made, wildcards in jobs if made in ("cells", "models")]
     stores = {wildcards.dataset for made, wildcards in jobs if made == "datasets"}
-    return disk.forecast(CONFIG, [(cell, made == "models" or KEPT(cell)) for cell, made in trained], stores)
+    judged = sorted({cell.dataset for cell, made in trained if made == "cells"})
+    said = [promises.of_data_set(CONFIG, name) for name in judged]
+    kept = [(cell, made == "models" or KEPT(cell)) for cell, made in trained]
+    return "\n".join(filter(None, [*said, disk.forecast(CONFIG, kept, stores)]))
 
 
 def unrecorded():

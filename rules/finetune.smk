@@ -1,6 +1,7 @@
 # Needs a data set's store, a split, a backbone and a mask (none for the unpruned baseline); by the cell's protocol the
-# baseline's network to learn from, or a trunk in place of the mask. Makes a cell: the pruned network, fine-tuned, with
-# its metrics, history, test predictions and mask; and, as files of its own, the network, where an experiment keeps it.
+# baseline's network to learn from, the moments to repair its cut by, or a trunk in place of mask and moments. Makes a
+# cell: the pruned network, fine-tuned, with its metrics, history, test predictions and mask; and, as files of its own,
+# the network, where an experiment keeps it.
 #
 # Whether a network is kept is no part of a cell: three rules run the same command for different files of it, and each
 # refuses the cells that are not its own.
@@ -13,6 +14,8 @@ rule trunk:
         split=needs(wiring.training_split),
         backbone=BACKBONE,
         scores=needs(wiring.scores),
+        moments=needs(wiring.moments),
+        moments_arrays=ancient(needs(wiring.moments_arrays)),
     output:
         multiext(f"results/trunks/{TRUNK}/", *TRUNK_FILES),
     log:
@@ -29,7 +32,8 @@ rule trunk:
         spec=spec(specs.trunk),
     shell:
         "stage trunk --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
-        " --backbone {input.backbone:q} --scores {input.scores:q} --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        " --backbone {input.backbone:q} --scores {input.scores:q} --moments {input.moments:q}"
+        " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
 rule finetune:
@@ -38,6 +42,8 @@ rule finetune:
         split=needs(wiring.cell_split),
         backbone=BACKBONE,
         mask=of_cell(wiring.mask, kept=False),
+        moments=needs(wiring.moments),
+        moments_arrays=ancient(needs(wiring.moments_arrays)),
         trunk=trunk_files,
         teacher=teacher_files,
     output:
@@ -55,7 +61,8 @@ rule finetune:
         spec=spec(specs.cell),
     shell:
         "stage finetune --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
-        " --backbone {input.backbone:q} --mask {input.mask:q} --trunk {input.trunk:q} --teacher {input.teacher:q}"
+        " --backbone {input.backbone:q} --mask {input.mask:q} --moments {input.moments:q}"
+        " --trunk {input.trunk:q} --teacher {input.teacher:q}"
         " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
@@ -66,6 +73,8 @@ use rule finetune as finetune_kept with:
         split=needs(wiring.cell_split),
         backbone=BACKBONE,
         mask=of_cell(wiring.mask, kept=True),
+        moments=needs(wiring.moments),
+        moments_arrays=ancient(needs(wiring.moments_arrays)),
         trunk=trunk_files,
         teacher=teacher_files,
     output:

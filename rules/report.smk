@@ -1,9 +1,16 @@
-# Needs an experiment's summary, figures, recommendation and cells. Makes its report: one HTML page that needs no network.
+# Needs an experiment's summary, figures, recommendation and cells, what these predict, and their data sets' images. Makes
+# its report: one HTML page that needs no network.
 
 
 rule write_report:
     input:
         cells=of_cells("results/cells/{cell}/metrics.json"),
+        # Their digests are in the metrics.
+        predictions=ancient(of_cells("results/cells/{cell}/predictions.parquet")),
+        datasets=manifests,
+        # And theirs in the manifests.
+        images=ancient(from_cells(wiring.stored)),
+        splits=from_cells(wiring.only_splits),
         summary="results/experiments/{experiment}/summary.parquet",
         recommendation="results/experiments/{experiment}/recommendation.json",
         figures=ancient("results/experiments/{experiment}/figures.zip"),

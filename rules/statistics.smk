@@ -1,6 +1,6 @@
 # Needs a data set's store, a split and a backbone. Makes the activation statistics, one pass over the training images,
-# per class, from which every activation criterion is a query; and the gradient statistics likewise, for criteria that
-# look at them.
+# per class, from which every activation criterion is a query; the gradient statistics likewise, for criteria that look
+# at them; and the moments of what layers hear, for cells whose cuts are repaired.
 
 
 rule measure:
@@ -48,4 +48,28 @@ rule differentiate:
         spec=spec(specs.differentiate),
     shell:
         "stage differentiate --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
+        " --backbone {input.backbone:q} --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"
+
+
+rule correlate:
+    input:
+        dataset=store_of,
+        split=needs(wiring.training_split),
+        backbone=BACKBONE,
+    output:
+        arrays="results/statistics/{dataset}/{backbone}/moments.npz",
+        manifest="results/statistics/{dataset}/{backbone}/moments.json",
+    log:
+        "results/logs/correlate/{dataset}/{backbone}.log",
+    wildcard_constraints:
+        dataset=IMAGES,
+    conda:
+        "../envs/winnow.yaml"
+    threads: PLAN.pass_threads
+    resources:
+        gpu=1,
+    params:
+        spec=spec(specs.correlate),
+    shell:
+        "stage correlate --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
         " --backbone {input.backbone:q} --output {output.manifest:q} --gpu {resources.gpu} > {log:q} 2>&1"

@@ -1,4 +1,5 @@
-"""Take from an experiment's recommendation which cells to export: from recommendation.json to chosen.json."""
+"""Take from an experiment's recommendation which cells to export, and what is answered of them: from
+recommendation.json to chosen.json."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def cells(path: Path) -> list[dict[str, Any]]:
-    """One cell for each data set and backbone that has one to recommend.
+    """One cell for each data set and backbone that has one to recommend, with what is answered of it.
 
     Raises
     ------
@@ -34,6 +35,7 @@ def cells(path: Path) -> list[dict[str, Any]]:
     recommendation = read_json(path)
     try:
         chosen = [{name: each[name] for name in ("dataset", "backbone", "cell")} for each in recommendation["chosen"]]
+        answers = {(each["dataset"], each["backbone"]): each for each in recommendation["answer"]}
         parsed = [grid.parse_path(each["cell"]) for each in chosen]
         pairs = [(each["dataset"], each["backbone"]) for each in chosen]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -44,7 +46,7 @@ def cells(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path} recommends no cell: there is nothing to export until some have finished")
     if pairs != [(cell.dataset, cell.backbone) for cell in parsed] or len(set(pairs)) < len(pairs):
         raise InputError(f"{path} names cells that are not one for each data set and backbone: {pairs}")
-    return chosen
+    return [each | {"answer": answers.get(pair)} for each, pair in zip(chosen, pairs, strict=True)]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,5 +1,6 @@
-"""Write the configuration of a grid on your own images: a folder with one folder a class, or train/, val/ and test/
-with a folder a class in each. The recipe is chosen from the number of images; every choice stands in the file.
+"""Write the configuration of a grid on your own images: a folder with one folder a class, perhaps below train/, val/
+and test/ under any of their common names, or a folder with a table of labels. What was found is said; the recipe is
+chosen from the number of images; every choice stands in the file.
 
 A configuration that is there already stays as it is.
 """
@@ -9,19 +10,25 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from winnow import cli
+from winnow.answers import growth, procedure
+from winnow.data import folders, overview
 from winnow.files import InputError, atomic_path
-from winnow.workflow import config, defaults
+from winnow.workflow import config, defaults, grid, promises
 
 BACKBONE = "vgg16"
+# Keys of a data set that say how its images are read.
+RULES = ("splits", "ignore", "table", "group", "range", "channels", "megapixels")
 
 
 def main(arguments: argparse.Namespace) -> None:
     base = Path(__file__).resolve().parents[1] / "config.yaml"
-    known = config.load(yaml.safe_load(base.read_text(encoding="utf-8")))
+    raw = yaml.safe_load(base.read_text(encoding="utf-8"))
+    known = config.load(raw)
     name = arguments.name or defaults.name_of(arguments.data)
     limits = defaults.budget(arguments.budget) if arguments.budget else None
     path = arguments.folder / f"{name}.yaml"
@@ -30,11 +37,42 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"{path} is used as it is; delete it to have the defaults again", file=sys.stderr)
     else:
         backbone = arguments.backbone or BACKBONE
-        text = defaults.configuration(arguments.data, name, backbone, known, arguments.size, limits)
+        size, rules = arguments.size, arguments.rules or {}
+        found = defaults.survey(arguments.data, folders.Rules.of(rules))
+        text = defaults.configuration(arguments.data, name, backbone, known, size, limits, rules, found)
+        print("\n".join(overview.of_tree(found.tree)), file=sys.stderr)
+        if found.most > defaults.UNEVEN * found.least:
+            print(f"the largest class has {found.most} images: sampling: balanced in the recipe", file=sys.stderr)
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
         print(f"{path} written", file=sys.stderr)
+    print(promised(raw, path, name), file=sys.stderr)
     print(name)
+
+
+def promised(raw: dict[str, Any], path: Path, name: str) -> str:
+    """What the grid can find out and how many trainings that takes, before it begins.
+
+    Raises
+    ------
+    InputError
+        If the configuration, laid over ``raw``, is not one.
+    """
+    written = yaml.safe_load(path.read_text(encoding="utf-8"))
+    merged = raw | {
+        key: raw[key] | value if isinstance(value, dict) and key in raw else value for key, value in written.items()
+    }
+    whole = config.load(merged)
+    axes, folds = whole.experiments[name].model_dump(), whole.datasets[name].folds
+    if not growth.grows(axes):
+        return f"{promises.of_data_set(whole, name)}\n{name}: {len(grid.cells(axes))} trainings".strip()
+    looks = procedure.looks(folds)
+    compared, judged = growth.most(axes, lambda dataset: looks[-1])
+    choosing = "short trainings choose" if axes["screening"] else "trainings choose"
+    return (
+        f"{promises.of_data_set(whole, name)}\n{name}: {compared} {choosing}, then two networks and the unpruned one "
+        f"are trained {looks[0]} times each, and more where that is not enough; {judged} more at most"
+    ).strip()
 
 
 def hold_against(path: Path, name: str, arguments: argparse.Namespace, limits: dict[str, float] | None) -> None:
@@ -53,11 +91,30 @@ def hold_against(path: Path, name: str, arguments: argparse.Namespace, limits: d
             f"{path} says backbones: {backbones} and image_size: {size}: edit it, delete it, or give another name"
             " (--name, or NAME= of make)"
         )
+    for key, value in (arguments.rules or {}).items():
+        if dataset.get(key) != value:
+            raise InputError(
+                f"{path} has {key}: {dataset.get(key)}, --rules (RULES= of make) says {value}: edit it, delete it, or "
+                "give another name (--name, or NAME= of make)"
+            )
     if limits not in (None, budget):
         raise InputError(
             f"{path} says budget: {budget}, and --budget (BUDGET= of make) asks for {limits}: edit it, delete it, or "
             "give another name (--name, or NAME= of make)"
         )
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise argparse.ArgumentTypeError(f"not YAML: {error}") from None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"keys and values are needed, got {text!r}")
+    for key in found:
+        if key not in RULES:
+            raise argparse.ArgumentTypeError(f"unknown key {key!r}; allowed: {', '.join(RULES)}")
+    return found
 
 
 def parser() -> argparse.ArgumentParser:
@@ -73,6 +130,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="AMOUNT",
         help="what the network may take, such as '5 ms', '0.5 MB', '100 kparams', '30 MMACs': the most accurate within "
         "is looked for (default: the smallest that loses no more than the tolerance)",
+    )
+    result.add_argument(
+        "--rules",
+        type=_mapping,
+        metavar="YAML",
+        help="how to read the images, as keys of a data set: 'splits: {train: a, test: b}', 'ignore: [c]', 'table: …'",
     )
     result.add_argument(
         "--folder", type=Path, default=Path("own"), metavar="DIR", help="where the configuration goes (default: own)"

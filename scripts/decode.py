@@ -14,8 +14,8 @@ if __name__ == "__main__":
 from tqdm import tqdm
 
 from winnow import cli
-from winnow.data import archives, datasets, downloads
-from winnow.data.store import write_store
+from winnow.data import archives, copies, datasets, downloads, overview
+from winnow.data.store import Entry, write_store
 from winnow.files import InputError
 
 
@@ -27,23 +27,34 @@ def main(arguments: argparse.Namespace) -> None:
             raise InputError(f"{path} does not exist")
         downloads.verify(path, archive.digest)
     source = datasets.SOURCES[dataset["source"]](dataset, arguments.archives)
-    skipped: list[dict[str, str]] = []
+    form, found = datasets.form(dataset, source, arguments.threads)
+    skipped = list(source.tree.unreadable) if source.tree else []
+    likenesses: list[bytes] = []
     manifest = {
         "dataset": spec["name"],
         "source": dataset["source"],
         "classes": source.classes,
         "store_size": dataset["store_size"],
         "image_size": dataset["image_size"],
+        "reading": form.reading,
+        "ranges": found,
         "skipped": skipped,
+        "passed": overview.passed(source.tree),
+        "notes": source.tree.notes if source.tree else [],
+        "copies": None,
         "spec": spec,
     }
-    images = datasets.decoded(source, dataset["store_size"], arguments.threads, skipped)
-    manifest = write_store(
-        arguments.output,
-        tqdm(images, unit="image", mininterval=5),
-        manifest,
-        source.count,
-    )
+
+    def group(entries: list[Entry], checksums: list[int]) -> list[str | None]:
+        if not source.files:
+            return [entry.group for entry in entries]
+        same = copies.find(likenesses, checksums, [entry.label for entry in entries])
+        manifest["copies"] = copies.report(same, entries, source.classes)
+        return copies.groups(same, entries)
+
+    images = datasets.decoded(source, form, arguments.threads, skipped, likenesses)
+    manifest = write_store(arguments.output, tqdm(images, unit="image", mininterval=5), manifest, source.count, group)
+    print("\n".join(overview.of_store(arguments.output)))
     for bad in skipped:
         print(f"skipped {bad['file']}: {bad['reason']}")
     print(f"{len(source.classes)} classes, {manifest['images']} images, {len(skipped)} skipped")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from winnow.runtime import workers
 
@@ -19,9 +20,10 @@ from winnow.runtime import devices
 
 def main(arguments: argparse.Namespace) -> None:
     devices.lease(0)
-    for cell, network, dataset, split, output in places(arguments):
+    for *place, answer in places(arguments):
+        cell, output = place[0], place[-1]
         try:
-            model = bundle.export(cell, network, dataset, split, output, arguments.spec, devices.threads())
+            model = bundle.export(*place, arguments.spec, devices.threads(), answer)
         except bundle.Disagreement as disagreement:
             raise SystemExit(f"error: {cell}: {disagreement}") from None
         check = model["onnx"]["check"]
@@ -35,8 +37,9 @@ def main(arguments: argparse.Namespace) -> None:
         write_json(arguments.digests, {str(path.relative_to(arguments.output)): file_digest(path) for path in files})
 
 
-def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path, Path]]:
-    """Cell, kept network, store, split and new folder of each network to export: one, or an experiment's chosen ones.
+def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path, Path, dict[str, Any] | None]]:
+    """Cell, kept network, store, split, new folder and the experiment's answer of each network to export: one, of which
+    there is no answer, or an experiment's chosen ones.
 
     Raises
     ------
@@ -52,12 +55,13 @@ def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path, 
                 results / "datasets" / each["dataset"],
                 results / "splits" / each["dataset"] / f"{judged_by(results / 'cells' / each['cell'])}.parquet",
                 output / f"{each['dataset']}-{each['backbone']}",
+                each["answer"],
             )
             for each in read_json(arguments.chosen)["chosen"]
         ]
     if arguments.cell and arguments.dataset and arguments.split:
         network = arguments.network or arguments.cell
-        return [(arguments.cell, network, arguments.dataset, arguments.split, arguments.output)]
+        return [(arguments.cell, network, arguments.dataset, arguments.split, arguments.output, None)]
     raise InputError("which network? Give --cell, --dataset and --split, or --chosen and --results")
 
 

@@ -1,7 +1,7 @@
 """Fine-tune and judge one cell. Needs a data set's store, a split, a backbone and a mask (none for the unpruned
-baseline), and a teacher where the cell is distilled; in place of the mask a trunk where the cell prunes what it has
-trained. Makes metrics.json, history.parquet, predictions.parquet, mask.parquet (which filters stay) and, where they are
-asked for, the network's model.safetensors and model.json.
+baseline), a teacher where the cell is distilled, and moments where its cut is repaired by them; in place of mask and
+moments a trunk where the cell prunes what it has trained. Makes metrics.json, history.parquet, predictions.parquet,
+mask.parquet (which filters stay) and, where they are asked for, the network's model.safetensors and model.json.
 
 A cell is trained in phases, most in one. Each but the first prunes what the phase before has trained, by what the
 network's filters do then.
@@ -37,11 +37,19 @@ def main(arguments: argparse.Namespace) -> None:
     unpruned_macs = bench.unpruned_cost[1]
     precision = precision_for(recipe["precision"], bench.lease.device, unpruned_macs)
     described = (arguments.trunk, trunks.MANIFEST), (arguments.teacher, models.DESCRIPTION)
-    inputs = [arguments.mask, *(folder and folder / name for folder, name in described)]
+    inputs = [arguments.mask, arguments.moments, *(folder and folder / name for folder, name in described)]
 
     def attempt(micro_batch: int) -> cells.Outcome:
         images = bench.images
-        before, network = begun, bench.network(begun.kept, cell["init"], cell["seed"])
+        before = begun
+        if bench.repairs and not alternates:
+            # Here, and not above: cells without repairs depend on none of it.
+            from winnow.training import repair
+
+            network = repair.begun(bench, begun.kept, cell["seed"], bench.repairs, arguments.moments)
+            bench.clock.lap("repair")
+        else:
+            network = bench.network(begun.kept, cell["init"], cell["seed"])
         params, macs = surgery.cost(network, size)
         epochs = protocols.budget(cell["protocol"], recipe["epochs"], macs, unpruned_macs)
         phases = protocols.phases(cell["protocol"], cell["ratio"], epochs)
@@ -57,7 +65,7 @@ def main(arguments: argparse.Namespace) -> None:
         try:
             if trunk and trunk.reason:
                 raise judging.Diverged(trunk.reason)
-            if cell["protocol"] == protocols.DISTILLED:
+            if protocols.plain(cell["protocol"]) == protocols.DISTILLED:
                 teacher = distillation.Teacher(teaching(arguments.teacher, bench), **recipe["distillation"])
                 bench.clock.lap("load")
             for phase in range(first, len(phases)):
@@ -137,6 +145,7 @@ def teaching(folder: Path | None, bench: cells.Bench) -> torch.nn.Module:
 def parser() -> argparse.ArgumentParser:
     result = cells.parser(__doc__, cells.FILES, models.FILES)
     result.add_argument("--mask", type=Path, nargs="?", metavar="FILE")
+    cells.add_moments(result)
     result.add_argument("--trunk", action=cli.Folder, nargs="*", help="what a cell begins with that alternates")
     result.add_argument("--teacher", action=cli.Folder, nargs="*", help="the kept network of the unpruned baseline")
     return result

@@ -30,10 +30,14 @@ def main(arguments: argparse.Namespace) -> None:
     elif path := arguments.weights:
         if spec.get("digest"):
             downloads.verify(path, spec["digest"])
-        network, drawn = weights.fitted(architecture, head, weights.read_state(path))
+        state, left = weights.read_state(path)
+        network, drawn, other = weights.fitted(architecture, head, state)
+        left += other
         source = f"torchvision {architecture} {backbone['weights']} ({path.name})" if backbone["weights"] else path.name
         if drawn:
             source += f"; not in it and drawn, seed {seed}: {', '.join(drawn)}"
+        if left:
+            source += f"; in it and left out: {weights.some(left)}"
     else:
         raise InputError("the spec's weights are not drawn: give a file of them with --weights")
 

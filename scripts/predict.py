@@ -18,7 +18,7 @@ from typing import TextIO
 import numpy as np
 
 from winnow import cli
-from winnow.data.archives import SUFFIXES, image_files, name_text
+from winnow.data import folders
 from winnow.exports import prediction
 from winnow.files import InputError, atomic_path
 
@@ -53,16 +53,16 @@ def named(places: list[Path]) -> list[tuple[str, Path]]:
     Raises
     ------
     InputError
-        If there are files and folders, or several folders, or none of the folder's files has an image's suffix.
+        If there are files and folders, or several folders, or none of the folder's files is an image.
     """
     if not any(place.is_dir() for place in places):
-        return [(name_text(str(place)), place) for place in places]
+        return [(folders.name_text(str(place)), place) for place in places]
     if len(places) > 1:
         raise InputError(f"{len(places)} places with a folder among them: give files, or one folder")
     (folder,) = places
-    found = [(name_text(path.relative_to(folder).as_posix()), path) for path in image_files(folder)]
+    found = [(file.name, file.path) for file in folders.images(folder)]
     if not found:
-        raise InputError(f"{folder} has no image: looked for {', '.join(sorted(SUFFIXES))}")
+        raise InputError(f"{folder} has no image in it")
     return sorted(found)
 
 

@@ -63,7 +63,7 @@ def main(arguments: argparse.Namespace) -> None:
     by_question = {name: [row for row in rows if row["question"] == name] for name in QUESTIONS}
     write_json(
         arguments.output / "recommendation.json",
-        {key: answer[key] for key in ("lines", "notes")}
+        {key: answer[key] for key in ("answer", "lines", "notes")}
         | by_question
         | {name: spec[name] for name in ("experiment", "tolerance", "class_margin")}
         | {"answer": answer["answer"], "chosen": chosen, "spec": spec},

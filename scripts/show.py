@@ -1,4 +1,4 @@
-"""Print an experiment's summary on the terminal, where its files are, and its verdict."""
+"""Print an experiment's summary on the terminal, where its files are, and its answer: plainly, then in detail."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import textwrap
 from pathlib import Path
 
 from winnow import cli
-from winnow.answers import summary
+from winnow.answers import summary, words
 from winnow.files import read_json
 from winnow.training.protocols import ONE_SHOT
 
@@ -53,13 +53,18 @@ def main(arguments: argparse.Namespace) -> None:
     for path in made:
         print(path)
     if arguments.verdict:
+        found = read_json(arguments.verdict)
         print("\nHow small can it be?")
-        for line in read_json(arguments.verdict)["lines"]:
+        for paragraph in words.opening(found["answer"]):
+            print(filled(paragraph))
+        print("\nIn detail:")
+        for line in found["lines"]:
             print(filled(line))
 
 
 def filled(text: str) -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent="  ")
+    lines = textwrap.fill(words.unbroken(text), WIDTH, subsequent_indent="  ")
+    return lines.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,6 +1,6 @@
 """Train a trunk: what cells begin with that prune what they have trained. Needs a data set's store, a split, a backbone
-and, where the first phase begins with pruning, the scores of the pretrained backbone. Makes trunk.safetensors,
-history.parquet, mask.parquet and trunk.json."""
+and, where the first phase begins with pruning, the scores of the pretrained backbone, and its moments, if the cut is
+repaired by them. Makes trunk.safetensors, history.parquet, mask.parquet and trunk.json."""
 
 from __future__ import annotations
 
@@ -32,8 +32,16 @@ def main(arguments: argparse.Namespace) -> None:
     precision = precision_for(recipe["precision"], bench.lease.device, bench.unpruned_cost[1])
 
     def attempt(micro_batch: int) -> tuple[loop.Training | None, str | None]:
-        images, network = bench.images, bench.network(keep, "inherited", trunk["seed"])
-        checkpoint = bench.checkpoint(precision, arguments.scores)
+        images = bench.images
+        if bench.repairs:
+            # Here, and not above: trunks without repairs depend on none of it.
+            from winnow.training import repair
+
+            network = repair.begun(bench, keep, trunk["seed"], bench.repairs, arguments.moments)
+            clock.lap("repair")
+        else:
+            network = bench.network(keep, "inherited", trunk["seed"])
+        checkpoint = bench.checkpoint(precision, arguments.scores, arguments.moments)
         clock.lap("load")
         try:
             return loop.train(
@@ -80,6 +88,7 @@ def first_mask(bench: cells.Bench) -> masks.Mask:
 def parser() -> argparse.ArgumentParser:
     result = cells.parser(__doc__, trunks.FILES)
     result.add_argument("--scores", type=Path, nargs="?", metavar="FILE", help="of the backbone as it was pretrained")
+    cells.add_moments(result)
     return result
 
 

@@ -55,7 +55,7 @@ def cell(folder, criterion, ratio=0.4, scope="layer"):
         "recipe": recipe,
         "code": "0",
     }
-    arguments = ["--dataset", folder / "store", "--backbone", folder / "net", "--mask", folder / "mask.parquet"]
+    arguments = [*programs.dataset(folder / "store"), "--backbone", folder / "net", "--mask", folder / "mask.parquet"]
     programs.run("finetune", spec, *arguments, "--output", *programs.cell(folder / "cell"))
     return read_json(folder / "cell" / "metrics.json")
 

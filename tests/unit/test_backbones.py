@@ -1,7 +1,10 @@
 """Backbones: weights of every origin in one form, pruned networks with inherited or drawn weights."""
 
+import argparse
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +140,7 @@ class Malicious:
     [
         (b"not a file of weights", "cannot be read|holds more than tensors"),
         ({"x": Malicious()}, "holds more than tensors"),
+        ({"x": Malicious(), "state_dict": {"y": Malicious()}}, "holds more than tensors"),
         ([torch.zeros(1)], "is not a state dict"),
         ({"features.0.weight": torch.zeros(1)}, r"features\.0\.weight needs shape \(16, 3, 3, 3\), found \(1,\)"),
         ({"other": torch.zeros(1)}, "found nothing of that name; .*; and 10 more"),
@@ -166,6 +170,112 @@ def test_nothing_of_a_file_is_left_out_in_silence(tmp_path, name, value, says):
     save_file(in_memory("vgg_digits", "gap").state | {name: value}, tmp_path / "w.safetensors")
     with pytest.raises(InputError, match=says):
         imported(tmp_path / "net", tmp_path / "w.safetensors", weights=None)
+
+
+def wrapped(state, how):
+    """A checkpoint as trainers write them; those of two networks have the right one once, the other is all zeros."""
+    zeros = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+
+    def under(prefix, tensors=state):
+        return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+    return {
+        "state_dict": {"state_dict": state, "epoch": 3, "optimizer": {"param_groups": [{"lr": 0.1}]}},
+        "torchvision": {
+            "model": zeros,
+            "model_ema": under("module.") | {"n_averaged": torch.tensor(5)},
+            "args": OPTIONS,
+        },
+        "timm": {"state_dict": zeros, "state_dict_ema": state, "arch": "net", "metric": np.float64(0.9)},
+        "lightning": {
+            "state_dict": under("model.") | {"criterion.weight": torch.ones(3)},
+            "hyper_parameters": OPTIONS,
+            "pytorch-lightning_version": "2.5",
+        },
+        "compiled": under("_orig_mod.module."),
+        "nested": {"model": {"state_dict": under("net._orig_mod.")}},
+        "with an average": under("model.", zeros) | under("model_ema.module."),
+    }[how]
+
+
+OPTIONS = argparse.Namespace(lr=0.1, path=Path("somewhere"))
+
+
+@pytest.mark.parametrize(
+    ("how", "left"),
+    [
+        ("state_dict", "epoch, optimizer"),
+        ("torchvision", "model, args, n_averaged"),
+        ("timm", "state_dict, arch, metric"),
+        ("lightning", "hyper_parameters, pytorch-lightning_version, criterion.weight"),
+        ("compiled", ""),
+        ("nested", ""),
+        ("with an average", "model.features.0.weight, .* more"),
+    ],
+)
+def test_a_checkpoint_is_read_as_its_trainer_left_it_and_what_is_left_out_is_named(tmp_path, how, left):
+    state = in_memory("vgg_digits", "gap").state
+    torch.save(wrapped(state, how), tmp_path / "w.pt")
+    imported(tmp_path / "net", tmp_path / "w.pt", weights=None)
+    backbone = backbones.load(tmp_path / "net")
+    assert all(torch.equal(backbone.state[name], tensor) for name, tensor in state.items())
+    assert re.fullmatch(f"w.pt; in it and left out: {left}" if left else "w.pt", backbone.manifest["source"])
+
+
+def test_two_networks_in_one_file_are_an_error_that_names_them(tmp_path):
+    state = in_memory("vgg_digits", "gap").state
+    torch.save(
+        {f"{who}.{name}": tensor for who in ("student", "teacher") for name, tensor in state.items()}, tmp_path / "w.pt"
+    )
+    with pytest.raises(InputError, match=r"more than one network, 'student\.' and 'teacher\.'"):
+        imported(tmp_path / "net", tmp_path / "w.pt", weights=None)
+
+
+@pytest.mark.parametrize("head", ["wider", "of its own"])
+def test_another_head_is_left_out_and_named_and_a_new_one_drawn(tmp_path, head):
+    state = in_memory("vgg_digits", "classifier").state
+    features = {name: tensor for name, tensor in state.items() if name.startswith("features")}
+    own = (
+        {"classifier.1.weight": torch.ones(7, 64)}
+        if head == "of its own"
+        else {"classifier.6.weight": torch.ones(7, 9)}
+    )
+    torch.save(features | own, tmp_path / "w.pt")
+    imported(tmp_path / "net", tmp_path / "w.pt", weights=None, head="classifier")
+    source = read_json(tmp_path / "net" / "manifest.json")["source"]
+    assert "not in it and drawn, seed 0: classifier.0.weight" in source
+    assert source.endswith(f"in it and left out: {next(iter(own))}")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"  <!DOCTYPE html><title>Sign in</title>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "is a Git-LFS pointer"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "is an HDF5 file"),
+        (
+            torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)),
+            r"is a whole model as Python objects \(torch\.nn\.modules.*Seq",
+        ),
+        ({"model": torch.nn.Linear(2, 2), "epoch": 1}, "is a whole model as Python objects"),
+        (torch.jit.script(torch.nn.Linear(2, 2)), "is a TorchScript archive"),
+    ],
+    ids=["html", "lfs", "hdf5", "model", "model in a checkpoint", "script"],
+)
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+def test_what_is_no_file_of_weights_is_called_what_it_is(tmp_path, content, says, name):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif name == "w.safetensors":
+        return
+    elif isinstance(content, torch.jit.ScriptModule):
+        content.save(path)
+    else:
+        torch.save(content, path)
+    with pytest.raises(InputError, match=says) as error:
+        imported(tmp_path / "net", path, weights=None)
+    assert "weights_only" not in str(error.value)
 
 
 def test_no_weights_at_all_is_an_error(tmp_path):

@@ -48,6 +48,12 @@ def test_statistics(run):
     assert "statistics / plain forward: " in text
 
 
+def test_repair(run):
+    text = run("repair", "--architecture", "vgg_digits", "--size", "8", "--repeats", "1")
+    assert "moments / plain forward: " in text
+    assert "compensation of a cell: " in text
+
+
 def test_side_by_side(run):
     small = ("--architecture", "vgg_digits", "--size", "8", "--cells", "2", "--epochs", "1", "--images", "8")
     text = run("side_by_side", *small, "--repeats", "1")

@@ -69,6 +69,17 @@ def test_the_projects_own_configuration_is_sound():
             ["apozz"],
             ["experiments.small.criteria", "'apozz'", "did you mean 'apoz'", "average_weight"],
         ),
+        ("datasets.mine.folds", 1, ["datasets.mine.folds", "greater than or equal to 2", "1"]),
+        (
+            "datasets.mine",
+            {"source": "flowers102", "store_size": 8, "image_size": 8, "folds": 5},
+            ["datasets.mine", "folds is for the source digits or cats_vs_dogs or folder, not for 'flowers102'"],
+        ),
+        (
+            "datasets.mine",
+            {"source": "folder", "path": "x", "store_size": 8, "image_size": 8, "folds": 2, "split": {"val": 0.5}},
+            ["datasets.mine", "split.val 0.5 and 1 of 2 folds leave nothing to train on"],
+        ),
         ("experiments.small.criteria", ["any"], ["experiments.small.criteria", "unknown criterion 'any'"]),
         ("experiments.small.criteria", ["reversed_random"], ["experiments.small.criteria", "'reversed_random'"]),
         ("experiments.small.criteria", ["apozz@mine"], ["experiments.small.criteria", "'apozz'", "'apoz'"]),

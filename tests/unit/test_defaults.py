@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,15 @@ from . import programs
 ROOT = Path(__file__).parents[2]
 RAW = yaml.safe_load((ROOT / "config.yaml").read_text())
 KNOWN = config.load(RAW)
+# The smallest image that there is.
+DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
 
 
 def images(folder: Path, counts: dict[str, int]) -> Path:
     for place, count in counts.items():
         (folder / place).mkdir(parents=True)
         for number in range(count):
-            (folder / place / f"{number}.jpg").touch()
+            (folder / place / f"{number}.png").write_bytes(DOT)
     return folder
 
 
@@ -98,6 +101,17 @@ def test_a_class_of_fewer_images_than_folds_has_none(tmp_path):
     assert merged(text).datasets["bees"].folds is None
 
 
+@pytest.mark.parametrize(("rare", "sampling"), [(10, "balanced"), (14, "uniform")])
+def test_uneven_classes_are_sampled_evenly_and_it_is_said(tmp_path, capsys, rare, sampling):
+    folder, own = images(tmp_path / "bees", {"a": 40, "b": rare}), tmp_path / "own"
+    configure(folder, "--folder", own)
+    said = "the largest class has 40 images: sampling: balanced in the recipe"
+    assert (said in capsys.readouterr().err) == (sampling == "balanced")
+    checked = merged((own / "bees.yaml").read_text())
+    assert checked.recipe("bees", "vgg16").sampling == sampling
+    assert ("sampling" in checked.recipe_for("bees", "vgg16", "one_shot")) == (sampling == "balanced")
+
+
 def test_what_a_test_part_can_know_follows_from_how_often_networks_disagree():
     # Two networks that are right or wrong together on 96 % of images, drawn.
     generator = np.random.default_rng(0)
@@ -160,8 +174,8 @@ def test_any_vgg_will_do_and_the_small_one_sees_small_images(tmp_path):
         ({"a": 3, "b": 3}, "../bees", "vgg16", "the name '../bees' is none"),
         ({"a": 3, "b": 3}, "bees", "vgg17", "unknown backbone 'vgg17'; allowed: .*vgg16"),
         ({"a": 3}, "bees", "vgg16", "has one class, 'a'"),
-        ({"a/deep/er": 3}, "bees", "vgg16", "has one class"),
-        ({"a": 0}, "bees", "vgg16", "no image in a folder of its class"),
+        ({"a/deep/er": 3}, "bees", "vgg16", "has one class, 'er'"),
+        ({"a": 0}, "bees", "vgg16", "has no image in it"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, counts, name, backbone, said):
@@ -173,6 +187,27 @@ def test_what_cannot_be_is_refused(tmp_path, counts, name, backbone, said):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(InputError, match="nowhere is not a folder"):
         defaults.survey(tmp_path / "nowhere")
+
+
+def test_rules_say_how_a_folder_is_read_and_stand_in_the_file(tmp_path, capsys):
+    places = {f"{place}/{kind}": 20 for place in ("in", "out", "old") for kind in ("chair", "table")}
+    folder, own = images(tmp_path / "rooms", places), tmp_path / "own"
+    with pytest.raises(InputError, match="images lie one folder deeper than classes do"):
+        configure(folder, "--folder", own)
+    rules = "{splits: {train: in, test: out}, ignore: [old]}"
+    configure(folder, "--folder", own, "--rules", rules)
+    said = capsys.readouterr()
+    assert said.out == "rooms\n"
+    assert "80 images of 2 classes: 40 train, 40 test" in said.err
+    assert "40 passed over, named by ignore: old/chair/" in said.err
+    dataset = merged((own / "rooms.yaml").read_text()).datasets["rooms"]
+    assert (dataset.splits.train, dataset.splits.test, dataset.ignore) == ("in", "out", ("old",))
+    configure(folder, "--folder", own, "--rules", rules)
+    program = programs.load("configure")
+    for wrong, says in (("old", "keys and values"), ("seeds: [1]", "unknown key 'seeds'"), ("{", "not YAML")):
+        with pytest.raises(SystemExit):
+            program.parser().parse_args([str(folder), "--rules", wrong])
+        assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -205,6 +240,8 @@ def test_a_configuration_is_written_once_and_is_its_users(tmp_path, capsys):
         configure(images(tmp_path / "x" / "bees", {"a": 5, "b": 5}), "--folder", own)
     with pytest.raises(InputError, match=r"says budget: None, and --budget .* asks for \{'latency_ms': 5\}"):
         configure(folder, "--folder", own, "--budget", "5 ms")
+    with pytest.raises(InputError, match=r"has ignore: None, --rules .* says \['old'\]: edit it"):
+        configure(folder, "--folder", own, "--rules", "ignore: [old]")
     path.write_text("experiments: 3\n")
     with pytest.raises(InputError, match="mend it or delete it"):
         configure(folder, "--folder", own)

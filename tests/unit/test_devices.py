@@ -305,7 +305,8 @@ def test_the_installed_torch_says_what_it_is_built_for():
 def test_a_program_whose_gpu_cannot_be_used_ends_at_once_with_status_2(tmp_path):
     """Within a second of its start: before anything is loaded, torch included."""
     environment = os.environ | {devices.VISIBLE: "0", "WINNOW_LEASES": str(tmp_path), "PYTHONPROFILEIMPORTTIME": "1"}
-    arguments = ["--spec", "{}", "--dataset", "none", "--backbone", "none", "--output", "none", "--gpu"]
+    needed = ("--dataset", "--split", "--backbone", "--output")
+    arguments = ["--spec", "{}", *(part for name in needed for part in (name, "none")), "--gpu"]
     for program in ("finetune", "measure"):
         command = [sys.executable, SCRIPTS / f"{program}.py", *arguments]
         found = subprocess.run([*command, "1"], env=environment, capture_output=True, text=True)

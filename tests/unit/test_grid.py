@@ -11,6 +11,7 @@ from winnow.training import protocols
 from winnow.workflow import grid
 from winnow.workflow.grid import Cell
 
+PROTOCOLS = ["one_shot", "fine_tune_first", "iterative_3", "distilled", "equal_flops", "short_4"]
 CELLS = st.builds(
     Cell,
     dataset=st.sampled_from(["digits", "flowers102"]),
@@ -21,7 +22,7 @@ CELLS = st.builds(
     round_to=st.sampled_from([None, 8, 16]),
     init=st.sampled_from(["inherited", "random"]),
     seed=st.integers(0, 20),
-    protocol=st.sampled_from(["one_shot", "fine_tune_first", "iterative_3", "distilled", "equal_flops", "short_4"]),
+    protocol=st.builds(protocols.repaired, st.sampled_from(protocols.REPAIR_CHOICES), st.sampled_from(PROTOCOLS)),
 )
 
 
@@ -29,7 +30,9 @@ CELLS = st.builds(
 def test_canonical_is_idempotent_and_keeps_what_the_result_depends_on(cell):
     once = grid.canonical(cell)
     assert grid.canonical(once) == once
-    assert once.protocol in (cell.protocol, "one_shot")
+    repairs, protocol = protocols.parted(cell.protocol)
+    kept = repairs if cell.init == "inherited" and cell.ratio else ()
+    assert once.protocol in (protocols.repaired(kept, protocol), protocols.repaired(kept, "one_shot"))
     assert (once.dataset, once.backbone, once.ratio, once.init, once.seed) == (
         cell.dataset,
         cell.backbone,
@@ -81,8 +84,13 @@ def test_a_trunk_is_named_by_all_that_it_is_made_of(cell, epochs, folds):
         assert grid.parse_trunk(trunk.path) == trunk
         # The unpruned half is the same whatever comes after.
         other = grid.trunk(dataclasses.replace(cell, criterion="apoz", scope="layer", ratio=0.123), epochs, folds)
-        if cell.protocol == protocols.FINE_TUNE_FIRST:
+        repairs, protocol = protocols.parted(cell.protocol)
+        if protocol == protocols.FINE_TUNE_FIRST:
             assert other == trunk
+            # So is it whatever the repairs of the cut that comes later, but for its own beginning.
+            assert trunk.repairs == tuple(name for name in repairs if name == "fitted")
+        else:
+            assert trunk.repairs == repairs
 
 
 @given(CELLS, st.integers(2, 20))
@@ -117,7 +125,8 @@ def test_the_baseline_is_a_canonical_cell_of_its_own_budget(cell):
         False,
         cell.seed,
     )
-    assert baseline.protocol == (cell.protocol if cell.protocol == "short_4" else "one_shot")
+    protocol = protocols.plain(cell.protocol)
+    assert baseline.protocol == (protocol if protocol == "short_4" else "one_shot")
 
 
 @given(CELLS, st.sampled_from(["fine_tune_first", "iterative_2"]))
@@ -129,7 +138,7 @@ def test_random_weights_have_nothing_to_tell_before_they_are_pruned(cell, protoc
 @given(CELLS)
 def test_a_cell_that_makes_its_own_mask_has_none_in_the_workflow_and_widths_by_layer_only(cell):
     cell = grid.canonical(cell)
-    own = cell.protocol in ("fine_tune_first", "iterative_3")
+    own = protocols.plain(cell.protocol) in ("fine_tune_first", "iterative_3")
     assert (cell.mask_path({}) is None) == (not cell.masked) == (own or cell.ratio == 0)
     assert (cell.latency is None) == (own and cell.scope != "layer")
     if not own:

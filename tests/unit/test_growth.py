@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from winnow import tables
@@ -91,6 +91,7 @@ def test_the_first_step_trains_all_once_or_for_less():
     ]
 
 
+@settings(deadline=None)
 @given(CANDIDATES)
 def test_the_better_half_is_what_its_words_say(candidates):
     def place(each):
@@ -107,6 +108,7 @@ def test_the_better_half_is_what_its_words_say(candidates):
     assert growth.better_half(candidates) == expected
 
 
+@settings(deadline=None)
 @given(CANDIDATES, st.sampled_from([0.0, 2.0, 10.0]), st.randoms())
 def test_finalists_are_the_best_of_each_size_and_the_smallest_within_is_proposed(candidates, tolerance, random):
     choice = growth.choose(candidates, tolerance)
@@ -137,6 +139,7 @@ def test_finalists_are_the_best_of_each_size_and_the_smallest_within_is_proposed
     assert growth.choose(shuffled, tolerance) == choice
 
 
+@settings(deadline=None)
 @given(CANDIDATES, st.integers(0, 31))
 def test_within_a_budget_the_two_best_are_held_against_each_other(candidates, limit):
     choice = growth.choose(candidates, 2.0, limit)
@@ -256,6 +259,19 @@ def test_full_trainings_choose_where_there_is_no_screening(tmp_path):
     assert growth.choosers(axes, cells) == set(whole)
     assert set(growth.judging(axes, cells)) == set(cells) - set(whole)
     assert f"by 25 trainings; {len(cells) - 25} more judged" in growth.sentence(last)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"screening": False}, {"scopes": ["layer"]}, {"seeds": "auto", "ratios": [0.4]}]
+)
+def test_what_a_grid_takes_at_most_is_known_before_it_grows(tmp_path, changes):
+    axes = AXES | changes
+    compared, judged = growth.most(axes, lambda dataset: 10)
+    last = grow(tmp_path, axes, tolerance=0.1)[-1]
+    assert last["compared"] == compared
+    assert 0 < len(growth.judging(axes, growth.in_full(last))) <= judged
+    # By layer three sizes and the unpruned one.
+    assert judged == 10 * (1 + len(axes["ratios"]) * (4 if "global" in axes["scopes"] else 1))
 
 
 def test_a_question_asked_again_finds_the_trainings_that_are_there(tmp_path):

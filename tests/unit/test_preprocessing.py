@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from winnow.data import preprocessing
 from winnow.data.augmentation import normalise
+from winnow.data.preprocessing import Form
 
 SHARES = st.tuples(*[st.floats(0.01, 1)] * 3)
 
@@ -46,7 +47,7 @@ def test_a_stream_is_decoded_in_order_with_reasons_and_few_at_a_time(threads):
             raise FileNotFoundError(2, "No such file or directory", str(number))
         return preprocessing.Image.new("RGB", (5, 5), (number, 0, 0))
 
-    for expected, (number, result) in enumerate(preprocessing.decode_all(range(60), read, 4, threads)):
+    for expected, (number, result) in enumerate(preprocessing.decode_all(range(60), read, Form(4), threads)):
         ended += 1
         assert number == expected
         if number % 7 == 3:
@@ -59,6 +60,6 @@ def test_a_stream_is_decoded_in_order_with_reasons_and_few_at_a_time(threads):
 
 
 def test_the_steps_name_the_sizes_and_numbers_that_they_need():
-    text = "\n".join(preprocessing.steps(256, 224, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]))
+    text = "\n".join(preprocessing.steps(Form(256), 224, [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]))
     for part in ("(512, 512)", "(256, 256)", "224 × 224", "[0.1, 0.2, 0.3]", "[0.4, 0.5, 0.6]", "(N, 3, 224, 224)"):
         assert part in text

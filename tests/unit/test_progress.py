@@ -32,20 +32,25 @@ def test_a_stage_with_one_job_is_named_and_one_with_many_is_not(display):
     assert said(display) == "decode digits\n"
 
 
-def test_cells_are_counted_and_the_time_left_is_told(display):
-    for job in range(4):
+@pytest.mark.parametrize(("side_by_side", "left"), [(1, 9), (2, 3)])
+def test_the_first_cell_tells_at_once_how_long_all_of_them_take(display, side_by_side, left):
+    for job in range(side_by_side):
         display.started(job, "finetune", f"cell{job}")
-    display.clock.now += 20
+    display.clock.now += 3
     display.finished(0)
-    assert said(display) == "cells 1/4, 20 s so far, about 60 s left\n"
+    assert said(display) == f"cells 1/4, 3 s so far, about {left} s left\n"
 
 
 def test_lines_come_now_and_then_and_at_the_end(display):
     for job in range(4):
         display.started(job, "finetune", f"cell{job}")
-        display.clock.now += 5
+        display.clock.now += 8
         display.finished(job)
-    assert said(display).splitlines() == ["cells 3/4, 15 s so far, about 5 s left", "cells 4/4, 20 s so far"]
+    assert said(display).splitlines() == [
+        "cells 1/4, 8 s so far, about 24 s left",
+        "cells 3/4, 24 s so far, about 8 s left",
+        "cells 4/4, 32 s so far",
+    ]
 
 
 def test_a_failed_cell_names_itself_and_shows_its_logs_end(display, tmp_path):
@@ -88,7 +93,7 @@ def test_the_cells_of_all_rules_that_make_some_are_counted_together():
         display.started(job, rule, f"cell{job}")
         display.clock.now += 10
         display.finished(job)
-    assert said(display).splitlines() == ["cells 2/3, 20 s so far, about 10 s left", "cells 3/3, 30 s so far"]
+    assert said(display).splitlines() == ["cells 1/3, 10 s so far, about 20 s left", "cells 3/3, 30 s so far"]
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(5, "5 s"), (89, "89 s"), (120, "2 min"), (7200, "2.0 h")])

@@ -19,6 +19,21 @@ def test_iterative_goes_to_its_ratio_in_equal_steps_and_spends_all_epochs(steps,
     assert lengths[-1] - epochs // steps == epochs % steps
 
 
+@given(
+    st.sampled_from(protocols.REPAIR_CHOICES),
+    st.sampled_from([*protocols.CHOICES, "equal_flops", "short_4"]),
+    st.integers(9, 60),
+)
+def test_repairs_change_nothing_of_what_a_protocol_trains(repairs, protocol, epochs):
+    name = protocols.repaired(repairs, protocol)
+    assert protocols.parted(name) == (tuple(repairs.split("_")) if repairs != "none" else (), protocol)
+    assert protocols.repaired(*protocols.parted(name)) == name
+    assert protocols.phases(name, 0.4, epochs) == protocols.phases(protocol, 0.4, epochs)
+    assert protocols.budget(name, epochs, 40, 90) == protocols.budget(protocol, epochs, 40, 90)
+    for of in (protocols.alternates, protocols.is_short, protocols.steps):
+        assert of(name) == of(protocol)
+
+
 def test_fine_tuning_first_takes_half():
     assert protocols.phases("fine_tune_first", 0.4, 21) == [(0, 10), (Fraction(2, 5), 11)]
     assert protocols.phases("one_shot", 0.4, 21) == [(Fraction(2, 5), 21)]

@@ -9,14 +9,17 @@ import shutil
 import subprocess
 
 import altair as alt
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 import plot
 from winnow import tables
+from winnow.answers import gallery, summary, words
 from winnow.answers import report as pages
-from winnow.answers import summary
+from winnow.data import splits
+from winnow.data.store import Entry, write_store
 from winnow.files import InputError, write_json
 from winnow.workflow import grid
 
@@ -59,8 +62,29 @@ RECORD = {
     "verdict": "holds",
     "sentence": f"A claim {NASTY}",
 }
+MEASURED = {"params": 10_000, "macs": 200_000, "bytes": 40_000, "latency_ms": None, "accuracy": 0.9}
+CHOSEN = MEASURED | {
+    **{
+        "bytes": 20_000,
+        "accuracy": 0.88,
+        "drop": 0.02,
+        "low": -0.01,
+        "high": 0.05,
+        "class_low": 0.0,
+        "class_high": 0.04,
+    },
+    **{"lost_classes": [f"5 {NASTY}"], "failed_seeds": "", "criterion": "apoz", "scope": "layer", "ratio": 0.4},
+    "cell": "digits/net/apoz/layer/0.400/inherited/0",
+}
+ANSWER = {
+    **{"dataset": "digits", "backbone": "net", "verdict": "fails", "tolerance": 2.0, "confidence": 0.975},
+    **{"test_images": 6, "folds": None, "trainings": 6, "unpruned": MEASURED, "chosen": CHOSEN, "smaller": None},
+    **{"budget": None, "more_images": None},
+}
+CLASSES = [f"5 {NASTY}", "six"]
 RECOMMENDATION = {
     "experiment": "tiny",
+    "answer": [ANSWER],
     "tolerance": 2.0,
     "lines": [f"Take apoz {NASTY}", "A second line."],
     "notes": [f"A note {NASTY}"],
@@ -86,6 +110,25 @@ def metrics(cell: grid.Cell) -> dict:
     }
 
 
+def write_images(results) -> None:
+    """A store of eight images, and its split: two of them to train on."""
+    entries = [Entry(f"{n}.png", n % 2, None, None, 8, 8) for n in range(8)]
+    pixels = np.random.default_rng(0).integers(256, size=(8, 8, 8, 3), dtype=np.uint8)
+    manifest = {"classes": CLASSES, "store_size": 8, "image_size": 8, "spec": {"code": "d" * 32}}
+    manifest["skipped"] = [{"file": f"bad {NASTY}", "reason": "cannot be read"}]
+    manifest = write_store(results / "datasets/digits", zip(entries, pixels, strict=True), manifest)
+    splits.write(results / "splits/digits/only.parquet", ["train"] * 2 + ["test"] * 6, manifest, {})
+
+
+def predictions(cell: grid.Cell) -> dict:
+    """All right with the unpruned network, save image 7; with others, image 2 is wrong and 7 is right."""
+    images = np.arange(2, 8)
+    labels = images % 2
+    wrong = images == (7 if cell.criterion == "unpruned" else 2)
+    found = {"image": images, "label": labels, "predicted": np.where(wrong, 1 - labels, labels)}
+    return found | {"probability": np.where(wrong, 0.2, 0.8), "correct": ~wrong}
+
+
 def draw(folder, entries) -> None:
     folder.mkdir()
     for entry in entries:
@@ -102,7 +145,10 @@ def made(tmp_path_factory):
     results = tmp_path_factory.mktemp("report") / "results"
     for cell in CELLS:
         write_json(results / "cells" / cell.path / "metrics.json", metrics(cell))
-    write_json(results / "datasets" / "digits" / "manifest.json", {"spec": {"code": "d" * 32}})
+        if metrics(cell)["status"] == "finished":
+            table = results / "cells" / cell.path / "predictions.parquet"
+            tables.write_table(table, predictions(cell), "predictions", {})
+    write_images(results)
     experiment = results / "experiments" / "tiny"
     rows = summary.summarise((cell, metrics(cell)) for cell in CELLS)
     tables.write_table(experiment / "summary.parquet", rows, "summary", {"spec": {"code": "e" * 32}})
@@ -194,12 +240,15 @@ def columns(page: Reader, table: str) -> dict[str, list[str]]:
 
 def test_it_has_every_section_and_a_table_of_contents_that_leads_there(page):
     links = [a["attributes"]["href"] for a in page.find("a") if a["attributes"].get("class") != "anchor"]
-    assert links == ["#verdict", "#figures", "#summary", "#configuration", "#provenance"]
+    sections = ["answer", "images", "data", "verdict", "figures", "summary", "configuration", "provenance"]
+    assert links == [f"#{section}" for section in sections]
     identities = [element["attributes"]["id"] for element in page.elements if "id" in element["attributes"]]
     assert len(identities) == len(set(identities))
     assert {link[1:] for link in links} <= set(identities)
     anchors = [a["attributes"]["href"][1:] for a in page.find("a", **{"class": "anchor"})]
-    headings = [e["attributes"]["id"] for e in page.elements if e["tag"] in ("h2", "h3")]
+    headings = [
+        e["attributes"]["id"] for e in page.elements if e["tag"] in ("h2", "h3", "h4") and "id" in e["attributes"]
+    ]
     assert anchors == headings
     assert page.find("h1")[0]["text"] == "tiny"
 
@@ -208,11 +257,15 @@ def test_whatever_its_sources_say_is_text(page):
     # Three figures' data, the Vega bundle and the page's own script; none is of the sources' making.
     assert len(page.find("script")) == 3
     assert not any("alert" in script["text"] and "vega" not in script["text"] for script in page.find("script")[2:])
-    texts = [p["text"] for p in page.find("p")]
-    assert RECOMMENDATION["lines"][0] in texts
-    assert RECOMMENDATION["notes"][0] in [li["text"] for li in page.find("li")]
+    items = [li["text"] for li in page.find("li")]
+    assert RECOMMENDATION["lines"][0] in items
+    assert RECOMMENDATION["notes"][0] in items
+    assert f"5 {NASTY}" in [h4["text"] for h4 in page.find("h4")]
+    assert columns(page, "skipped-digits") == {
+        **{"reason": ("cannot be read",), "files": ("1",), "such as": (f"bad {NASTY}",)}
+    }
     assert any(caption["text"] == f"How {NASTY}" for caption in page.find("figcaption"))
-    assert page.find("img")[0]["attributes"]["alt"] == f"One {NASTY}. How {NASTY}"
+    assert f"One {NASTY}. How {NASTY}" in [img["attributes"]["alt"] for img in page.find("img")]
     assert any(f"Sizes {NASTY}" in heading["text"] for heading in page.find("h3"))
     assert columns(page, "environments")["device"] == (f"Card {NASTY}",)
     charts = json.loads(page.find("script", id="charts")[0]["text"])
@@ -234,16 +287,83 @@ def test_it_loads_nothing(made, page):
     assert len(text_of(made).encode()) < 2e6
 
 
+def test_it_opens_with_the_answer_in_plain_words(page):
+    place = page.elements.index(page.find("div", **{"class": "lead"})[0])
+    first = [element for element in page.elements[place + 1 :] if element["tag"] == "p"][: len(words.sentences(ANSWER))]
+    assert [p["text"].replace("\N{NO-BREAK SPACE}", " ") for p in first] == words.sentences(ANSWER)
+    assert "no longer recognises" in first[1]["text"]
+    assert page.find("figure")[0]["attributes"] == {"id": "figure-digits-net-answer", "class": "opening"}
+    assert all(place < page.elements.index(each) for each in page.find("table") + page.find("figure"))
+
+
+def test_it_shows_the_images_that_the_networks_disagree_on(page, made):
+    galleries = page.find("ul", **{"class": "gallery"})
+    assert len(galleries) == 2
+    shown = [element for element in page.elements if element["tag"] in ("ul", "img")]
+    lost, gained = (shown[shown.index(each) + 1]["attributes"] for each in galleries)
+    pixels = np.load(made / "datasets" / "digits" / "images.npy")
+    assert lost["src"] == gallery.thumbnail(pixels[2])
+    assert lost["alt"] == CLASSES[0]
+    assert gained["src"] == gallery.thumbnail(pixels[7])
+    # Of what the other four cells answered nothing is shown, and of the diverged one there is nothing.
+    assert [li["text"] for li in page.find("li") if "→" in li["text"]] == [
+        f"{CLASSES[0]}→ {CLASSES[1]}",
+        f"{CLASSES[1]}→ {CLASSES[0]}",
+    ]
+    pairs = columns(page, "confusions-digits-net")
+    assert list(zip(pairs["images of"], pairs["smaller network %"], pairs["your network %"], strict=True)) == [
+        (CLASSES[0], "33.3", "0.0"),
+        (CLASSES[1], "0.0", "33.3"),
+    ]
+
+
+def test_it_shows_what_the_data_set_is(page):
+    assert any(
+        p["text"].startswith("digits: 8 images of 2") and "2 to train on, 6 to test on" in p["text"]
+        for p in page.find("p")
+    )
+    (classes,) = page.find("ul", **{"class": "classes"})
+    place = page.elements.index(classes)
+    images = [each for each in page.elements[place:] if each["tag"] == "img" and "width" in each["attributes"]]
+    assert [each["attributes"]["alt"] for each in images] == [CLASSES[0]] * 4 + [CLASSES[1]] * 4
+
+
+def test_of_a_data_set_with_folds_the_page_names_no_parts(made, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(made, results)
+    shutil.rmtree(results / "splits")
+    configuration = CONFIGURATION | {"datasets": {"digits": CONFIGURATION["datasets"]["digits"] | {"folds": 2}}}
+    experiment = results / "experiments" / "tiny"
+    arguments = ["--experiment", experiment, "--results", results, "--output", experiment / "report.html"]
+    programs.run("report", SPEC | {"configuration": configuration}, *arguments)
+    page = Reader(text_of(results))
+    assert any(" ".join(p["text"].split()) == "digits: 8 images of 2 classes." for p in page.find("p"))
+
+
+def test_an_answer_without_a_network_has_its_words_alone(made, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(made, results)
+    answer = ANSWER | {"chosen": None}
+    write_json(results / "experiments" / "tiny" / "recommendation.json", RECOMMENDATION | {"answer": [answer, answer]})
+    report(results)
+    page = Reader(text_of(results))
+    assert page.find("a", href="#images") == []
+    assert [h["text"].removesuffix(" #") for h in page.find("h3")][:2] == ["Digits, net"] * 2
+
+
 def test_the_libraries_are_there_once(made):
     assert text_of(made).count("window.vegaEmbed=") == 1
 
 
 def test_figures_are_grouped_in_order_with_an_image_beneath(page):
+    first = ["figure-digits-net-answer", "figure-digits-net-confusion"]
     names = [figure["attributes"]["id"] for figure in page.find("figure")]
-    assert names == ["figure-digits-net-layer", "figure-digits-net-global", "figure-sizes"]
+    assert names == [*first, "figure-digits-net-layer", "figure-digits-net-global", "figure-sizes"]
     groups = [h["text"] for h in page.find("h3") if h["attributes"]["id"].startswith("figures-")]
     assert [group.removesuffix(" #") for group in groups] == ["Accuracy", f"Sizes {NASTY}"]
-    assert all(img["attributes"]["src"].startswith("data:image/svg+xml;base64,") for img in page.find("img"))
+    drawn = [img for img in page.find("img") if "width" not in img["attributes"]]
+    assert all(img["attributes"]["src"].startswith("data:image/svg+xml;base64,") for img in drawn)
+    assert len(drawn) == 5
     assert list(json.loads(page.find("script", id="charts")[0]["text"])) == [name[7:] for name in names]
 
 
@@ -319,12 +439,13 @@ def test_an_experiment_with_one_seed_and_no_figure_has_a_page(made, tmp_path):
     write_json(experiment / "figures" / "index.json", [])
     write_json(
         experiment / "recommendation.json",
-        RECOMMENDATION | {name: [] for name in ("verdicts", "ladder", "claims", "chosen", "notes")},
+        RECOMMENDATION | {name: [] for name in ("answer", "verdicts", "ladder", "claims", "chosen", "notes")},
     )
     report(results)
     page = Reader(text_of(results))
     assert page.find("figure") == []
     assert page.find("a", href="#figures") == []
+    assert page.find("a", href="#answer") == []
     assert len(text_of(results)) < 60_000
     assert columns(page, "summary")["accuracy %"][0] == "90.0"
 
@@ -364,11 +485,14 @@ def test_a_cell_without_result_is_counted():
     ("name", "damage", "message"),
     [
         ("recommendation.json", lambda path: path.unlink(), r"recommendation\.json does not exist"),
-        ("recommendation.json", lambda path: path.write_text("{}"), r"recommendation\.json has no 'lines'"),
+        ("recommendation.json", lambda path: path.write_text("{}"), r"recommendation\.json has no 'answer'"),
         ("figures/index.json", lambda path: path.unlink(), r"index\.json does not exist"),
         ("figures/sizes.svg", lambda path: path.unlink(), r"sizes\.svg does not exist, but .*index\.json names it"),
         ("figures/sizes.json", lambda path: path.write_text("{"), r"sizes\.json is not valid JSON"),
         ("summary.parquet", lambda path: path.write_bytes(b"PAR1"), r"summary\.parquet cannot be read"),
+        ("../../splits/digits/only.parquet", lambda path: path.unlink(), r"only\.parquet does not exist"),
+        ("../../datasets/digits/images.npy", lambda path: path.unlink(), r"images\.npy cannot be read"),
+        (f"../../cells/{CHOSEN['cell']}/predictions.parquet", lambda path: path.unlink(), r"predictions\.parquet does"),
     ],
 )
 def test_a_missing_or_damaged_source_is_named_and_the_old_page_stays(made, tmp_path, name, damage, message):
@@ -456,7 +580,7 @@ def test_a_browser_draws_every_figure_sorts_and_filters_without_complaint(browse
     told = json.loads(told["text"])
     assert told["complaints"] == []
     assert [name for name in told["loaded"] if not name.startswith("data:")] == []
-    assert len(told["drawn"]) == 3
+    assert len(told["drawn"]) == 5
     assert all(told["drawn"])
     assert told["images"] == 0
     assert not told["wide"]

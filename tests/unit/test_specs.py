@@ -143,7 +143,8 @@ def test_only_a_cell_that_prunes_while_it_trains_depends_on_min_filters():
     assert alternating.contents["min_filters"] == 1
     assert alternating.criterion == "apoz"
     # What measures filters between phases is no code of a cell of one. A trunk has the floor of its mask, if any.
-    assert (specs.cell(checked, **CELL).without, alternating.without) == (specs.BETWEEN_PHASES, None)
+    assert specs.cell(checked, **CELL).without == (specs.BETWEEN_PHASES, specs.REPAIR)
+    assert alternating.without == (specs.REPAIR,)
     assert specs.trunk(checked, **TRUNK).contents["min_filters"] == 1
     unpruned = specs.trunk(checked, **TRUNK | {"criterion": "unpruned", "scope": "none", "share": "0"})
     assert "min_filters" not in unpruned.contents

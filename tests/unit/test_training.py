@@ -7,6 +7,8 @@ import signal
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
@@ -516,3 +518,33 @@ def test_auto_is_what_the_device_gains_from(monkeypatch):
     monkeypatch.setattr(precision, "_has_bf16_arithmetic", lambda: False)
     assert precision.precision_for("auto", "cpu", 10**9) == "fp32"
     assert precision.precision_for("bf16", "cpu", 10**6) == "bf16"
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.integers(0, 99))
+def test_balanced_sampling_has_as_many_of_each_class_and_repeats_none_before_all_were_there(sizes, seed):
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    rows = np.random.default_rng(1).permutation(1000)[: labels.size]
+    found = loop.balanced(rows, labels, np.random.default_rng(seed))
+    assert found.size == rows.size
+    label = dict(zip(rows.tolist(), labels.tolist(), strict=True))
+    counts = np.bincount([label[row] for row in found.tolist()], minlength=len(sizes))
+    assert counts.max() - counts.min() <= 1
+    for own, size in enumerate(sizes):
+        _, times = np.unique([row for row in found.tolist() if label[row] == own], return_counts=True)
+        if times.size:
+            assert times.max() - (times.min() if times.size == size else 0) <= 1
+    again = loop.balanced(rows, labels, np.random.default_rng(seed))
+    assert (found == again).all()
+
+
+def test_an_epoch_of_balanced_sampling_shows_each_class_as_often():
+    labels = torch.tensor([0] * 30 + [1] * 3)
+    images = Images(torch.zeros(33, 4, 4, 3, dtype=torch.uint8), labels, 4, [0.5] * 3, [0.5] * 3)
+    orders = [loop.shuffled(images, np.arange(33), 0, epoch, by_class=True) for epoch in (1, 2)]
+    for order, seen in orders:
+        assert torch.equal(seen, labels[order])
+        assert sorted(np.bincount(seen).tolist()) == [16, 17]
+    assert not torch.equal(orders[0][0], orders[1][0])
+    # Without it nothing is drawn that was not drawn before.
+    order, _ = loop.shuffled(images, np.arange(33), 0, 1)
+    assert order.tolist() == np.random.default_rng((0, 1)).permutation(33).tolist()

@@ -1,4 +1,4 @@
-"""The verdict: its interval against formulas written out and simulated truth, what is chosen, and what is said."""
+"""The verdict: what is chosen, what is judged, and what is said."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from winnow import tables
 from winnow.answers import growth, summary, verdict
 from winnow.answers.outcomes import Outcomes
 from winnow.files import InputError, write_json
+from winnow.training import protocols
 from winnow.workflow import grid
 
 from . import programs
@@ -413,7 +414,7 @@ class Invented(Outcomes):
         return np.random.default_rng([self.seed, zlib.crc32(text.encode())])
 
     def _metrics(self, cell):
-        short = cell.protocol in growth.RUNGS
+        short = protocols.is_short(cell.protocol)
         network = dataclasses.replace(cell, seed=0, protocol="one_shot" if short else cell.protocol)
         generator = self.drawn(network.path)
         val_loss = generator.integers(-2, 7)  # validation images lost of 50

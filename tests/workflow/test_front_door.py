@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from winnow.answers import words
 from winnow.tables import read_table
 from winnow.workflow import config, grid
 
@@ -42,6 +43,8 @@ def test_a_dry_run_of_every_target_lists_its_cells_and_the_disk_they_take(fresh,
         f"{'finetune_kept' if keeps(cell) else 'finetune'} {cell.path}" for cell in cells
     }
     assert re.search(rf"Disk: about [\d.]+ [kMGT]B for {len(cells)} cells", output)
+    # How many images there are is known of none of them yet.
+    assert "test images: no drop" not in output
     assert not (fresh.path / "results").exists()
 
 
@@ -63,7 +66,7 @@ def test_snakemakes_habits_work(fresh, arguments):
         assert "Congratulations" in output
     if "--until" in arguments:
         assert {job.split()[0] for job in jobs(output)} == {
-            "decode", "pretrain", "import_backbone", "measure", "score", "mask"
+            "decode", "split", "pretrain", "import_backbone", "measure", "score", "mask"
         }  # fmt: skip
 
 
@@ -86,16 +89,17 @@ def test_the_demo_answers(tmp_path):
     fresh = Checkout(tmp_path / "checkout", CONFIG)
     output = fresh.snakemake("demo")
     summary = read_table(fresh.path / "results/experiments/demo/summary.parquet", "summary").to_pylist()
-    assert len(list((fresh.path / "results/cells").rglob("metrics.json"))) >= 60
+    # Each once, and a few to judge.
+    assert len(list((fresh.path / "results/cells").rglob("metrics.json"))) >= 25 + 6
     (baseline,) = [row for row in summary if row["criterion"] == "unpruned"]
     assert baseline["accuracy"] > 0.9
     assert all(row["latency_ms"] > 0 and row["latency_32_ms"] > 0 for row in summary)
     # Which criterion does best and whether it holds differs by processor; that cutting by chance costs dearly where the
-    # best criterion costs little does not: at ratio 0.6 some 60 points against 3.
+    # best criterion costs little does not: at ratio 0.6 some 50 points against 3, with one seed.
     for scope in ("global", "layer"):
         drop = {(row["criterion"], row["ratio"]): row["drop"] for row in summary if row["scope"] == scope}
         best = {ratio: min(drop[name, ratio] for name in CRITERIA) for ratio in (0.4, 0.6)}
-        assert best[0.4] < 0.06
+        assert best[0.4] < 0.08
         assert best[0.6] < 0.2
         assert drop["random", 0.6] > best[0.6] + 0.2
         assert (fresh.path / f"results/experiments/demo/figures/digits-vgg_digits-{scope}.svg").exists()
@@ -108,8 +112,12 @@ def test_the_demo_answers(tmp_path):
         r"Digits, vgg_digits: (HOLDS|UNDECIDED|FAILS)[.:] .* \(drop -?[\d.]+ to -?[\d.]+; averaged over classes ",
         answer["lines"][0],
     )
-    assert all(line in " ".join(last.split()) for line in answer["lines"])
-    assert len(last.splitlines()) < 15
+    plain, detail = last.split("In detail:")
+    (first_lines,) = words.opening(answer["answer"])
+    assert " ".join(plain.split()) == f"How small can it be? {first_lines}"
+    assert first_lines.startswith(("Your network can be ", "We cannot say yet ", "Your network should stay as it is"))
+    assert all(line in " ".join(detail.split()) for line in answer["lines"])
+    assert len(last.splitlines()) < 20
     # And of a run that has nothing to do.
     again = fresh.snakemake("demo")
     assert "results/experiments/demo/summary.csv" in again

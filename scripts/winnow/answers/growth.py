@@ -18,9 +18,10 @@ does both.
 from __future__ import annotations
 
 import argparse
+import collections
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ def networks(experiment: Mapping[str, Any]) -> list[Cell]:
 
 def shortened(cell: Cell, rung: str) -> Cell:
     """The cell as a rung trains it."""
-    return grid.canonical(dataclasses.replace(cell, protocol=rung))
+    short = protocols.repaired(protocols.repairs(cell.protocol), rung)
+    return grid.canonical(dataclasses.replace(cell, protocol=short))
 
 
 def rung_cells(cells: Iterable[Cell], rung: str) -> list[Cell]:
@@ -337,9 +339,32 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def most(experiment: Mapping[str, Any], last: Callable[[str], int]) -> tuple[int, int]:
+    """How many trainings choose in a grid that grows, and how many judge at most.
+
+    By layer the networks of a ratio are of one size, whatever the criterion; elsewhere each may be a finalist.
+
+    Parameters
+    ----------
+    last
+        Data set → after how many trainings a network is looked at last.
+    """
+    compared = len(asked(experiment, None))
+    left = networks(experiment)
+    if experiment.get("screening"):
+        rivals = collections.Counter((cell.dataset, cell.backbone, cell.ratio, cell.scope) for cell in left)
+        halves = sum(math.ceil(count / 2) for count in rivals.values())
+        compared += halves + len({cell.baseline for cell in left})
+    sizes: dict[tuple[str, str], set[tuple]] = {}
+    for cell in left:
+        size = (cell.ratio, cell.scope, None if cell.scope == "layer" else (cell.criterion, cell.init, cell.protocol))
+        sizes.setdefault((cell.dataset, cell.backbone), set()).add(size)
+    return compared, sum(last(dataset) * (len(found) + 1) for (dataset, _), found in sizes.items())
+
+
 def sentence(record: Mapping[str, Any]) -> str:
     """What the last step's file says, as a sentence."""
-    short = {row["trained"] for row in record["candidates"]} & set(RUNGS)
+    short = any(protocols.is_short(row["trained"]) for row in record["candidates"])
     judged = len(record["cells"]) - (0 if short else record["compared"])
     return (
         f"{len(record['candidates'])} networks were compared on validation images, by {record['compared']} "

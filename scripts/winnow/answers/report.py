@@ -6,6 +6,7 @@ import base64
 import collections
 import dataclasses
 import datetime
+import io
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,15 +14,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
+import numpy as np
 import pandas as pd
 import vl_convert
 import yaml
 
-from winnow.answers import growth, summary, verdict
+from winnow import tables
+from winnow.answers import gallery, growth, preference, summary, verdict, words
+from winnow.answers.figures import answer as answers_figure
+from winnow.answers.figures import confusion, look
+from winnow.data.splits import Split
+from winnow.data.store import Store
 from winnow.files import InputError, read_json
 from winnow.training import protocols
 from winnow.training.protocols import ONE_SHOT
-from winnow.workflow import grid, provenance
+from winnow.workflow import grid, provenance, wiring
 
 _HERE = Path(__file__)
 
@@ -42,6 +49,7 @@ _NUMBERS = frozenset(
             *LATENCIES.values(),
         ),
         *("validation accuracy %", "validation drop, points", "seeds", "threads", "cells", "results"),
+        *("smaller network %", "your network %", "files"),
     ]
 )
 
@@ -88,6 +96,66 @@ class Figure:
     chart: dict[str, Any]
     image: str
 
+    @classmethod
+    def drawn(cls, figure: look.Figure) -> Figure:
+        svg = io.StringIO()
+        figure.chart.save(svg, format="svg")
+        fields = {name: getattr(figure, name) for name in ("name", "group", "title", "caption")}
+        return cls(**fields, chart=figure.chart.to_dict(), image=_uri("svg+xml", svg.getvalue().encode()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Thumbnail:
+    """An image of a data set: its data URI, its class and, where a network errs on it, what it is taken for."""
+
+    image: str
+    label: str
+    taken_for: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cases:
+    """Images on which two networks differ: those that are shown, and how many there are."""
+
+    heading: str
+    shown: list[Thumbnail]
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """An answer as the page opens with it, and what the two networks say of the user's images.
+
+    Attributes
+    ----------
+    subject : str
+    sentences : list of str
+    picture, confusion : Figure or None
+    cases : list of Cases
+    confusions : Table
+    """
+
+    subject: str
+    sentences: list[str]
+    picture: Figure | None = None
+    cases: list[Cases] = dataclasses.field(default_factory=list)
+    confusion: Figure | None = None
+    confusions: Table | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """A data set, some images of each class, by the class's name, and what was skipped.
+
+    ``remarks`` are sentences on what else was found in it.
+    """
+
+    name: str
+    overview: gallery.Overview
+    examples: dict[str, list[str]]
+    skipped: Table | None
+    remarks: list[str]
+
 
 def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any], grown: Path | None = None) -> str:
     """The page of an experiment, as HTML.
@@ -99,7 +167,8 @@ def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any]
     figures
         The folder of its figures.
     results
-        The folder with ``cells/`` and what they were made from.
+        The folder with ``cells/``, ``datasets/`` and ``splits/``: the metrics of its cells, the predictions of those
+        that the answer speaks of, their stores, and the splits of those that have no folds.
     spec
         ``experiment``, its name; ``configuration``, the part of ``config.yaml`` that it uses; ``code``.
     grown
@@ -112,12 +181,23 @@ def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any]
     """
     name, configuration = spec["experiment"], spec["configuration"]
     frame = summary.read(experiment / "summary.parquet")
-    recommendation = _with_keys(experiment / "recommendation.json", ("lines", "notes", "chosen", *_VERDICTS))
+    recommendation = _with_keys(experiment / "recommendation.json", ("answer", "lines", "notes", "chosen", *_VERDICTS))
     drawn = read_figures(figures)
     cells = {
         cell: read_json(path) if (path := results / "cells" / cell.path / "metrics.json").exists() else None
         for cell in growth.experiment_cells(configuration["experiments"][name], grown)
     }
+    stores = {dataset: Store.open(results / "datasets" / dataset) for dataset in {cell.dataset: None for cell in cells}}
+    splits = {
+        name: Split.open(results / "splits" / name / f"{wiring.ONLY}.parquet", store)
+        for name, store in stores.items()
+        if not configuration["datasets"][name].get("folds")
+    }
+    others = judged(recommendation["ladder"], frame)
+    answers = [
+        answered(each, others, results / "cells", cells, stores[each["dataset"]]) for each in recommendation["answer"]
+    ]
+    shown = [figure for each in answers for figure in (each.picture, each.confusion) if figure]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE.parent),
         autoescape=True,
@@ -128,10 +208,15 @@ def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any]
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     return environment.get_template(f"{_HERE.stem}.html").render(
         name=name,
+        answers=answers,
+        pictured=any(answer.cases for answer in answers),
+        datasets=[
+            data_set(name, store, splits.get(name), gallery.EXAMPLES // len(stores)) for name, store in stores.items()
+        ],
         recommendation=recommendation,
         verdicts=verdict_tables(recommendation),
         groups=_grouped(drawn),
-        charts={figure.name: figure.chart for figure in drawn},
+        charts={figure.name: figure.chart for figure in [*shown, *drawn]},
         candidates=candidates_table(growth.read(grown)) if grown else None,
         summary=summary_table(frame),
         failed=failed_seeds(frame),
@@ -144,7 +229,7 @@ def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any]
         codes=codes_table(experiment, cells.values(), spec["code"]),
         style=_beside("css"),
         script=_beside("js"),
-        vega=_unclosed(vl_convert.javascript_bundle()) if drawn else "",
+        vega=_unclosed(vl_convert.javascript_bundle()) if shown or drawn else "",
         vega_version=vl_convert.get_vega_version(),
     )
 
@@ -161,13 +246,124 @@ def read_figures(folder: Path) -> list[Figure]:
     for entry in read_json(folder / "index.json"):
         path = folder / f"{entry['name']}.svg"
         try:
-            image = base64.b64encode(path.read_bytes()).decode()
+            image = _uri("svg+xml", path.read_bytes())
         except FileNotFoundError:
             raise InputError(f"{path} does not exist, but {folder / 'index.json'} names it") from None
         chart = read_json(path.with_suffix(".json"))
         fields = {name: entry[name] for name in ("name", "group", "title", "caption")}
-        figures.append(Figure(**fields, chart=chart, image=f"data:image/svg+xml;base64,{image}"))
+        figures.append(Figure(**fields, chart=chart, image=image))
     return figures
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def judged(ladder: Iterable[Mapping[str, Any]], frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The networks of a ladder as :mod:`winnow.answers.words` has them, each with its data set and backbone.
+
+    What they take of memory and time is the summary's.
+    """
+    rows = {preference.name_of(row): row for row in summary.records(frame)}
+    found = []
+    for record in ladder:
+        name = preference.name_of(record)
+        bounds = {
+            f"{prefix}{end}": record[f"{prefix}drop_{end}"] for prefix in ("", "class_") for end in ("low", "high")
+        }
+        found += [rows[name] | bounds | {"cell": name}] if name in rows else []
+    return found
+
+
+def answered(
+    answer: Mapping[str, Any],
+    others: Iterable[Mapping[str, Any]],
+    folder: Path,
+    cells: Mapping[grid.Cell, Mapping[str, Any] | None],
+    store: Store,
+) -> Answer:
+    """An answer's words and pictures.
+
+    Parameters
+    ----------
+    answer
+        An object of ``recommendation.json``.
+    others
+        All networks that were judged, as :func:`judged` gives them.
+    folder
+        Has the cells' predictions.
+    cells
+        The experiment's, with their metrics.
+    store
+        Of the answer's data set.
+    """
+    subject, sentences = words.subject(answer), [words.unbroken(each) for each in words.sentences(answer)]
+    if answer["chosen"] is None or answer["chosen"]["accuracy"] is None:
+        return Answer(subject, sentences)
+    place = answer["dataset"], answer["backbone"]
+    beside = [each for each in others if (each["dataset"], each["backbone"]) == place]
+    picture = Figure.drawn(answers_figure.picture(answer, beside))
+    chosen = dataclasses.replace(grid.parse_path(answer["chosen"]["cell"]), seed=0)
+    trained = [cell for cell, metrics in cells.items() if metrics and metrics["status"] == "finished"]
+    pairs = [cell for cell in trained if dataclasses.replace(cell, seed=0) == chosen and cell.baseline in trained]
+    if not pairs:
+        return Answer(subject, sentences, picture)
+    unpruned, pruned = (
+        gallery.Outcomes.of([_predictions(folder, cell) for cell in each])
+        for each in ([cell.baseline for cell in pairs], pairs)
+    )
+    lost, gained, losses, gains = gallery.changed(unpruned, pruned)
+    before, after = (each.shares(len(store.classes)) for each in (unpruned, pruned))
+    drawn = confusion.confusion(after, store.classes, f"{'-'.join(place)}-confusion", subject)
+    return Answer(
+        subject,
+        sentences,
+        picture,
+        [
+            Cases("Wrong with the smaller network, right with yours", _thumbnails(lost, store), losses),
+            Cases("Right with the smaller network, wrong with yours", _thumbnails(gained, store), gains),
+        ],
+        drawn and Figure.drawn(drawn),
+        _confusions_table(gallery.confusions(before, after), store.classes, "-".join(place)),
+    )
+
+
+def _predictions(folder: Path, cell: grid.Cell) -> dict[str, np.ndarray]:
+    table = tables.read_table(folder / cell.path / "predictions.parquet", "predictions")
+    return {name: table[name].to_numpy() for name in ("image", "label", "predicted", "probability")}
+
+
+def _thumbnails(cases: Iterable[gallery.Case], store: Store) -> list[Thumbnail]:
+    return [
+        Thumbnail(gallery.thumbnail(store.images[case.image]), store.classes[case.label], store.classes[case.taken_for])
+        for case in cases
+    ]
+
+
+def _confusions_table(found: Sequence[gallery.Confusion], classes: Sequence[str], name: str) -> Table:
+    rows = [
+        {
+            "images of": Field(classes[each.label]),
+            "taken for": Field(classes[each.taken_for]),
+            "smaller network %": Field(summary.percent(each.pruned), each.pruned),
+            "your network %": Field(summary.percent(each.unpruned), each.unpruned),
+        }
+        for each in found
+    ]
+    return Table(f"confusions-{name}", "What is taken for what most, and where that has changed", rows)
+
+
+def data_set(name: str, store: Store, split: Split | None, examples: int) -> DataSet:
+    """What a data set is, with so many of its images at most; there is no one split of it where it has folds."""
+    parts = split and split.parts
+    found = gallery.overview(store.classes, store.labels, parts, store.manifest["skipped"], examples)
+    images = {each.name: [gallery.thumbnail(store.images[row]) for row in each.images] for each in found.classes}
+    rows = [
+        {"reason": Field(reason), "files": Field(str(count), count), "such as": Field(first)}
+        for reason, count, first in found.skipped
+    ]
+    skipped = Table(f"skipped-{name}", "What was skipped, and why", rows) if rows else None
+    return DataSet(name, found, images, skipped, [])
 
 
 def _grouped(figures: Iterable[Figure]) -> dict[str, list[Figure]]:
@@ -276,7 +472,7 @@ def candidates_table(record: Mapping[str, Any]) -> Table:
             "init": Field(row["init"]),
             "protocol": Field(row["protocol"]),
             "ratio": _ratio(row["ratio"], row["round_to"]),
-            "epochs": _text(protocols.share(row["trained"]) if row["trained"] in growth.RUNGS else None),
+            "epochs": _text(protocols.share(row["trained"]) if protocols.is_short(row["trained"]) else None),
             "validation accuracy %": _number(row["val_accuracy"], summary.percent),
             "validation drop, points": _number(row["drop"], summary.percent),
             "why no finalist": _text(row["reason"]),

@@ -18,7 +18,7 @@ from winnow import tables
 from winnow.answers import intervals, preference
 from winnow.answers.intervals import CONFIDENCE
 from winnow.files import InputError, read_json
-from winnow.training.protocols import DISTILLED, EQUAL_FLOPS, FINE_TUNE_FIRST, ONE_SHOT, steps
+from winnow.training.protocols import DISTILLED, EQUAL_FLOPS, FINE_TUNE_FIRST, ONE_SHOT, parted, steps
 from winnow.workflow.grid import ANY, RANDOM, UNPRUNED, Cell, is_control, parse_source
 
 # The ratio of the claim that the method is known for; headlines speak of the grid's nearest one.
@@ -47,6 +47,7 @@ _PROTOCOL_NAMES = {
     DISTILLED: "distilled",
     EQUAL_FLOPS: "trained for equal operations",
 }
+REPAIR_NAMES = {"compensated": "compensated", "recalibrated": "recalibrated", "fitted": "last layer fitted"}
 _CRITERION_NAMES = {RANDOM: "random control", ANY: "any criterion"}
 
 
@@ -355,10 +356,13 @@ def label(criterion: str) -> str:
 
 
 def protocol_name(protocol: str) -> str:
-    """A protocol as figures and sentences name it: "distilled", "pruned in 3 steps"."""
-    if steps(protocol):
-        return f"pruned in {steps(protocol)} steps"
-    return _PROTOCOL_NAMES.get(protocol, protocol.replace("_", " "))
+    """A protocol as figures and sentences name it: "distilled", "compensated, pruned in 3 steps"."""
+    repairs, plain = parted(protocol)
+    if steps(plain):
+        words = f"pruned in {steps(plain)} steps"
+    else:
+        words = _PROTOCOL_NAMES.get(plain, plain.replace("_", " "))
+    return ", ".join([*map(REPAIR_NAMES.get, repairs), *([] if repairs and plain == ONE_SHOT else [words])])
 
 
 def beginnings(init: str, protocol: str) -> list[str]:

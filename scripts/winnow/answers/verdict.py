@@ -187,6 +187,7 @@ def recommend(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[st
         place = by_place.get((dataset, backbone))
         if place is None or place.proposal is None:
             answer["lines"].append(f"{subject}: {_nothing(place, question)}")
+            answer["answer"] += [_answer(place, None, unpruned, question)] if place else []
             continue
         for name, found in _answered(subject, place, unpruned, question).items():
             answer[name] += found
@@ -248,10 +249,12 @@ def _answered(subject: str, place: Place, unpruned: dict, question: Mapping[str,
     }
 
 
-def _answer(place: Place, chosen: Network, unpruned: dict, question: Mapping[str, Any]) -> dict[str, Any]:
-    """The answer as an object, for those who put it into words."""
+def _answer(place: Place, chosen: Network | None, unpruned: dict, question: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer as an object, for those who put it into words; without a network where none could be judged."""
     limit = question["limit"]
-    smaller = next(iter(_smaller(place.networks, chosen, question["measure"])), None) if limit is None else None
+    smaller = None
+    if chosen and limit is None:
+        smaller = next(iter(_smaller(place.networks, chosen, question["measure"])), None)
     budget = None
     if limit is not None:
         budget = {"measure": question["measure"], "limit": limit, "runner_up": None}
@@ -262,7 +265,7 @@ def _answer(place: Place, chosen: Network, unpruned: dict, question: Mapping[str
     return {
         "dataset": place.dataset,
         "backbone": place.backbone,
-        "verdict": chosen.verdict,
+        "verdict": chosen.verdict if chosen else UNDECIDED,
         "tolerance": question["tolerance"],
         "class_margin": question["class_margin"],
         "measure": question["measure"],
@@ -271,11 +274,11 @@ def _answer(place: Place, chosen: Network, unpruned: dict, question: Mapping[str
         "folds": place.folds,
         "trainings": place.trainings,
         "unpruned": {name: unpruned[name] for name in ("bytes", "params", "macs", "latency_ms")}
-        | {"accuracy": _number(chosen.unpruned)},
-        "chosen": _described(chosen),
+        | {"accuracy": _number(chosen.unpruned) if chosen else unpruned["accuracy"]},
+        "chosen": chosen and _described(chosen),
         "smaller": smaller and _described(smaller) | {"verdict": smaller.verdict},
         "budget": budget,
-        "more_images": chosen.judgement.images,
+        "more_images": chosen and chosen.judgement.images,
     }
 
 

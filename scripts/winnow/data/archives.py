@@ -1,5 +1,4 @@
-"""What data sets and backbones are made from, before anything is opened: files with their addresses and digests, and
-folders.
+"""What data sets and backbones are made from, before anything is opened: files with their addresses and digests.
 
 The Snakefile asks this module, so it imports nothing heavy.
 """
@@ -8,34 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from winnow.files import InputError, file_digest
-
-SPLIT_FOLDERS = ("train", "val", "test")
-# Those that Pillow reads, and .heic, which it does not: better skipped by name than passed over in silence.
-SUFFIXES = frozenset(
-    (
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".bmp",
-        ".gif",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".avif",
-        ".heic",
-        ".ppm",
-        ".pgm",
-    )
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,46 +70,6 @@ def _elsewhere(archive: Archive, place: str | Mapping[str, str]) -> Archive:
     return dataclasses.replace(archive, **changes)
 
 
-def image_files(folder: Path) -> Iterator[Path]:
-    """Files below a folder that look like images by their suffix, in the order of their paths; hidden ones left out.
-
-    Raises
-    ------
-    InputError
-        If the folder is missing or cannot be read.
-    """
-
-    def fail(error: OSError) -> None:
-        raise InputError(f"{error.filename}: {error.strerror}") from None
-
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder")
-    for place, folders, files in os.walk(folder, onerror=fail, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
-                yield Path(place, name)
-
-
-def name_text(name: str) -> str:
-    """A file's name as text; bytes that are not UTF-8 are written as ``\\xe9``."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def listing_digest(folder: str) -> str:
-    """Digest of a folder's images by path and size: what has to change for the folder to be decoded again.
-
-    A touched file is the same file. So is one edited in place to exactly the same size: delete the store after that.
-    """
-    root = Path(folder)
-    digest = hashlib.sha256()
-    for path in image_files(root):
-        # A dangling link is listed too: decoding skips it by name, and does so again once it points somewhere.
-        size = path.stat().st_size if path.exists() else "missing"
-        digest.update(f"{path.relative_to(root).as_posix()}\0{size}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()[:32]
-
-
 @functools.cache
 def content_digest(path: str) -> str:
     """``sha256:`` and hex digits of a user's own file, read once a process.
@@ -146,8 +82,3 @@ def content_digest(path: str) -> str:
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist")
     return f"sha256:{file_digest(path)}"
-
-
-def listing_count(folder: str) -> int:
-    """Number of images in a folder."""
-    return sum(1 for _ in image_files(Path(folder)))

@@ -6,7 +6,6 @@ A source is one function and one name. It streams its images; decoding is the sa
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import tarfile
 import zipfile
@@ -17,9 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from winnow.data import decoding
-from winnow.data.archives import SPLIT_FOLDERS, image_files, name_text
-from winnow.data.preprocessing import decode_all
+from winnow.data import decoding, folders, ranges
+from winnow.data.preprocessing import MEGAPIXELS, Form, decode_all
 from winnow.data.store import Entry
 from winnow.files import InputError
 
@@ -47,13 +45,14 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A data set's classes and, as a stream that is read once, its images; how many there are, and whether they are
-    files."""
+    """A data set's classes and, as a stream that is read once, its images; how many there are, whether they are files,
+    and what else is known of a folder of them."""
 
     classes: list[str]
     candidates: Iterator[Candidate]
     count: int
     files: bool = True
+    tree: folders.Tree | None = None
 
 
 SOURCES: dict[str, Callable[[dict[str, Any], list[Path]], Source]] = {}
@@ -157,59 +156,46 @@ def _of_pets(parts: list[str], classes: list[str]) -> bool:
 
 @source("folder")
 def folder(dataset: dict[str, Any], archives: list[Path]) -> Source:
-    """Any folder of images: ``class/image``, or ``train/class/image``, ``test/class/image`` and perhaps ``val/…``."""
-    root = Path(dataset["path"])
-    files = [(path.relative_to(root).parts, path) for path in image_files(root)]
-    folders = _folders(root)
-    official = {"train", "test"} <= folders
-    if folders and not official and folders <= set(SPLIT_FOLDERS):
-        raise InputError(f"{root} has just {', '.join(sorted(folders))}: its own split needs train and test")
-    if official:
-        others = {parts[0] for parts, _ in files if len(parts) > 1} - set(SPLIT_FOLDERS)
-        if others:
-            raise InputError(
-                f"{root} has its own split and images in {', '.join(sorted(others))} beside it: "
-                f"allowed are {', '.join(SPLIT_FOLDERS)}; rename or remove the other folders"
-            )
-    depth = 3 if official else 2
-    placed = [(parts, path) for parts, path in files if len(parts) >= depth]
-    if not placed:
-        raise InputError(f"{root} has no image at class/image or train/class/image and test/class/image")
-    parent = root / "train" if official else root
-    classes = sorted(_folders(parent))
-    empty = set(classes) - {parts[depth - 2] for parts, _ in placed if not official or parts[0] == "train"}
-    if empty:
-        raise InputError(f"{parent / min(empty)} has no images: a class has some; remove the folder if it is none")
-    for parts, path in placed:
-        if parts[depth - 2] not in classes:
-            raise InputError(f"{path}: the class {parts[depth - 2]!r} has no images in {parent}")
-
-    def candidates() -> Iterator[Candidate]:
-        for parts, path in placed:
-            part = parts[0] if official else None
-            yield Candidate(name_text("/".join(parts)), classes.index(parts[depth - 2]), part, path)
-
-    return Source([name_text(name) for name in classes], candidates(), len(placed))
+    """Any folder of images, as :mod:`winnow.data.folders` understands it."""
+    tree = folders.read(Path(dataset["path"]), folders.Rules.of(dataset))
+    stream = (
+        Candidate(picture.file.name, picture.label, picture.part, picture.file.path, picture.group)
+        for picture in tree.pictures
+    )
+    return Source(tree.classes, stream, len(tree.pictures), tree=tree)
 
 
-def _folders(place: Path) -> set[str]:
-    return {entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith(".")}
+def form(dataset: dict[str, Any], source: Source, threads: int) -> tuple[Form, dict[str, Any]]:
+    """What images are made into, and how their range was found: as it was stated, or over all that are no official
+    test images."""
+    size, channels = dataset["store_size"], dataset.get("channels", 3)
+    limit = dataset.get("megapixels") or MEGAPIXELS
+    if stated := dataset.get("range"):
+        return Form(size, channels, tuple(stated), tuple(stated), limit), {"stated": list(stated)}
+    pictures = source.tree.pictures if source.tree else ()
+    found = ranges.find([(each.file.path, each.depth) for each in pictures if each.part != "test"], threads)
+    bounds = {kind: tuple(each["bounds"]) for kind, each in found.items()}
+    return Form(size, channels, bounds.get("integers"), bounds.get("floats"), limit), found
 
 
 def decoded(
-    source: Source, size: int, threads: int, skipped: list[dict[str, str]]
+    source: Source, form: Form, threads: int, skipped: list[dict[str, str]], likenesses: list[bytes]
 ) -> Iterator[tuple[Entry, np.ndarray]]:
-    """Decode a source's images on ``threads`` cores, in order; what cannot be read goes to ``skipped``."""
+    """Decode a source's images on ``threads`` cores, in order.
+
+    What cannot be read goes to ``skipped``, and what copies are found by, image for image, to ``likenesses``.
+    """
     if source.files and threads >= PROCESSES and source.count >= IMAGES * threads:
-        stream = decoding.decode_all(source.candidates, _content, size, threads)
+        stream = decoding.decode_all(source.candidates, _content, form, threads)
     else:
-        stream = decode_all(source.candidates, Candidate.read, size, threads)
+        stream = decode_all(source.candidates, Candidate.read, form, threads)
     for candidate, result in stream:
         if isinstance(result, str):
             skipped.append({"file": candidate.file, "reason": result})
         else:
-            pixels, width, height = result
-            yield Entry(candidate.file, candidate.label, candidate.official, candidate.group, width, height), pixels
+            likenesses.append(result.likeness)
+            known = candidate.file, candidate.label, candidate.official, candidate.group
+            yield Entry(*known, result.width, result.height), result.pixels
 
 
 def _content(candidate: Candidate) -> Path | bytes:

@@ -10,6 +10,7 @@ import collections
 import contextlib
 import fcntl
 import itertools
+import json
 import signal
 import struct
 import subprocess
@@ -22,30 +23,33 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 
-from winnow.data.preprocessing import Decoded, attempt
+from winnow.data.preprocessing import LIKENESS, Decoded, Form, attempt
 
 Item = TypeVar("Item")
 
 # Images that a process gets at a time.
 CHUNK = 8
-# Each chunk's number of images and their side; each request's kind and bytes; each answer's bytes, width and height.
-HEADER, REQUEST, ANSWER = (struct.Struct(form) for form in ("<II", "<?Q", "<?III"))
+# Each chunk's number of images; each request's kind and bytes; each answer's bytes, width and height. A picture's
+# likeness follows its pixels.
+HEADER, REQUEST, ANSWER = (struct.Struct(layout) for layout in ("<I", "<?Q", "<?III"))
 # What an answer's pixels go through at once, where the system allows it: each read is a turn for Python's lock.
 PIPE_BYTES = 2**20
-PROGRAM = "import sys; sys.path[0] = sys.argv[1]; from winnow.data.decoding import serve; serve()"
+PROGRAM = "import sys; sys.path[0] = sys.argv[1]; from winnow.data.decoding import serve; serve(*sys.argv[2:])"
 
 
 class Process:
-    """One that decodes."""
+    """One that decodes to squares of a form."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-c", PROGRAM, str(Path(__file__).resolve().parents[2])]
+    def __init__(self, form: Form) -> None:
+        self._shape = form.size, form.size, form.channels
+        command = [sys.executable, "-c", PROGRAM, str(Path(__file__).resolve().parents[2]), str(form.size)]
+        command.append(json.dumps(form.reading))
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             with contextlib.suppress(OSError):
                 fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
-    def decode(self, contents: list[Path | bytes], size: int) -> list[Decoded]:
+    def decode(self, contents: list[Path | bytes]) -> list[Decoded | str]:
         """What comes of some files or their contents.
 
         Raises
@@ -57,22 +61,23 @@ class Process:
             str(content).encode(errors="surrogateescape") if isinstance(content, Path) else content
             for content in contents
         ]
-        parts = [HEADER.pack(len(contents), size)]
+        parts = [HEADER.pack(len(contents))]
         for content, data in zip(contents, encoded, strict=True):
             parts += [REQUEST.pack(isinstance(content, Path), len(data)), data]
         try:
             self._process.stdin.write(b"".join(parts))
             self._process.stdin.flush()
-            return [self._answer(size) for _ in contents]
+            return [self._answer() for _ in contents]
         except (BrokenPipeError, EOFError):
             status = self._process.wait()
             raise RuntimeError(f"a process that decodes images ended with status {status}") from None
 
-    def _answer(self, size: int) -> Decoded:
+    def _answer(self) -> Decoded | str:
         good, length, width, height = ANSWER.unpack(_read(self._process.stdout, ANSWER.size))
         if not good:
             return _read(self._process.stdout, length).decode()
-        return np.frombuffer(_read(self._process.stdout, length), np.uint8).reshape(size, size, 3), width, height
+        pixels = np.frombuffer(_read(self._process.stdout, length), np.uint8).reshape(self._shape)
+        return Decoded(pixels, width, height, _read(self._process.stdout, LIKENESS**2))
 
     def close(self) -> None:
         """End it, once it is idle."""
@@ -83,8 +88,8 @@ class Process:
 
 
 def decode_all(
-    items: Iterable[Item], content: Callable[[Item], Path | bytes], size: int, processes: int
-) -> Iterator[tuple[Item, Decoded]]:
+    items: Iterable[Item], content: Callable[[Item], Path | bytes], form: Form, processes: int
+) -> Iterator[tuple[Item, Decoded | str]]:
     """Decode a stream of items in processes: each, in order, with what :func:`winnow.data.preprocessing.decode` gives
     or why it failed.
 
@@ -92,15 +97,15 @@ def decode_all(
     """
     own, started = threading.local(), []
 
-    def work(chunk: list[Item]) -> list[Decoded]:
+    def work(chunk: list[Item]) -> list[Decoded | str]:
         if not hasattr(own, "process"):
-            own.process = Process()
+            own.process = Process(form)
             started.append(own.process)
-        return own.process.decode([content(item) for item in chunk], size)
+        return own.process.decode([content(item) for item in chunk])
 
-    waiting: collections.deque[tuple[list[Item], Future[list[Decoded]]]] = collections.deque()
+    waiting: collections.deque[tuple[list[Item], Future[list[Decoded | str]]]] = collections.deque()
 
-    def first() -> Iterator[tuple[Item, Decoded]]:
+    def first() -> Iterator[tuple[Item, Decoded | str]]:
         chunk, future = waiting.popleft()
         yield from zip(chunk, future.result(), strict=True)
 
@@ -118,13 +123,14 @@ def decode_all(
             process.close()
 
 
-def serve() -> None:
+def serve(size: str, reading: str) -> None:
     """The life of a process that decodes: chunk after chunk, until its input ends."""
+    form = Form.of(int(size), json.loads(reading))
     # An interruption of all is the parent's to answer.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     while header := requests.read(HEADER.size):
-        count, size = HEADER.unpack(header)
+        (count,) = HEADER.unpack(header)
         # All of them before the first answer: the other side writes all before it reads.
         found = []
         for _ in range(count):
@@ -132,14 +138,14 @@ def serve() -> None:
             found.append((named, requests.read(length)))
         for named, data in found:
             read = Path(data.decode(errors="surrogateescape")).read_bytes if named else lambda data=data: data
-            result = attempt(read, size)
+            result = attempt(read, form)
             if isinstance(result, str):
                 reason = result.encode(errors="replace")
                 answers.write(ANSWER.pack(False, len(reason), 0, 0) + reason)
             else:
-                pixels, width, height = result
-                answers.write(ANSWER.pack(True, pixels.nbytes, width, height))
-                answers.write(np.ascontiguousarray(pixels))
+                answers.write(ANSWER.pack(True, result.pixels.nbytes, result.width, result.height))
+                answers.write(np.ascontiguousarray(result.pixels))
+                answers.write(result.likeness)
         answers.flush()
 
 

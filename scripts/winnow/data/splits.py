@@ -96,7 +96,9 @@ class Images:
 def assign(dataset: Mapping[str, Any], images: Images, fold: int | None = None) -> list[str | None]:
     """The part of every image, None for one that is left out.
 
-    Official splits stay as they are. Else each class is put into a seeded order and cut: test, validation, training.
+    Official splits stay as they are; where one lacks its test or validation, that is cut from its training images;
+    with folds, one without a test counts as none. Else each class is put into a seeded order and cut: test, validation,
+    training.
     With ``folds: K`` it is cut into K tests, within one image as large as each other, and ``fold`` says which of them
     judges; validation is cut from the rest, first from the fold that follows. ``train_per_class`` takes the first of a
     class's training images in the seeded order, so a smaller subset lies within a larger one. With
@@ -126,11 +128,12 @@ def assign(dataset: Mapping[str, Any], images: Images, fold: int | None = None) 
         for label in range(len(classes))
     ]
     parts: list[str | None] = list(images.official)
-    if any(part is not None for part in parts):
-        if fold is not None:
-            raise InputError("folds: these images come with a test part of their own, which judges; remove the key")
-        if "val" not in parts:
-            _carve_validation(dataset, images, orders, parts)
+    if fold is not None and "test" in parts:
+        raise InputError("folds: these images come with a test part of their own, which judges; remove the key")
+    if fold is None and any(part is not None for part in parts):
+        for part in ("test", "val"):
+            if part not in parts:
+                _carve_official(dataset, images, orders, parts, part)
     elif fold is None:
         _carve(dataset, images, orders, parts)
     else:
@@ -169,24 +172,35 @@ def _carve(dataset: Mapping[str, Any], images: Images, orders: list[np.ndarray],
         parts[row] = ("test", "val", "train")[part]
 
 
-def _carve_validation(
-    dataset: Mapping[str, Any], images: Images, orders: list[np.ndarray], parts: list[str | None]
+def _carve_official(
+    dataset: Mapping[str, Any], images: Images, orders: list[np.ndarray], parts: list[str | None], part: str
 ) -> None:
-    """Of official training images, where there are none for validation."""
-    trains = [np.array([row for row in rows if parts[row] == "train"], dtype=int) for rows in orders]
+    """Of official training images, where there are none for validation, or none to test.
+
+    Those that belong to images of another part stay where they are.
+    """
+    bound = {images.groups[row] for row, own in enumerate(parts) if own not in (None, "train")} - {None}
+    free = [
+        np.array([row for row in rows if parts[row] == "train" and images.groups[row] not in bound], dtype=int)
+        for rows in orders
+    ]
+    why = {"val": "for validation, since there is no folder val", "test": "to test, since there is no folder test"}[
+        part
+    ]
     quotas = np.zeros((2, len(orders)), dtype=int)
-    for label, (name, rows) in enumerate(zip(images.classes, trains, strict=True)):
-        val = _share(_fractions(dataset)["val"], rows.size)
-        if rows.size <= val:
+    for label, (name, rows) in enumerate(zip(images.classes, free, strict=True)):
+        wanted = _share(_fractions(dataset)[part], rows.size)
+        if rows.size <= wanted:
             raise InputError(
-                f"class {name!r} has {rows.size} readable images in train, {val + 1} are needed: {val} of them "
-                "for validation, since there is no folder val"
+                f"class {name!r} has {rows.size} readable images in train, {wanted + 1} are needed: {wanted} of them "
+                f"{why}"
             )
-        quotas[:, label] = val, rows.size - val
-    cut = _cut(images, trains, quotas)
-    _require_validation(images, trains, quotas[0], cut == 0)
+        quotas[:, label] = wanted, rows.size - wanted
+    cut = _cut(images, free, quotas)
+    if part == "val":
+        _require_validation(images, free, quotas[0], cut == 0)
     for row in np.flatnonzero(cut == 0):
-        parts[row] = "val"
+        parts[row] = part
 
 
 def _carve_fold(

@@ -12,14 +12,16 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import math
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from winnow.data.preprocessing import Form
 from winnow.files import InputError, atomic_path, file_digest, read_json, write_json
 from winnow.runtime import verification
 from winnow.tables import read_table, write_table
@@ -36,7 +38,8 @@ class Store:
     Attributes
     ----------
     directory : Path
-    images : (N, S, S, 3) uint8, memory-mapped
+    images : (N, S, S, C) uint8, memory-mapped
+        Of three channels, or one where they are gray.
     labels : (N,) int64
         Positions in ``classes``.
     manifest : dict
@@ -60,7 +63,8 @@ class Store:
         manifest = read_json(directory / "manifest.json")
         index = read_table(directory / "index.parquet", "index")
         path = directory / "images.npy"
-        shape = (manifest["images"], manifest["store_size"], manifest["store_size"], 3)
+        size, channels = manifest["store_size"], manifest["reading"]["channels"]
+        shape = (manifest["images"], size, size, channels)
         try:
             images = np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
@@ -92,7 +96,7 @@ class Store:
         return self.manifest["image_size"]
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Copies of images, (len(rows), S, S, 3) uint8, verified."""
+        """Copies of images, (len(rows), S, S, C) uint8, verified."""
         self.verify()
         return self.images[rows]
 
@@ -141,6 +145,7 @@ def write_store(
     images: Iterable[tuple[Entry, np.ndarray]],
     manifest: dict[str, Any],
     expected: int | None = None,
+    group: Callable[[list[Entry], list[int]], list[str | None]] | None = None,
 ) -> dict[str, Any]:
     """Write a store from a stream of images, holding one at a time.
 
@@ -151,12 +156,15 @@ def write_store(
     directory
         Gets ``images.npy``, ``index.parquet`` and, last, ``manifest.json``.
     images
-        Pairs of an entry and its (S, S, 3) uint8 pixels.
+        Pairs of an entry and its (S, S, C) uint8 pixels.
     manifest
-        ``classes``, ``store_size``, ``spec`` and what else is known; it may still change while ``images`` is read.
+        ``classes``, ``store_size``, ``reading``, ``spec`` and what else is known; it may still change while ``images``
+        is read. Without ``reading`` pixels are RGB.
     expected
         How many images there will be, where that is known: if so many come, the file is read back and digested while it
         is written, and not after.
+    group
+        Called once all are read, with their entries and checksums: the group of each.
 
     Returns
     -------
@@ -164,6 +172,8 @@ def write_store(
         The manifest as written: with the number of images, and the size and digest of ``images.npy``.
     """
     size = manifest["store_size"]
+    manifest.setdefault("reading", Form(size).reading)
+    shape = size, size, manifest["reading"]["channels"]
     entries: list[Entry] = []
     checksums: list[int] = []
     path = directory / "images.npy"
@@ -172,7 +182,7 @@ def write_store(
     with atomic_path(path) as temporary:
         with open(temporary, "wb+") as file:
             # A header's padding leaves room for any count, so it can be written again once the count is known.
-            start, length = _write_header(file, (expected or 0, size, size, 3)), size * size * 3
+            start, length = _write_header(file, (expected or 0, *shape)), math.prod(shape)
             file.flush()
             with contextlib.closing(_Digest(temporary, start, length)) as digest, ThreadPoolExecutor(1) as behind:
                 read: list[Future[None]] = []
@@ -187,13 +197,16 @@ def write_store(
                     future.result()
             if len(entries) != expected:
                 file.seek(0)
-                _write_header(file, (len(entries), size, size, 3))
+                _write_header(file, (len(entries), *shape))
         if len(entries) != expected:
             with contextlib.closing(_Digest(temporary, start, length)) as digest:
                 digest.read(checksums)
         manifest |= {"images_sha256": digest.hexdigest(), "images_bytes": temporary.stat().st_size}
     # They were read to be digested, and held against their checksums then: what is left is to say so.
     verification.once(path, _against(manifest, np.array(checksums, dtype=np.uint32)), lambda: None)
+    if group:
+        groups = group(entries, checksums)
+        entries = [dataclasses.replace(entry, group=each) for entry, each in zip(entries, groups, strict=True)]
     names = [field.name for field in dataclasses.fields(Entry)]
     columns: dict[str, Any] = {name: [getattr(entry, name) for entry in entries] for name in names}
     columns |= {"image": np.arange(len(entries)), "crc32": checksums}

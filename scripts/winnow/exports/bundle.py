@@ -7,6 +7,7 @@ both as they were written, on images of the data set's test split.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,14 @@ class Disagreement(Exception):
 
 
 def export(
-    cell: Path, network: Path, dataset: Path, split: Path, output: Path, spec: dict[str, Any], threads: int
+    cell: Path,
+    network: Path,
+    dataset: Path,
+    split: Path,
+    output: Path,
+    spec: dict[str, Any],
+    threads: int,
+    answer: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Export a cell.
 
@@ -53,6 +61,8 @@ def export(
         Of this export, for its provenance.
     threads
         That the check may use.
+    answer
+        Of the experiment that chose the cell, as :mod:`winnow.answers.words` takes it; None where none did.
 
     Returns
     -------
@@ -72,7 +82,7 @@ def export(
     store = Store.open(dataset)
     parts = Split.open(split, store)
     network, description, measured = finished(cell, network, store, parts)
-    description = described(network, description, parts, spec)
+    description = described(network, description, parts, store, spec) | {"answer": answer}
     rows = parts.rows("test")
     # The store has its classes one after the other: images from all over it.
     rows = rows[np.linspace(0, rows.size - 1, min(CHECKED_IMAGES, rows.size)).astype(int)]
@@ -86,6 +96,8 @@ def export(
         write_json(folder / descriptions.DESCRIPTION, whole)
         (folder / "README.md").write_text(cards.card(whole, output.name), encoding="utf-8")
         (folder / "example.py").write_text(cards.EXAMPLE, encoding="utf-8")
+        # The very code that the images went through that the network has learned from.
+        shutil.copyfile(preprocessing.__file__, folder / "preprocessing.py")
     return whole
 
 
@@ -113,18 +125,21 @@ def finished(cell: Path, place: Path, store: Store, split: Split) -> tuple[nn.Mo
     return network, description, measured
 
 
-def described(network: nn.Module, kept: dict[str, Any], split: Split, spec: dict[str, Any]) -> dict[str, Any]:
+def described(
+    network: nn.Module, kept: dict[str, Any], split: Split, store: Store, spec: dict[str, Any]
+) -> dict[str, Any]:
     """All that is to be known about a network, less what is known of its files."""
     unpruned = backbones.build(kept["architecture"], kept["head"], len(kept["classes"]))
     params, macs = surgery.cost(unpruned, kept["image_size"])
-    normalisation = kept["store_size"], kept["image_size"], kept["mean"], kept["std"]
+    form = preprocessing.Form.of(kept["store_size"], kept["reading"])
     made = ("versions", "device", "precision")
     return {name: value for name, value in kept.items() if name not in ("spec", *made)} | {
         "layers": layers(network, unpruned),
         "unpruned": {"params": params, "macs": macs, "bytes": models.stored_bytes(unpruned)},
         "bytes": models.stored_bytes(network),
         "images": split.counts,
-        "preprocessing": preprocessing.steps(*normalisation),
+        "skipped": len(store.manifest.get("skipped", ())),
+        "preprocessing": preprocessing.steps(form, kept["image_size"], kept["mean"], kept["std"]),
         "provenance": {"cell": kept["spec"], "export": spec, **{name: kept[name] for name in made}},
     }
 
@@ -151,7 +166,7 @@ def interface(description: dict[str, Any]) -> dict[str, Any]:
     """The ONNX graph's one input and one output."""
     size = description["image_size"]
     return {
-        "input": {"name": INPUT, "type": "float32", "shape": ["batch", 3, size, size]},
+        "input": {"name": INPUT, "type": "float32", "shape": ["batch", len(description["mean"]), size, size]},
         "output": {"name": OUTPUT, "type": "float32", "shape": ["batch", len(description["classes"])]},
     }
 
@@ -160,7 +175,7 @@ def write_onnx(path: Path, network: nn.Module, description: dict[str, Any]) -> N
     """Write a network as ONNX, for batches of any size, with its description in the file's metadata."""
     size = description["image_size"]
     # A batch of one would be taken for the one size that there is.
-    example = torch.zeros(2, 3, size, size)
+    example = torch.zeros(2, backbones.input_channels(network), size, size)
     program = torch.onnx.export(
         network,
         (example,),
@@ -175,8 +190,9 @@ def write_onnx(path: Path, network: nn.Module, description: dict[str, Any]) -> N
     for part in [*model.graph, *model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]:
         part.metadata_props.clear()
     model.graph.metadata_props.clear()
-    model.graph.inputs[0].doc_string = f"Images, float32 of shape (batch, 3, {size}, {size}), RGB: " + "; ".join(
-        description["preprocessing"]
+    model.graph.inputs[0].doc_string = (
+        f"Images, float32 of shape (batch, {example.shape[1]}, {size}, {size}): "
+        + "; ".join(description["preprocessing"])
     )
     model.graph.outputs[0].doc_string = "One logit a class, in the order of the classes: the softmax is a probability"
     model.metadata_props[descriptions.KEY] = descriptions.pack(description)
@@ -190,7 +206,7 @@ def check(folder: Path, squares: np.ndarray, measured: np.ndarray, threads: int)
 
     Parameters
     ----------
-    squares : (N, S, S, 3) uint8
+    squares : (N, S, S, C) uint8
         Decoded images.
     measured : (N,)
         What the cell predicted for them when it was judged, perhaps on another device or in another precision.

@@ -6,17 +6,34 @@ from typing import Any
 
 from scipy.stats import binomtest
 
+from winnow.answers import words
 from winnow.answers.summary import CONFIDENCE, INIT_NAMES, SCOPE_NAMES, label, quantity
 from winnow.files import readable
-from winnow.training.protocols import DISTILLED, FINE_TUNE_FIRST, budget, steps
+from winnow.training.protocols import (
+    COMPENSATED,
+    DISTILLED,
+    FINE_TUNE_FIRST,
+    FITTED,
+    RECALIBRATED,
+    budget,
+    plain,
+    repairs,
+    steps,
+)
 from winnow.workflow.grid import ANY, RANDOM, UNPRUNED
 
 # Longer lists of classes are cut short in sentences, and make no table.
 NAMED_CLASSES = 10
 LISTED_CLASSES = 30
 
+_REPAIRS = {
+    COMPENSATED: "what removed inputs gave was predicted from those that stayed, and folded into the weights",
+    RECALIBRATED: "the outputs' means and variances were measured anew",
+    FITTED: "the last layer began as the logistic regression on the network's features",
+}
+
 EXAMPLE = '''\
-"""Classify images: python example.py photo.jpg ...   (needs onnxruntime, pillow and numpy)"""
+"""Classify images: python example.py photo.jpg ...   (needs onnxruntime, pillow, pillow-heif and numpy)"""
 
 import json
 import sys
@@ -24,23 +41,16 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from PIL import Image, ImageOps
+from preprocessing import Form, decode, network_input  # the file beside this one
 
 session = onnxruntime.InferenceSession(Path(__file__).with_name("model.onnx"))
 model = json.loads(session.get_modelmeta().custom_metadata_map["winnow"])
-stored, seen = model["store_size"], model["image_size"]
+form = Form.of(model["store_size"], model["reading"])
 
 for name in sys.argv[1:]:
-    image = Image.open(name)
-    image.draft("RGB", (2 * stored, 2 * stored))  # a large JPEG is decoded small, and much faster
-    side, width, height = min(image.size), *image.size
-    left, top = (width - side) // 2, (height - side) // 2
-    square = ImageOps.exif_transpose(image.crop((left, top, left + side, top + side)).convert("RGB"))
-    square = square.resize((stored, stored), Image.Resampling.BILINEAR, reducing_gap=3.0)
-    margin = (stored - seen) // 2
-    pixels = np.asarray(square, np.float32)[margin : margin + seen, margin : margin + seen]
-    view = (pixels / 255 - np.float32(model["mean"])) / np.float32(model["std"])
-    logits = session.run(None, {"image": view.transpose(2, 0, 1)[None]})[0][0]
+    square = decode(Path(name).read_bytes(), form).pixels
+    view = network_input(square[None], model["image_size"], model["mean"], model["std"])
+    logits = session.run(None, {"image": view})[0][0]
     probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     for number in np.argsort(-probabilities)[:3]:
         print(f"{name}: {model['classes'][number]} {probabilities[number]:.4f}")
@@ -64,9 +74,10 @@ def card(model: dict[str, Any], name: str) -> str:
     low, high = interval(model["accuracy"], images["test"])
     worst = min(model["per_class"], key=model["per_class"].get)
     check = model["onnx"]["check"]
-    size, stored = model["image_size"], model["store_size"]
+    size, stored, channels = model["image_size"], model["store_size"], len(model["mean"])
     sections = [
         f"# {name}",
+        *([" ".join(words.sentences(model["answer"]))] if model["answer"] else []),
         f"A convolutional network ({model['architecture']}, head: {model['head']}) that tells {len(model['classes'])} "
         f"classes of images apart: {classes(model['classes'])}. It is {cell['backbone']} fine-tuned on the images of "
         f"{cell['dataset']}{removed(model)}.",
@@ -84,6 +95,7 @@ def card(model: dict[str, Any], name: str) -> str:
         "## Accuracy",
         f"{percent(model['accuracy'])} of {images['test']} test images, which had no part in training or in choosing "
         f"the epoch ({100 * CONFIDENCE:g} % interval {percent(low)} to {percent(high)}). {validation(model)}"
+        f"{skipped(model)}"
         f"Mean over classes: {percent(model['class_accuracy'])}; the class with the lowest accuracy is "
         f"{code(worst)}, {percent(model['per_class'][worst])}.",
     ]
@@ -99,7 +111,7 @@ def card(model: dict[str, Any], name: str) -> str:
         f"{', '.join(f'{package} {version}' for package, version in sorted(provenance['versions'].items()))}. "
         "`model.json` has the whole specification, and the width of every layer.",
         "## Use",
-        "```sh\npip install onnxruntime pillow numpy\npython example.py photo.jpg\n```",
+        "```sh\npip install onnxruntime pillow pillow-heif numpy\npython example.py photo.jpg\n```",
         "With Winnow's sources: `python scripts/predict.py THIS_FOLDER photo.jpg`, or a folder of images, for a CSV; "
         "`winnow.networks.models.load` gives the network as a torch module.",
         table(
@@ -108,12 +120,13 @@ def card(model: dict[str, Any], name: str) -> str:
                 ["`model.safetensors`", readable(model["weights"]["bytes"]), "weights for PyTorch"],
                 ["`model.onnx`", readable(model["onnx"]["bytes"]), "the network for any ONNX runtime"],
                 ["`model.json`", "", "all that is known of it"],
-                ["`example.py`", "", "how to use it, for images of 8 bits without transparency"],
+                ["`example.py`", "", "how to use it"],
+                ["`preprocessing.py`", "", "from a file to the network's input, as in training"],
             ],
         ),
-        f"The ONNX file's input `{model['onnx']['input']['name']}` is float32 of shape (batch, 3, {size}, {size}), its "
-        f"output `{model['onnx']['output']['name']}` one logit a class; its metadata holds the classes and what "
-        f"follows. On {check['images']} test images it answers as PyTorch does, logits to within "
+        f"The ONNX file's input `{model['onnx']['input']['name']}` is float32 of shape (batch, {channels}, {size}, "
+        f"{size}), its output `{model['onnx']['output']['name']}` one logit a class; its metadata holds the classes "
+        f"and what follows. On {check['images']} test images it answers as PyTorch does, logits to within "
         f"{check['largest_difference']:.1g}.",
         "An image becomes the input so:",
         "\n".join(f"{number}. {step}" for number, step in enumerate(model["preprocessing"], 1)),
@@ -158,12 +171,15 @@ def method(cell: dict[str, Any], model: dict[str, Any]) -> str:
         ANY: "as many in every layer, which ones makes no difference to random weights",
     }.get(cell["criterion"], f"the least important ones by the criterion “{label(cell['criterion'])}”")
     when = "before any fine-tuning"
-    if cell["protocol"] == FINE_TUNE_FIRST:
+    if plain(cell["protocol"]) == FINE_TUNE_FIRST:
         when = "halfway through its training"
     elif steps(cell["protocol"]):
         when = f"in {steps(cell['protocol'])} steps in the course of its training"
-    elif cell["protocol"] == DISTILLED:
+    elif plain(cell["protocol"]) == DISTILLED:
         start += " It learned from the fine-tuned unpruned network, too."
+    done = [_REPAIRS[name] for name in repairs(cell["protocol"])]
+    if done:
+        start += f" After the cut, {' and '.join(done)}."
     return (
         f"Of {cell['backbone']}'s filters {percent(model['achieved_ratio'])} were removed {SCOPE_NAMES[cell['scope']]} "
         f"({how}), physically, {when}. {start}"
@@ -176,6 +192,14 @@ def validation(model: dict[str, Any]) -> str:
     return (
         f"On the {model['images']['val']} validation images, which chose the epoch: {percent(model['val_accuracy'])}. "
     )
+
+
+def skipped(model: dict[str, Any]) -> str:
+    """That files of the data set could not be read, where there were some."""
+    if not model["skipped"]:
+        return ""
+    whole = model["skipped"] + sum(model["images"].values())
+    return f"{model['skipped']} of {whole} files could not be read and had no part in any of this. "
 
 
 def classes(names: list[str]) -> str:

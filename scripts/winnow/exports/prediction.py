@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from winnow.data.preprocessing import decode_all, network_input
+from winnow.data.preprocessing import Form, decode_all, network_input
 from winnow.files import InputError, first_line
 from winnow.networks import descriptions
 
@@ -33,23 +33,24 @@ class Model:
     path : Path
         Its file.
     classes : list of str
-    store_size, image_size : int
-    mean, std : three floats each
+    form : Form
+    image_size : int
+    mean, std : a float a channel each
         How a file becomes the network's input, see :mod:`winnow.data.preprocessing`.
     logits : function
-        (N, 3, image_size, image_size) float32 → (N, classes) float32.
+        (N, channels, image_size, image_size) float32 → (N, classes) float32.
     """
 
     path: Path
     classes: list[str]
-    store_size: int
+    form: Form
     image_size: int
     mean: list[float]
     std: list[float]
     logits: Callable[[np.ndarray], np.ndarray]
 
     def probabilities(self, squares: np.ndarray) -> np.ndarray:
-        """Of each class, (N, classes) float64, for decoded squares (N, store_size, store_size, 3) uint8.
+        """Of each class, (N, classes) float64, for decoded squares (N, S, S, C) uint8.
 
         Raises
         ------
@@ -99,7 +100,7 @@ def load(place: Path, onnx: bool = False, threads: int = 0) -> Model:
         return Model(
             path,
             [str(name) for name in description["classes"]],
-            int(description["store_size"]),
+            Form.of(int(description["store_size"]), description["reading"]),
             int(description["image_size"]),
             [float(value) for value in description["mean"]],
             [float(value) for value in description["std"]],
@@ -160,9 +161,9 @@ def predict(
     A batch of images is in memory at any time. What ``read`` raises is a reason, as is what Pillow raises.
     """
     size = batch_size(model.image_size)
-    stream = decode_all(items, read, model.store_size, threads)
+    stream = decode_all(items, read, model.form, threads)
     while batch := list(itertools.islice(stream, size)):
-        squares = [result[0] for _, result in batch if not isinstance(result, str)]
+        squares = [result.pixels for _, result in batch if not isinstance(result, str)]
         answers = iter(model.probabilities(np.stack(squares)) if squares else ())
         for item, result in batch:
             yield item, result if isinstance(result, str) else next(answers)

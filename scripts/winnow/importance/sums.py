@@ -1,4 +1,5 @@
-"""Statistics as they are kept: sums over images and positions, an array (classes, filters) for each layer and sum.
+"""Statistics as they are kept: sums over images and positions, an array (classes, filters) for each layer and sum; of
+moments, which are not told apart by class, the arrays of :func:`winnow.importance.moments.measure`.
 
 They lie in two files: ``{name}.npz`` with the arrays ``{layer}.{sum}``, uncompressed, of which a reader reads what it
 asks for; and ``{name}.json``, which says what they are of and has their digest. Any criterion, subset of classes or
@@ -25,6 +26,8 @@ SUMS = {
     "activations": ("sum", "sum_sq", "zeros", "max"),
     # sum: over the images of a class, |Σ a · ∂loss/∂a|, the inner sum over the positions; float64.
     "gradients": ("sum",),
+    # gram, outputs: see winnow.importance.moments; float64.
+    "moments": ("gram", "outputs"),
 }
 
 

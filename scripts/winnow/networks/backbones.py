@@ -139,6 +139,11 @@ def last_layer(network: nn.Module) -> str:
     raise InputError(f"{type(network).__name__} has no linear layer and no convolution")
 
 
+def input_channels(network: nn.Module) -> int:
+    """How many channels the images have that a network takes: what its first convolution does, or three."""
+    return next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
+
+
 def head_prefix(network: nn.Module) -> str:
     """How the names of the head's tensors begin: of all layers behind the features, where the network names them."""
     return "classifier." if hasattr(network, "classifier") else f"{last_layer(network)}."

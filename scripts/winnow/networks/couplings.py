@@ -25,7 +25,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch_pruning.ops import OPTYPE
 
 from winnow.files import InputError, first_line
-from winnow.networks import surgery, tracing
+from winnow.networks import backbones, surgery, tracing
 from winnow.tables import SCHEMAS
 
 # Sides of the image that the graph is derived with: the first that the network takes.
@@ -185,7 +185,8 @@ def drawn(network: nn.Module) -> nn.Module:
 def example(network: nn.Module) -> torch.Tensor:
     """An image of the first of :data:`IMAGE_SIZES` that the network takes."""
     for size in IMAGE_SIZES:
-        image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        shape = 1, backbones.input_channels(network), size, size
+        image = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         try:
             with torch.inference_mode():
                 answer = network(image)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from winnow.networks.backbones import last_layer
+from winnow.networks.backbones import input_channels, last_layer
 from winnow.networks.logits import float32_logits
 
 # Images a pass: one, as an application that waits for each answer sends them, and as many as keep a device busy.
@@ -60,7 +60,8 @@ def compare(
         of pairs.
     """
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(batch, 3, image_size, image_size, generator=generator)
+    shape = batch, input_channels(network), image_size, image_size
+    images = torch.randn(shape, generator=generator)
     images = images.to(device).contiguous(memory_format=torch.channels_last)
     first = _pass(unpruned, images, precision)
     second = _pass(network, images, precision)

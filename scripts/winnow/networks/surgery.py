@@ -190,7 +190,8 @@ def resize(network: nn.Module, shapes: Mapping[str, Sequence[int]]) -> nn.Module
 def cost(network: nn.Module, image_size: int) -> tuple[int, int]:
     """Parameters, and multiply-accumulates of a forward pass of one ``image_size`` × ``image_size`` image."""
     meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in network.state_dict().items()}
-    image = torch.empty(1, 3, image_size, image_size, device="meta", dtype=next(iter(meta.values())).dtype)
+    shape = 1, backbones.input_channels(network), image_size, image_size
+    image = torch.empty(shape, device="meta", dtype=next(iter(meta.values())).dtype)
     training = network.training
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         torch.func.functional_call(network.eval(), meta, (image,))

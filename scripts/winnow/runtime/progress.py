@@ -163,7 +163,8 @@ class Display:
                 self.bar = None
             return
         now = self.clock()
-        if ended == cells or now - self.said >= SECONDS_BETWEEN_LINES:
+        # The first cell tells how long they all take.
+        if ended in (1, cells) or now - self.said >= SECONDS_BETWEEN_LINES:
             self.said = now
             elapsed = now - (self.start or now)
             text = f"cells {self.done}/{cells}"
@@ -171,7 +172,9 @@ class Display:
                 text += f", {failed} failed"
             text += f", {duration(elapsed)} so far"
             if ended < cells:
-                text += f", about {duration(elapsed / ended * (cells - ended))} left"
+                # Where cells run side by side, the first to end is not the only one that was worked at.
+                beside = sum(self.makes_cells(rule) for rule, _ in self.jobs.values())
+                text += f", about {duration(elapsed * (cells / max(ended, 1 + beside) - 1))} left"
             self.write(text)
 
 

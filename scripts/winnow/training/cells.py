@@ -25,7 +25,7 @@ from winnow.files import canonical_json, file_digest, read_json, write_json
 from winnow.networks import backbones, models, surgery, units
 from winnow.runtime import devices
 from winnow.runtime.memory import begin_peak, in_smaller_parts, kept, peak_mb
-from winnow.training import checkpoints, judging, loop
+from winnow.training import checkpoints, judging, loop, protocols
 
 # Everything that these say of a mask, a backbone or a data set is in their digests: a checkpoint is of all of them.
 INPUTS = ("manifest.json", "channels.parquet")
@@ -96,6 +96,14 @@ class Bench:
         """The unpruned network, shapes without values."""
         manifest = self.backbone.manifest
         return backbones.build(manifest["architecture"], manifest["head"], len(self.store.classes))
+
+    @property
+    def repairs(self) -> tuple[str, ...]:
+        """What of a cell or a trunk is repaired after a cut."""
+        spec = self.arguments.spec
+        if "trunk" in spec:
+            return tuple(spec["trunk"]["repairs"])
+        return protocols.repairs(spec["cell"]["protocol"])
 
     @property
     def unpruned_cost(self) -> tuple[int, int]:
@@ -333,6 +341,7 @@ def _description(bench: Bench, metrics: dict[str, Any], surroundings: dict[str, 
         "classes": store.classes,
         "image_size": store.image_size,
         "store_size": store.manifest["store_size"],
+        "reading": store.manifest["reading"],
         "mean": manifest["mean"],
         "std": manifest["std"],
         **{name: metrics[name] for name in JUDGED},
@@ -390,3 +399,9 @@ def parser(description: str, names: Sequence[str], more: Sequence[str] = ()) -> 
         help="how much of a killed run may be lost (default: 120)",
     )
     return result
+
+
+def add_moments(parser: argparse.ArgumentParser) -> None:
+    """The option by which a cell or a trunk is given what its cut is repaired by."""
+    help = "manifest of the backbone's moments: what a cut is repaired by"
+    parser.add_argument("--moments", type=Path, nargs="?", metavar="FILE", help=help)

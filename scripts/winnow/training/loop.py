@@ -149,7 +149,7 @@ def train(
     with random_state(device, run.generator_state), Interruption() as interruption:
         for epoch in range(run.epoch, recipe["epochs"] + 1):
             number = epochs_before + epoch
-            order, labels = shuffled(images, train_rows, seed, number)
+            order, labels = shuffled(images, train_rows, seed, number, recipe.get("sampling") == "balanced")
             loss_sum = torch.tensor(run.loss_sum, device=device)
             start = time.perf_counter() - run.seconds
 
@@ -234,11 +234,35 @@ def in_passes(
     return list(zip(views.tensor_split(parts), labels.tensor_split(parts), strict=True))
 
 
-def shuffled(images: Images, rows: np.ndarray, seed: int, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """An epoch's rows in the order that they are trained on, where the pixels are, and their labels."""
-    order = torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(rows))
+def shuffled(
+    images: Images, rows: np.ndarray, seed: int, epoch: int, by_class: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """An epoch's rows in the order that they are trained on, where the pixels are, and their labels.
+
+    With ``by_class`` there are as many of each class, and as many in all as there were.
+    """
+    generator = np.random.default_rng((seed, epoch))
+    if by_class:
+        rows = balanced(rows, images.labels.cpu().numpy()[rows], generator)
+    order = torch.from_numpy(generator.permutation(rows))
     labels = images.labels[order.to(images.labels.device)]
     return order.to(images.pixels.device), labels
+
+
+def balanced(rows: np.ndarray, labels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """As many rows, (n,), but of each class as many as of any other, to within one.
+
+    Of a class that has more than its share some are drawn, anew in every epoch; those of a rarer one are all there
+    before one is there again.
+    """
+    classes = generator.permutation(np.unique(labels))
+    shares = np.bincount(np.arange(rows.size) % classes.size, minlength=classes.size)
+    found = []
+    for label, share in zip(classes, shares, strict=True):
+        own = rows[labels == label]
+        rounds = [generator.permutation(own) for _ in range(math.ceil(share / own.size))]
+        found.append(np.concatenate([own[:0], *rounds])[:share])
+    return np.concatenate(found)
 
 
 def passes(

@@ -57,7 +57,12 @@ def cut(
         gone=None if before.kept is None else ~before.kept,
         last=last,
     )
-    return surgery.cut(backbone, trained.state, found.keep, before.kept), found
+    if not bench.repairs:
+        return surgery.cut(backbone, trained.state, found.keep, before.kept), found
+    # Here, and not above: cells without repairs depend on none of it.
+    from winnow.training import repair
+
+    return repair.cut(network, trained.state, found.keep, before.kept, bench), found
 
 
 def measured(network: torch.nn.Module, keep: np.ndarray | None, bench: cells.Bench) -> np.ndarray:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
@@ -112,6 +113,8 @@ class Recipe(_Model):
     augmentation: Augmentation | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     evaluate_every: Positive = 1
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    """``balanced``: an epoch has as many images of each class, those of rare ones several times."""
     distillation: Distillation = Distillation()
 
     @model_validator(mode="after")
@@ -119,6 +122,11 @@ class Recipe(_Model):
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} leaves nothing of {self.epochs} epochs")
         return self
+
+    def used(self, distilled: bool = False) -> dict[str, Any]:
+        """What a training depends on."""
+        unused = {"distillation"} if not distilled else set()
+        return self.model_dump(exclude=unused | ({"sampling"} if self.sampling == "uniform" else set()))
 
 
 class Split(_Model):
@@ -141,6 +149,26 @@ class MirrorUrl(_Model):
     digest: Annotated[str, StringConstraints(pattern=r"^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")]
 
 
+class Table(_Model):
+    """Where the labels of a folder of images are listed; what is not said is guessed."""
+
+    path: str | None = None
+    """From the folder: CSV, TSV or Parquet."""
+    file: str | None = None
+    """The column that names the images; then those of labels, of parts and of groups."""
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+
+
+class Splits(_Model):
+    """Which of a folder's folders are which part: paths or patterns, such as ``*/training``."""
+
+    train: str | tuple[str, ...] | None = None
+    val: str | tuple[str, ...] | None = None
+    test: str | tuple[str, ...] | None = None
+
+
 class Dataset(_Model):
     """A labelled image set and how it is stored."""
 
@@ -161,6 +189,36 @@ class Dataset(_Model):
     """In how many parts the images are cut, of which each judges once: the seed says which."""
     seed: Annotated[int, Field(ge=0)] = 0
     urls: dict[str, str | MirrorUrl] = {}
+    splits: Splits | None = None
+    """The folders that are parts; ``{}``: none is, whatever its name. Without it they are known by their names."""
+    ignore: tuple[str, ...] = ()
+    """Files and folders that are left out: names, or paths from the folder, or patterns of them."""
+    table: str | Literal[False] | Table | None = None
+    """Where labels are listed; false: nowhere. Without it a table beside the images is looked for."""
+    group: str | None = None
+    """A regular expression that finds in an image's path what stays together in one part: a patient, a scene."""
+    range: tuple[float, float] | None = None
+    """Values that become black and white, of pixels of more than 8 bits; without it they are found over the images."""
+    channels: Literal[1, 3] = 3
+    """1: images are stored gray, for backbones that take one channel, or three times the same."""
+    megapixels: Annotated[float, Field(gt=0)] | None = None
+    """How large an image may be, in millions of pixels; a larger one is skipped."""
+
+    @field_validator("range")
+    @classmethod
+    def _ordered_range(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value and not value[0] < value[1]:
+            raise ValueError(f"range {list(value)} does not go up")
+        return value
+
+    @field_validator("group")
+    @classmethod
+    def _regular(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression: {error}") from None
+        return value
 
     @field_validator("source")
     @classmethod
@@ -178,9 +236,10 @@ class Dataset(_Model):
             "split": ("digits", "cats_vs_dogs", "folder"),
             "folds": ("digits", "cats_vs_dogs", "folder"),
             "urls": ("flowers102", "cats_vs_dogs"),
+            **dict.fromkeys(("splits", "ignore", "table", "group", "range"), ("folder",)),
         }
         for key, sources in takes.items():
-            if getattr(self, key) and self.source not in sources:
+            if getattr(self, key) not in (None, (), {}) and self.source not in sources:
                 raise ValueError(f"{key} is for the source {' or '.join(sources)}, not for {self.source!r}")
         if self.source == "folder" and not self.path:
             raise ValueError("the source 'folder' needs a path")
@@ -214,12 +273,9 @@ class Backbone(_Model):
     weights_url: str | None = None
     """Where to download the enum's file from, instead of the official address: one for all backbones that have it."""
     pretrain: Pretraining | None = None
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (
-        0.229,
-        0.224,
-        0.225,
-    )
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    """One a channel: three, or one for a network that takes gray images."""
+    std: tuple[Annotated[float, Field(gt=0)], ...] = (0.229, 0.224, 0.225)
     min_filters: Positive = 1
 
     @field_validator("architecture")
@@ -229,6 +285,10 @@ class Backbone(_Model):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Backbone:
+        if len(self.mean) not in (1, 3) or len(self.std) != len(self.mean):
+            raise ValueError(
+                f"mean has {len(self.mean)} values and std {len(self.std)}: allowed are three each, or one each"
+            )
         if (self.architecture is None) == (self.factory is None):
             raise ValueError("exactly one of architecture and factory is needed")
         if self.factory and self.weights not in (None, "random"):
@@ -279,6 +339,9 @@ class Experiment(_Model):
     scopes: Annotated[tuple[Literal["global", "global_normalized", "layer"], ...], Field(min_length=1)]
     ratios: Annotated[tuple[float, ...], Field(min_length=1)]
     inits: Annotated[tuple[Literal["inherited", "random"], ...], Field(min_length=1)] = ("inherited",)
+    repairs: Annotated[tuple[str, ...], Field(min_length=1)] = (protocols.NO_REPAIR,)
+    """What is repaired after a cut, before any training: ``none``, ``compensated``, ``recalibrated``, ``fitted``, or
+    several in this order, ``compensated_fitted``: see :mod:`winnow.training.protocols`."""
     protocols: Annotated[tuple[str, ...], Field(min_length=1)] = (protocols.ONE_SHOT,)
     """In which order networks are pruned and trained: see :mod:`winnow.training.protocols`."""
     scratch_budget: Literal["equal_epochs", "equal_flops"] = "equal_epochs"
@@ -300,7 +363,7 @@ class Experiment(_Model):
     budget: Budget | None = None
     """What it may take at most: then the most accurate one within is asked for, not the smallest."""
 
-    @field_validator("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "protocols", "seeds")
+    @field_validator("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "protocols", "repairs", "seeds")
     @classmethod
     def _no_repetition(cls, values: tuple | str) -> tuple | str:
         return values if isinstance(values, str) else _distinct(values)
@@ -320,6 +383,13 @@ class Experiment(_Model):
     def _known_protocols(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         for value in values:
             _one_of(value, protocols.CHOICES, "protocol")
+        return values
+
+    @field_validator("repairs")
+    @classmethod
+    def _known_repairs(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        for value in values:
+            _one_of(value, protocols.REPAIR_CHOICES, "repair")
         return values
 
     @field_validator("ratios")
@@ -411,8 +481,7 @@ class Config(_Model):
 
     def recipe_for(self, dataset: str, backbone: str, protocol: str) -> dict[str, Any]:
         """What of a recipe a cell depends on: the distillation only if it is distilled."""
-        unused = None if protocol == protocols.DISTILLED else {"distillation"}
-        return self.recipe(dataset, backbone).model_dump(exclude=unused)
+        return self.recipe(dataset, backbone).used(protocols.plain(protocol) == protocols.DISTILLED)
 
     def downloads(self) -> dict[str, Archive]:
         """Every file that can be downloaded, once for all that need it: its place below results/downloads → what it is.
@@ -477,6 +546,12 @@ class Config(_Model):
             for section, chosen in names.items()
         }
 
+    def _fits(self, backbone: str, dataset: str, key: str) -> None:
+        if len(self.backbones[backbone].mean) == 1 and self.datasets[dataset].channels == 3:
+            raise ValueError(
+                f"{key}: {backbone} takes gray images, {dataset} is stored in RGB: set datasets.{dataset}.channels to 1"
+            )
+
     @model_validator(mode="after")
     def _names_exist(self) -> Config:
         for target in self.targets:
@@ -495,6 +570,7 @@ class Config(_Model):
             if backbone.pretrain:
                 _named(backbone.pretrain.dataset, self.datasets, "dataset", f"backbones.{name}.pretrain.dataset")
                 _named(backbone.pretrain.recipe, self.recipes, "recipe", f"backbones.{name}.pretrain.recipe")
+                self._fits(name, backbone.pretrain.dataset, f"backbones.{name}.pretrain")
         for name, experiment in self.experiments.items():
             if name in RESERVED_TARGETS:
                 raise ValueError(f"experiments.{name}: the name is taken by a target of the workflow")
@@ -513,6 +589,8 @@ class Config(_Model):
                         f"datasets.{dataset}.recipe: missing for backbone {missing[0]!r}, "
                         f"which experiments.{name} trains on it; allowed: {', '.join(sorted(self.recipes))}"
                     )
+                for backbone in experiment.backbones:
+                    self._fits(backbone, dataset, f"experiments.{name}")
                 for protocol, backbone in itertools.product(experiment.protocols, experiment.backbones):
                     epochs = self.recipe(dataset, backbone).epochs
                     if epochs < protocols.phase_count(protocol):
@@ -536,6 +614,7 @@ RESERVED_TARGETS = frozenset(
         "differentiate",
         "score",
         "mask",
+        "correlate",
         "trunk",
         "finetune",
         "finetune_kept",
@@ -624,6 +703,8 @@ def _allowed_keys(parents: list) -> list[str]:
             "augmentation": Augmentation,
             "distillation": Distillation,
             "split": Split,
+            "splits": Splits,
+            "table": Table,
             "pretrain": Pretraining,
             "urls": MirrorUrl,
             "budget": Budget,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import json
 import math
@@ -12,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from winnow.data.archives import SPLIT_FOLDERS, image_files
+from winnow.data import folders
 from winnow.files import InputError
 from winnow.workflow.config import ARCHITECTURES, NAME, RESERVED_TARGETS, Config
 
@@ -23,6 +22,8 @@ DISAGREEMENT = 0.04
 # One test part decides where it leaves an interval of so much of the tolerance to either side: a network that loses
 # nothing is then found to hold in four of five trainings, and in more over several.
 DECIDES = 0.7
+# How many times the images of the smallest class the largest one may have before it is drawn less often.
+UNEVEN = 3
 IMAGE_SIZE = 224
 # A training of so many images in all, within these bounds, is what networks of this size take to settle.
 IMAGES_TO_SEE, EPOCHS = 60_000, (10, 60)
@@ -33,16 +34,18 @@ LEARNING_RATE, SMALL_NETWORK_LEARNING_RATE = 0.01, 0.08
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """What a folder looks like from outside.
+    """What a folder looks like before it is decoded.
 
     Attributes
     ----------
     train, test : int
         How many images train and judge, about; without folds.
-    least : int
-        Images of the smallest class.
+    least, most : int
+        Images of the smallest and of the largest class.
     official : bool
-        Whether the folder brings its own split.
+        Whether the folder brings parts of its own.
+    tree : Tree
+        All of it.
     """
 
     classes: int
@@ -50,30 +53,30 @@ class Images:
     train: int
     test: int
     least: int
+    most: int
     official: bool
+    tree: folders.Tree
 
 
-def survey(folder: Path) -> Images:
-    """Count a folder's images by name, without opening any.
+def survey(folder: Path, rules: folders.Rules = folders.Rules()) -> Images:  # noqa: B008 - frozen
+    """Understand a folder as its store will, and count its images, of which nothing but the headers is read.
 
     Raises
     ------
     InputError
-        If there are none at ``class/image`` or ``train/class/image``, or there is one class only.
+        If it cannot be understood, or there is one class only.
     """
-    parts = [path.relative_to(folder).parts for path in image_files(folder)]
-    official = {"train", "test"} <= {place[0] for place in parts if len(place) > 2}
-    depth = 3 if official else 2
-    placed = [place for place in parts if len(place) >= depth and (not official or place[0] in SPLIT_FOLDERS)]
-    classes = collections.Counter(place[depth - 2] for place in placed)
-    if len(classes) < 2:
-        found = f"one class, {min(classes)!r}" if classes else "no image in a folder of its class"
-        raise InputError(f"{folder} has {found}; needed: class/image or train/class/image, with two classes or more")
+    tree = folders.read(folder, rules)
+    counts = tree.counts()
+    parts = {part: sum(of_classes) for part, of_classes in counts.items()}
+    total, official = len(tree.pictures), None not in parts
     if official:
-        train, test = (sum(place[0] == part for place in placed) for part in ("train", "test"))
+        test = parts.get("test") or round(parts["train"] * SPLIT["test"])
+        train = parts["train"] - (0 if "test" in parts else test)
     else:
-        train, test = (round(len(placed) * share) for share in (1 - sum(SPLIT.values()), SPLIT["test"]))
-    return Images(len(classes), len(placed), train, test, min(classes.values()), official)
+        train, test = (round(total * share) for share in (1 - sum(SPLIT.values()), SPLIT["test"]))
+    sizes = [sum(of_class) for of_class in zip(*counts.values(), strict=True)]
+    return Images(len(tree.classes), total, train, test, min(sizes), max(sizes), official, tree)
 
 
 def half_width(images: int) -> float:
@@ -162,6 +165,8 @@ def configuration(
     known: Config,
     image_size: int | None = None,
     limits: Mapping[str, float] | None = None,
+    rules: Mapping[str, Any] | None = None,
+    found: Images | None = None,
 ) -> str:
     """The configuration of a grid on a folder of images, as YAML with a remark beside every choice.
 
@@ -179,6 +184,10 @@ def configuration(
         Side of what the network sees, in pixels; None for what the backbone was made for.
     limits
         The experiment's budget, as of :func:`budget`; None for none.
+    rules
+        Further keys of the data set: how the folder is to be read.
+    found
+        What a survey by these rules has found; None to have one.
 
     Raises
     ------
@@ -194,7 +203,7 @@ def configuration(
     if backbone not in known.backbones and backbone not in ARCHITECTURES:
         allowed = ", ".join(sorted({*known.backbones, *ARCHITECTURES}))
         raise InputError(f"unknown backbone {backbone!r}; allowed: {allowed}")
-    found = survey(folder)
+    found = found or survey(folder, folders.Rules.of(rules or {}))
     entry = known.backbones.get(backbone)
     small = entry.pretrain if entry else None
     size = image_size or (known.datasets[small.dataset].image_size if small else IMAGE_SIZE)
@@ -211,6 +220,9 @@ def configuration(
 {known.tolerance:g}.
     folds: {count}
     split: {_flow({"val": SPLIT["val"]})} # share of each class that chooses; the rest is for training"""
+    # A backbone of one channel takes gray images.
+    reading = ({"channels": 1} if entry and len(entry.mean) == 1 else {}) | dict(rules or {})
+    read = "".join(f"\n    {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in reading.items())
     new_backbone = (
         ""
         if entry
@@ -222,6 +234,11 @@ backbones:
     head: classifier # torchvision's; or gap: global average pooling and one linear layer
 """
     )
+    sampling = ""
+    if found.most > UNEVEN * found.least:
+        sampling = f"""
+    # The largest class has {found.most} images, the smallest {found.least}: an epoch has as many of each.
+    sampling: balanced"""
     asked = f"\n    budget: {_flow(limits)} # at most; then the most accurate within is asked for" if limits else ""
     scale = [0.8, 1.0] if small else [0.35, 1.0]
     return f"""\
@@ -233,7 +250,7 @@ datasets:
     source: folder
     path: {json.dumps(str(folder.resolve()), ensure_ascii=False)}
     store_size: {store_size} # side of the stored squares, pixels
-    image_size: {size} # side of what the network sees{split}
+    image_size: {size} # side of what the network sees{split}{read}
     recipe: {name}
 {new_backbone}
 recipes:
@@ -242,7 +259,7 @@ recipes:
     batch_size: {training["batch_size"]}
     learning_rate: {training["learning_rate"]} # in proportion to the batch
     weight_decay: 0.0005
-    warmup_epochs: {training["warmup_epochs"]}
+    warmup_epochs: {training["warmup_epochs"]}{sampling}
     augmentation: {_flow({"scale": scale, "flip": not small})} # flip: false where left and right differ, as in text
 
 experiments:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
-from winnow.data import archives
+from winnow.data import folders
 from winnow.files import readable
 from winnow.workflow import costs
 from winnow.workflow.config import Config
@@ -40,9 +41,9 @@ def cell_bytes(architecture: str, head: str, ratio: float, keep_model: bool) -> 
     return _CELL_BYTES + (model_bytes(architecture, head, ratio) if keep_model else 0)
 
 
-def store_bytes(source: str, store_size: int, images: int | None = None) -> int:
+def store_bytes(source: str, store_size: int, images: int | None = None, channels: int = 3) -> int:
     """Bytes of a data set's store; ``images`` is needed for a folder."""
-    return (_IMAGES[source] if images is None else images) * store_size**2 * 3
+    return (_IMAGES[source] if images is None else images) * store_size**2 * channels
 
 
 def forecast(config: Config, cells: Iterable[tuple[Cell, bool]], datasets: Iterable[str]) -> str:
@@ -60,8 +61,8 @@ def forecast(config: Config, cells: Iterable[tuple[Cell, bool]], datasets: Itera
         return ""
     size = 0
     for store in stores:
-        images = archives.listing_count(store.path) if store.source == "folder" else None
-        size += store_bytes(store.source, store.store_size, images)
+        images = len(folders.images(Path(store.path), store.ignore)) if store.source == "folder" else None
+        size += store_bytes(store.source, store.store_size, images, store.channels)
     for cell, keep in cells:
         backbone = config.backbones[cell.backbone]
         size += cell_bytes(backbone.architecture or backbone.factory, backbone.head, cell.ratio, keep)

@@ -4,9 +4,9 @@ A cell is (dataset, backbone, criterion, scope, ratio, init, seed, protocol). Ce
 cell:
 
 * ratio 0 is the unpruned baseline, whatever the criterion, scope and protocol: criterion ``unpruned``, scope ``none``;
-  only ``short_N`` has its own, since it is trained for less;
+  only ``short_N`` has its own, since it is trained for less. There is nothing to repair;
 * random weights tell nothing, trained or not, about which filters matter: protocols that train before they prune are
-  ``one_shot`` to them;
+  ``one_shot`` to them, and there is nothing to repair;
 * a criterion with the statistics of the cell's own data set, ``apoz@digits`` on digits, is the plain criterion;
 * by layer, every criterion keeps the same number of filters a layer, and random weights forget which ones, so these
   cells are one whatever the criterion: criterion ``any``.
@@ -69,7 +69,7 @@ class Cell:
 
     @property
     def init_text(self) -> str:
-        """Init and protocol as a path component: ``inherited``, ``inherited~iterative_3``."""
+        """Init and protocol as a path component: ``inherited``, ``inherited~compensated_iterative_3``."""
         return self.init + (f"~{self.protocol}" if self.protocol != ONE_SHOT else "")
 
     @property
@@ -136,6 +136,8 @@ class Trunk:
         As a path component; ``unpruned`` where training comes first.
     share : Fraction
         Of filters that the first mask removes.
+    repairs : tuple of str
+        What is repaired before the first epoch.
     """
 
     dataset: str
@@ -147,11 +149,13 @@ class Trunk:
     round_to: int | None
     epochs: int
     seed: int
+    repairs: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
         """The trunk's folder below ``results/trunks/``."""
         share = str(self.share).replace("/", "_") + (f"~{self.round_to}" if self.round_to else "")
+        share += f"~{'_'.join(self.repairs)}" if self.repairs else ""
         place = f"{images(self.dataset, self.fold)}/{self.backbone}/{self.criterion}/{self.scope}"
         return f"{place}/{share}/{self.epochs}/{self.seed}"
 
@@ -162,7 +166,9 @@ def trunk(cell: Cell, epochs: int, folds: Folds) -> Trunk | None:
         return None
     share, length = protocols.phases(cell.protocol, cell.ratio, epochs)[0]
     pruned = (cell.mask_criterion, cell.scope, share, cell.round_to) if share else (UNPRUNED, NO_SCOPE, share, None)
-    return Trunk(cell.dataset, cell.fold(folds), cell.backbone, *pruned, length, cell.seed)
+    # Where nothing is cut yet there is nothing to repair, but a beginning for the last layer.
+    repairs = tuple(name for name in protocols.repairs(cell.protocol) if share or name == protocols.FITTED)
+    return Trunk(cell.dataset, cell.fold(folds), cell.backbone, *pruned, length, cell.seed, repairs)
 
 
 def parse_trunk(path: str) -> Trunk:
@@ -174,9 +180,11 @@ def parse_trunk(path: str) -> Trunk:
         If no trunk has such a path.
     """
     place, backbone, criterion, scope, text, epochs, seed = path.split("/")
-    share, _, round_to = text.partition("~")
-    share, round_to = Fraction(share.replace("_", "/")), int(round_to) if round_to else None
-    found = Trunk(*parse_images(place), backbone, criterion, scope, share, round_to, int(epochs), int(seed))
+    share, *more = text.split("~")
+    round_to = int(more.pop(0)) if more and more[0].isdigit() else None
+    repairs = protocols.repairs(more[0]) if more else ()
+    share = Fraction(share.replace("_", "/"))
+    found = Trunk(*parse_images(place), backbone, criterion, scope, share, round_to, int(epochs), int(seed), repairs)
     if found.path != path:
         raise ValueError(f"{path!r} is no trunk's path")
     return found
@@ -211,11 +219,14 @@ def parse_source(criterion: str) -> tuple[str, str | None]:
 
 def canonical(cell: Cell) -> Cell:
     """The one cell that stands for all that must come out equal to ``cell``."""
+    if cell.ratio == 0 or cell.init == "random":
+        cell = dataclasses.replace(cell, protocol=protocols.plain(cell.protocol))
     if cell.ratio == 0:
         protocol = cell.protocol if protocols.is_short(cell.protocol) else ONE_SHOT
         return dataclasses.replace(cell, criterion=UNPRUNED, scope=NO_SCOPE, round_to=None, protocol=protocol)
-    if cell.alternates if cell.init == "random" else cell.protocol == EQUAL_FLOPS:
-        cell = dataclasses.replace(cell, protocol=ONE_SHOT)
+    repairs, protocol = protocols.parted(cell.protocol)
+    if cell.alternates if cell.init == "random" else protocol == EQUAL_FLOPS:
+        cell = dataclasses.replace(cell, protocol=protocols.repaired(repairs, ONE_SHOT))
     name, source = parse_source(cell.criterion)
     if source == cell.dataset:
         cell = dataclasses.replace(cell, criterion=name)
@@ -238,15 +249,16 @@ def cells(experiment: Mapping[str, Any]) -> list[Cell]:
     ----------
     experiment
         The grid's axes as in ``config.yaml``: ``datasets``, ``backbones``, ``criteria``, ``scopes``, ``ratios``,
-        ``inits``, ``seeds`` and, optionally, ``protocols``, ``scratch_budget`` and ``round_to``. The baselines belong
-        to every grid, asked for or not.
+        ``inits``, ``seeds`` and, optionally, ``protocols``, ``repairs``, ``scratch_budget`` and ``round_to``. The
+        baselines belong to every grid, asked for or not.
     """
     axes = ("datasets", "backbones", "criteria", "scopes", "ratios", "inits")
     values = [*(experiment[axis] for axis in axes), seeds(experiment), experiment.get("protocols", (ONE_SHOT,))]
+    values.append(experiment.get("repairs", (protocols.NO_REPAIR,)))
     round_to = experiment.get("round_to")
     grid = [
-        canonical(Cell(dataset, backbone, criterion, scope, ratio, round_to, init, seed, protocol))
-        for dataset, backbone, criterion, scope, ratio, init, seed, protocol in itertools.product(*values)
+        canonical(Cell(*place, criterion, scope, ratio, round_to, init, seed, protocols.repaired(repairs, protocol)))
+        for *place, criterion, scope, ratio, init, seed, protocol, repairs in itertools.product(*values)
     ]
     if experiment.get("scratch_budget") == EQUAL_FLOPS:
         grid = [

@@ -13,13 +13,14 @@ import ast
 import functools
 import hashlib
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGE = "winnow"
 RUNTIME = f"{PACKAGE}.runtime"
 
 
-def code_digest(program: Path, criterion: str | None = None, without: str | None = None) -> str:
+def code_digest(program: Path, criterion: str | None = None, without: Sequence[str] = ()) -> str:
     """Digest of a stage program and the library modules that it imports.
 
     Parameters
@@ -30,7 +31,7 @@ def code_digest(program: Path, criterion: str | None = None, without: str | None
         For the stage that computes one criterion: the other functions registered with ``@criterion("...")`` are left
         out, so that a new criterion does not compute the old ones again.
     without
-        Dotted name of a module that the job makes no use of: it, and what only it imports, is left out.
+        Dotted names of modules that the job makes no use of: they, and what only they import, are left out.
 
     Returns
     -------
@@ -43,7 +44,7 @@ def code_digest(program: Path, criterion: str | None = None, without: str | None
     return digest.hexdigest()[:32]
 
 
-def sources(program: Path, without: str | None = None) -> dict[str, Path]:
+def sources(program: Path, without: Sequence[str] = ()) -> dict[str, Path]:
     """The program (under its file name) and the modules that its digest covers: dotted name → file.
 
     A file that goes with a module has the module's name and its own suffix: ``winnow.answers.report.html``.
@@ -52,7 +53,7 @@ def sources(program: Path, without: str | None = None) -> dict[str, Path]:
     queue = [program]
     while queue:
         for name in imported_modules(queue.pop(), program.parent):
-            if name not in found and name != without:
+            if name not in found and name not in without:
                 found[name] = module = _module_file(name, program.parent)
                 queue.append(module)
                 companions = set(module.parent.glob(f"{module.stem}.*")) - {module}

@@ -12,7 +12,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from winnow.data import archives
+from winnow.data import archives, folders
 from winnow.files import canonical_json
 from winnow.networks import factories
 from winnow.training import protocols
@@ -24,6 +24,7 @@ _digest = functools.cache(code_digest)
 # What of a data set's configuration says which images train, choose and judge.
 OF_THE_SPLIT = ("split", "folds", "train_per_class", "val_per_class", "train_on", "seed")
 BETWEEN_PHASES = "winnow.training.phases"
+REPAIR = "winnow.training.repair"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +39,14 @@ class Spec:
         The rest of it, all but the digest.
     criterion : str or None
         The one criterion whose function is the job's code; None where all of them are.
-    without : str or None
-        A module that the program imports for other jobs only: it is no part of this one's code.
+    without : tuple of str
+        Modules that the program imports for other jobs only: they are no part of this one's code.
     """
 
     program: str
     contents: dict[str, Any]
     criterion: str | None = None
-    without: str | None = None
+    without: tuple[str, ...] = ()
 
     def text(self, scripts: Path) -> str:
         """The spec as canonical JSON, with ``code``: an edit of the program's code runs the job again."""
@@ -69,7 +70,7 @@ def decode(config: Config, dataset: str) -> Spec:
     contents = config.datasets[dataset].model_dump(exclude={"recipe", *OF_THE_SPLIT}, exclude_none=True)
     if contents["source"] == "folder":
         # Its images are no inputs, there may be a million of them: other paths or sizes decode it again.
-        contents["listing"] = archives.listing_digest(contents["path"])
+        contents["listing"] = folders.digest(Path(contents["path"]), folders.Rules.of(contents))
     return Spec(
         "decode.py",
         {
@@ -96,7 +97,7 @@ def pretrain(config: Config, backbone: str) -> Spec:
         "pretrain.py",
         {
             "backbone": _backbone(config, backbone, "architecture", "head", "mean", "std"),  # another network or input
-            "recipe": config.recipes[pretraining.recipe].model_dump(exclude={"distillation"}),  # trains otherwise
+            "recipe": config.recipes[pretraining.recipe].used(),  # trains otherwise
             "seed": pretraining.seed,  # draws other weights, and another order of images
         },
     )
@@ -124,6 +125,10 @@ def measure(config: Config, dataset: str, backbone: str) -> Spec:
 
 def differentiate(config: Config, dataset: str, backbone: str) -> Spec:
     return Spec("differentiate.py", _measured(dataset, backbone))
+
+
+def correlate(config: Config, dataset: str, backbone: str) -> Spec:
+    return Spec("correlate.py", _measured(dataset, backbone))
 
 
 def _measured(dataset: str, backbone: str) -> dict[str, Any]:
@@ -175,23 +180,25 @@ def cell(config: Config, **place: str) -> Spec:
         "cell": dataclasses.asdict(found),  # another network, or another start
         "recipe": config.recipe_for(found.dataset, found.backbone, found.protocol),  # trains it otherwise
     }
+    unrepaired = () if protocols.repairs(found.protocol) else (REPAIR,)
     if not found.alternates:
         # Nothing that measures filters is its code: it is given its mask.
-        return Spec("finetune.py", contents, without=BETWEEN_PHASES)
+        return Spec("finetune.py", contents, without=(BETWEEN_PHASES, *unrepaired))
     contents["min_filters"] = config.backbones[found.backbone].min_filters  # leaves each layer so many
-    return Spec("finetune.py", contents, _function_of(found.criterion))
+    return Spec("finetune.py", contents, _function_of(found.criterion), unrepaired)
 
 
 def trunk(config: Config, **place: str) -> Spec:
     found = grid.parse_trunk(wiring.TRUNK.format(**place))
     recipe = config.recipe_for(found.dataset, found.backbone, protocols.FINE_TUNE_FIRST)
     contents = {
-        "trunk": dataclasses.asdict(found) | {"share": str(found.share)},  # another mask, or another start
+        # another mask, or another start
+        "trunk": dataclasses.asdict(found) | {"share": str(found.share), "repairs": list(found.repairs)},
         "recipe": protocols.stretched(recipe, found.epochs),  # trains it otherwise
     }
     if found.share:
         contents["min_filters"] = config.backbones[found.backbone].min_filters  # leaves each layer so many
-    return Spec("trunk.py", contents)
+    return Spec("trunk.py", contents, without=() if found.repairs else (REPAIR,))
 
 
 def grow(config: Config, experiment: str, step: str) -> Spec:

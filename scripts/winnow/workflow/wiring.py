@@ -126,7 +126,24 @@ def trunks(config: Config, **place: str) -> list[str]:
 def teachers(config: Config, **place: str) -> list[Cell]:
     """The cell that a distilled one learns from: the unpruned network."""
     cell = cell_of(**place)
-    return [cell.baseline] if cell.protocol == protocols.DISTILLED else []
+    return [cell.baseline] if protocols.plain(cell.protocol) == protocols.DISTILLED else []
+
+
+def moments(config: Config, **place: str) -> list[str]:
+    """The manifest of the moments that a cell, or a trunk, is repaired by; none for one that measures its own."""
+    if "init" in place:
+        cell = cell_of(**place)
+        images, repairs = cell.images(config.folds), () if cell.alternates else protocols.repairs(cell.protocol)
+    else:
+        trunk = grid.parse_trunk(TRUNK.format(**place))
+        images, repairs = place["dataset"], trunk.repairs if trunk.share else ()
+    looks = protocols.COMPENSATED in repairs or protocols.RECALIBRATED in repairs
+    return [f"results/statistics/{images}/{place['backbone']}/moments.json"] * looks
+
+
+def moments_arrays(config: Config, **place: str) -> list[str]:
+    """The moments themselves, beside the manifest."""
+    return arrays(moments(config, **place))
 
 
 def masks(cells: Iterable[Cell], folds: Folds) -> list[str]:
@@ -148,6 +165,17 @@ def activations(cells: Iterable[Cell], folds: Folds) -> list[str]:
 def manifests(cells: Iterable[Cell]) -> list[str]:
     """The manifests of the cells' data sets."""
     return [f"results/datasets/{name}/manifest.json" for name in dict.fromkeys(cell.dataset for cell in cells)]
+
+
+def stored(cells: Iterable[Cell], folds: Folds) -> list[str]:
+    """The images of the cells' data sets and their indices, which lie beside the manifests."""
+    folders = (manifest.removesuffix("manifest.json") for manifest in manifests(cells))
+    return [f"{folder}{name}" for folder in folders for name in ("images.npy", "index.parquet")]
+
+
+def only_splits(cells: Iterable[Cell], folds: Folds) -> list[str]:
+    """The splits of those of the cells' data sets that have one."""
+    return [split(name, None) for name in dict.fromkeys(cell.dataset for cell in cells) if name not in folds]
 
 
 def looks_at_activations(config: Config, experiment: str) -> bool:

@@ -14,7 +14,7 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
-from winnow.answers import summary
+from winnow.answers import summary, words
 from winnow.files import atomic_path
 from winnow.workflow.grid import ANY, RANDOM, UNPRUNED, is_control
 
@@ -44,6 +44,7 @@ _DARK = 0.6
 class Group(enum.StrEnum):
     """The headings that figures belong under, in the order of a page."""
 
+    ANSWER = "The answer"
     ACCURACY = "Accuracy"
     SIZE = "Accuracy and size"
     LATENCY = "Accuracy and latency"
@@ -171,11 +172,7 @@ def dressed(chart: alt.TopLevelMixin, title: str, notes: Sequence[str], width: i
 
 def _lines(text: str, characters: int) -> list[str]:
     """The text in lines that part no number from its unit."""
-    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(_bound(text), characters)]
-
-
-def _bound(text: str) -> str:
-    return re.sub(r"(?<=\d) (?=%|points?\b)", "\N{NO-BREAK SPACE}", text)
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in textwrap.wrap(words.unbroken(text), characters)]
 
 
 def write(figure: Figure, folder: Path) -> None:

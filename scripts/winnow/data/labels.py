@@ -1,0 +1,355 @@
+"""Labels from a table beside the images: CSV, TSV or Parquet, a row an image.
+
+One column names the file, with or without its suffix, by its path from the table, from any folder, or by its name
+alone; another one the label. There may be columns of parts (train, val, test) and of groups. Which column is which is
+guessed by what is in it and by its name, and said; the configuration can name them.
+"""
+
+from __future__ import annotations
+
+import collections
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from winnow.files import InputError
+
+Parts = tuple[str, ...]
+
+SUFFIXES = (".csv", ".tsv", ".parquet")
+# How deep below the root a table may lie to be found.
+_DEPTH = 2
+COLUMNS = ("file", "label", "split", "group")
+# What columns are called, best first.
+_LABELS = (
+    *("label", "labels", "class", "class_name", "classname", "category", "target", "species", "breed", "diagnosis"),
+    *("dx", "label_name", "class_label", "category_name", "tag", "name", "y", "class_id", "label_id"),
+)
+_SPLITS = ("split", "part", "subset", "set", "partition", "dataset", "phase", "usage", "is_valid", "is_test")
+_GROUPS = (
+    *("group", "patient", "patient_id", "patientid", "subject", "subject_id", "scene", "scene_id", "video", "video_id"),
+    *("session", "case", "case_id", "lesion_id", "module", "module_id", "plant_id", "specimen", "individual", "site"),
+)
+# Answers that somebody is asked to fill in, as competitions have them.
+_TEMPLATES = ("submission",)
+# Share of a table's rows that name an image.
+_NAMES_IMAGES = 0.5
+_GUESSED_BY = 500
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    label: str
+    part: str | None
+    group: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """What tables say.
+
+    Attributes
+    ----------
+    tables : tuple of paths below the root
+    rows : dict of image to Row
+    missing : dict of image to str
+        Images that a table names and that have no label all the same, with the reason.
+    notes : list of str
+    sure : bool
+        Whether the labels' column was named, or is called one, so that it counts for more than folders do.
+    has_parts : bool
+        Whether the tables say which part images are of.
+    """
+
+    tables: tuple[Parts, ...]
+    rows: Mapping[Parts, Row]
+    missing: Mapping[Parts, str]
+    notes: tuple[str, ...]
+    sure: bool
+    has_parts: bool
+
+
+def may_be_table(parts: Parts) -> bool:
+    """Whether a file is looked at for labels, by its name."""
+    return len(parts) <= _DEPTH and os.path.splitext(parts[-1])[1].lower() in SUFFIXES
+
+
+def elsewhere(root: Path, rule: Mapping[str, str] | str | bool | None) -> Path | None:
+    """The table that the configuration names; None if it names none."""
+    named = rule.get("path") if isinstance(rule, Mapping) else rule
+    return root / named if isinstance(named, str) else None
+
+
+def find(
+    root: Path,
+    images: Sequence[Parts],
+    others: Sequence[Parts],
+    rule: Mapping[str, str] | str | bool | None,
+    roles: Callable[[Iterable[str]], Mapping[str, str]],
+) -> Labels | None:
+    """What the tables of a folder say of its images; None if none says anything.
+
+    Parameters
+    ----------
+    images, others
+        Paths below the root.
+    rule
+        The table's path, or a mapping of ``path``, ``file``, ``label``, ``split`` and ``group``; False for no table.
+    roles
+        Which of some names are parts, of :func:`winnow.data.folders.split_roles`.
+
+    Raises
+    ------
+    InputError
+        If a table that is named does not exist, cannot be read or names no images, or several tables differ.
+    """
+    if rule is False:
+        return None
+    named = elsewhere(root, rule)
+    columns = {key: rule[key] for key in COLUMNS if rule.get(key)} if isinstance(rule, Mapping) else {}
+    if named:
+        if not named.is_file():
+            raise InputError(f"table: {named} does not exist")
+        places = [named]
+    else:
+        places = [
+            root.joinpath(*parts)
+            for parts in others
+            if may_be_table(parts) and not any(word in parts[-1].lower() for word in _TEMPLATES)
+        ]
+    lookup = _Lookup(images)
+    found = []
+    for place in places:
+        table = _read(place)
+        if table is None or not table.rows:
+            continue
+        understood = _understand(place, table, lookup, columns, roles, insist=bool(named or columns))
+        if understood:
+            found.append((place, table, understood))
+    if not found:
+        if named or columns:
+            raise InputError(f"table: no table of {root} names its images in the columns {columns}")
+        return None
+    parts_of = roles([place.stem for place, _, _ in found])
+    if len(found) > 1 and len(parts_of) < len(found):
+        sure = [each for each in found if each[2].sure]
+        if len(sure) != 1:
+            names = ", ".join(str(place.relative_to(root)) for place, _, _ in found)
+            raise InputError(f"{root} has several tables of labels, {names}: say which with table: {{path: …}}")
+        found = sure
+    elif len(found) == 1:
+        parts_of = {}
+    return _combined(root, found, parts_of, lookup, roles)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    columns: list[str]
+    rows: list[list[str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Understood:
+    """Positions of a table's columns; None for one that it does not have."""
+
+    file: int
+    label: int
+    split: int | None
+    group: int | None
+    sure: bool
+
+
+def _read(place: Path) -> _Table | None:
+    if place.suffix.lower() == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(place)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(f"{place} cannot be read: {str(error).splitlines()[0]}") from None
+        columns = [column.to_pylist() for column in table.columns]
+        return _Table(table.column_names, [[_text(value) for value in row] for row in zip(*columns, strict=True)])
+    content = place.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    try:
+        dialect: Any = csv.Sniffer().sniff(text[:20_000], delimiters=",;\t|")
+    except csv.Error:
+        dialect = csv.excel_tab if place.suffix.lower() == ".tsv" else csv.excel
+    rows = [row for row in csv.reader(io.StringIO(text, newline=""), dialect) if any(cell.strip() for cell in row)]
+    if not rows:
+        return None
+    width = len(rows[0])
+    return _Table([name.strip() for name in rows[0]], [(row + [""] * width)[:width] for row in rows[1:]])
+
+
+def _text(value: Any) -> str:
+    if value is None or value != value:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+class _Lookup:
+    """Images by what a table may call them."""
+
+    def __init__(self, images: Sequence[Parts]):
+        self._images = images
+        # By how many of the last names of its path, and whether the suffix is among them.
+        self._by: dict[tuple[int, bool], dict[Parts, Parts | None]] = {}
+
+    def __call__(self, value: str) -> Parts | None:
+        """The one image that a value names."""
+        names = tuple(name for name in value.strip().replace("\\", "/").split("/") if name not in ("", "."))
+        for start in range(len(names)):
+            for whole in (True, False):
+                found = self._index(len(names) - start, whole).get(names[start:])
+                if found:
+                    return found
+        return None
+
+    def _index(self, length: int, whole: bool) -> dict[Parts, Parts | None]:
+        if (length, whole) not in self._by:
+            index: dict[Parts, Parts | None] = {}
+            for image in self._images:
+                if len(image) >= length:
+                    tail = image[-length:]
+                    if not whole:
+                        tail = (*tail[:-1], os.path.splitext(tail[-1])[0])
+                    # Two of that name: it names neither.
+                    index[tail] = None if tail in index else image
+            self._by[length, whole] = index
+        return self._by[length, whole]
+
+
+def _understand(
+    place: Path,
+    table: _Table,
+    lookup: _Lookup,
+    named: Mapping[str, str],
+    roles: Callable[[Iterable[str]], Mapping[str, str]],
+    insist: bool,
+) -> _Understood | None:
+    """Which column is which; None for a table of something else."""
+    positions = {}
+    for key, column in named.items():
+        if column not in table.columns:
+            raise InputError(f"table: {place} has no column {column!r} ({key}); allowed: {', '.join(table.columns)}")
+        positions[key] = table.columns.index(column)
+    sample = table.rows[:_GUESSED_BY]
+    by_name = {name.casefold().replace(" ", "_"): at for at, name in reversed(list(enumerate(table.columns)))}
+    if "file" not in positions:
+        shares = [sum(lookup(row[at]) is not None for row in sample) / len(sample) for at in range(len(table.columns))]
+        best = max(range(len(shares)), key=shares.__getitem__)
+        if shares[best] < _NAMES_IMAGES:
+            if insist:
+                raise InputError(f"table: no column of {place} names images of the folder: {', '.join(table.columns)}")
+            return None
+        positions["file"] = best
+    free = [at for at in range(len(table.columns)) if at not in positions.values()]
+    for key, names in (("split", _SPLITS), ("group", _GROUPS)):
+        found = next((by_name[name] for name in names if by_name.get(name) in free), None)
+        if key not in positions and found is not None:
+            if key == "split" and not all(
+                _part(table.columns[found], row[found], roles) for row in sample if row[found].strip()
+            ):
+                continue
+            positions[key] = found
+            free.remove(found)
+    sure = "label" in positions
+    if not sure:
+        called = next((by_name[name] for name in _LABELS if by_name.get(name) in free), None)
+        several = [
+            at for at in free if 2 <= len({row[at].strip() for row in table.rows}) <= max(2, len(table.rows) // 2)
+        ]
+        sure = called is not None
+        if called is None and len(several) != 1:
+            if insist:
+                raise InputError(
+                    f"table: which column of {place} has the labels? Say table: {{label: …}}; allowed: "
+                    f"{', '.join(table.columns[at] for at in free)}"
+                )
+            return None
+        positions["label"] = several[0] if called is None else called
+    return _Understood(
+        positions["file"], positions["label"], positions.get("split"), positions.get("group"), sure or insist
+    )
+
+
+def _part(column: str, value: str, roles: Callable[[Iterable[str]], Mapping[str, str]]) -> str | None:
+    """The part that a cell names; ``is_valid`` and ``is_test`` are true or not."""
+    plain, name = value.strip().casefold(), column.casefold()
+    if name in ("is_valid", "is_test"):
+        if plain in ("true", "1", "yes"):
+            return "val" if name == "is_valid" else "test"
+        return "train" if plain in ("false", "0", "no") else None
+    return roles([value.strip()]).get(value.strip())
+
+
+def _combined(
+    root: Path,
+    found: list[tuple[Path, _Table, _Understood]],
+    parts_of: Mapping[str, str],
+    lookup: _Lookup,
+    roles: Callable[[Iterable[str]], Mapping[str, str]],
+) -> Labels:
+    """The rows of one table, or of one a part, with what is odd in them counted and named."""
+    said: dict[Parts, list[Row]] = collections.defaultdict(list)
+    gone, bare, notes = [], [], []
+    for place, table, at in found:
+        names = {key: table.columns[position] for key in COLUMNS if (position := getattr(at, key)) is not None}
+        which = ", ".join(f"{key}: {name}" for key, name in names.items())
+        notes.append(f"labels are from {_below(root, place)} ({which})")
+        whole = parts_of.get(place.stem)
+        for row in table.rows:
+            image = lookup(row[at.file])
+            label = row[at.label].strip()
+            if image is None:
+                gone.append(row[at.file].strip())
+            elif not label:
+                bare.append(image)
+            else:
+                part = whole if at.split is None else _part(table.columns[at.split], row[at.split], roles)
+                group = row[at.group].strip() or None if at.group is not None else None
+                said[image].append(Row(label, part, group))
+    if gone:
+        notes.append(f"{len(gone)} rows of the table name no image here, such as {gone[0]!r}")
+    spelled = _spelling(row.label for rows in said.values() for row in rows)
+    changed = sorted({label for label, name in spelled.items() if label != name})
+    if changed:
+        pairs = ", ".join(f"{label!r} for {spelled[label]!r}" for label in changed[:5])
+        notes.append(
+            f"{len(changed)} labels differ from others in case or white space only, and count as these: {pairs}"
+        )
+    rows, missing = {}, {}
+    for image, several in said.items():
+        several = [dataclasses.replace(row, label=spelled[row.label]) for row in several]
+        if len({row.label for row in several}) > 1:
+            missing[image] = "with two labels in the table"
+        else:
+            rows[image] = several[0]
+    for image in bare:
+        missing.setdefault(image, "with an empty label in the table")
+    has_parts = any(row.part for row in rows.values())
+    tables = tuple(place.relative_to(root).parts for place, _, _ in found if place.is_relative_to(root))
+    return Labels(tables, rows, missing, tuple(notes), all(at.sure for _, _, at in found), has_parts)
+
+
+def _below(root: Path, place: Path) -> str:
+    return str(place.relative_to(root) if place.is_relative_to(root) else place)
+
+
+def _spelling(labels: Iterable[str]) -> dict[str, str]:
+    """Each label as most of those write it that differ in case and white space only."""
+    counts = collections.Counter(labels)
+    alike = collections.defaultdict(list)
+    for label in counts:
+        alike[" ".join(label.split()).casefold()].append(label)
+    best = {key: max(names, key=lambda name: (counts[name], name)) for key, names in alike.items()}
+    return {label: best[key] for key, names in alike.items() for label in names}

@@ -1,0 +1,128 @@
+"""Repair: what is done to a network after a cut and before any training, by the names that its cell's path has.
+
+Cells without repairs have no use for this module, and the digest of their code leaves it out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from winnow.files import InputError
+from winnow.importance import compensation, gradients, moments, passes, recalibration, statistics, sums
+from winnow.networks import backbones, surgery
+from winnow.runtime.memory import in_smaller_parts
+from winnow.training import cells
+from winnow.training.protocols import COMPENSATED, FITTED, RECALIBRATED
+
+
+def begun(
+    bench: cells.Bench, keep: np.ndarray | None, seed: int, repairs: Collection[str], path: Path | None
+) -> nn.Module:
+    """The backbone less its removed units, repaired, with a new last layer, on the device as it is trained.
+
+    Parameters
+    ----------
+    keep : (units,) bool or None
+        Which units stay; None for all.
+    seed
+        Of a last layer that is not fitted.
+    repairs
+        Names in :data:`winnow.training.protocols.REPAIRS`.
+    path
+        The manifest of the backbone's moments; None where no repair needs them.
+
+    Raises
+    ------
+    InputError
+        If the moments are missing, damaged or of another network.
+    """
+    backbone, goals = bench.backbone, {}
+    if keep is not None and needs_moments(repairs):
+        if path is None:
+            raise InputError(f"{' and '.join(repairs)}: give the backbone's moments with --moments")
+        found = sums.read(path, moments.KIND)
+        if COMPENSATED in repairs:
+            state = compensation.compensated(backbone.network(), backbone.state, backbone.channels, found, keep)
+            backbone = dataclasses.replace(backbone, state=state)
+        goals = recalibration.targets(found, backbone.channels, keep)
+    network = surgery.pruned(backbone, keep, len(bench.store.classes), "inherited", seed).to(bench.lease.device)
+    if keep is not None and RECALIBRATED in repairs:
+        recalibrated(network, goals, bench)
+    if FITTED in repairs:
+        fitted(network, bench)
+    return network.to(memory_format=torch.channels_last)
+
+
+def cut(
+    network: nn.Module, state: dict[str, torch.Tensor], keep: np.ndarray, kept: np.ndarray | None, bench: cells.Bench
+) -> nn.Module:
+    """What :func:`winnow.networks.surgery.cut` does, repaired as the cell wants it: measured on the network itself.
+
+    Parameters
+    ----------
+    network
+        As it was trained, with ``state``, on the device.
+    """
+    backbone, store, device = bench.backbone, bench.store, bench.lease.device
+    repairs = bench.repairs
+
+    def measured(batch: int) -> sums.Sums:
+        batches = passes.batches_of(store, bench.split.rows("train"), backbone.manifest, device, batch)
+        return moments.measure(network, backbone.channels, batches, len(store.classes), head=True)
+
+    goals: recalibration.Targets = {}
+    if needs_moments(repairs):
+        batch = passes.batch_size(store.image_size, statistics.BATCH_BYTES[device])
+        found, _ = in_smaller_parts(batch, measured)
+        if COMPENSATED in repairs:
+            state = compensation.compensated(network, state, backbone.channels, found, keep, kept)
+        goals = recalibration.targets(found, backbone.channels, keep, kept)
+    smaller = surgery.cut(backbone, state, keep, kept)
+    if RECALIBRATED in repairs:
+        recalibrated(smaller.eval(), goals, bench)
+    return smaller
+
+
+def needs_moments(repairs: Collection[str]) -> bool:
+    return COMPENSATED in repairs or RECALIBRATED in repairs
+
+
+def recalibrated(network: nn.Module, goals: recalibration.Targets, bench: cells.Bench) -> None:
+    """Recalibrate a network that lies on the device, in place, by batches as training has them."""
+    store, size = bench.store, bench.arguments.spec["recipe"]["batch_size"]
+    rows = bench.split.rows("train")
+    # Of all classes in each batch, as in training, and the same whatever the seed.
+    rows = np.random.default_rng(0).permutation(rows)
+    begin = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+    def repair(batch: int) -> None:
+        network.load_state_dict(begin)
+        # A last batch of a single image would have no spread.
+        batch = -(-rows.size // max(1, rows.size // batch))
+        batches = passes.batches_of(store, rows, bench.backbone.manifest, bench.lease.device, batch)
+        recalibration.recalibrate(network.eval(), goals, batches)
+
+    in_smaller_parts(max(2, size), repair, least=2)
+
+
+def fitted(network: nn.Module, bench: cells.Bench) -> None:
+    """Put the logistic regression on the network's features in place of its last layer."""
+    store, device = bench.store, bench.lease.device
+    rows, classes = bench.split.rows("train"), len(store.classes)
+
+    def batches(batch: int) -> Iterator[passes.Batch]:
+        return passes.batches_of(store, rows, bench.backbone.manifest, device, batch)
+
+    batch = passes.batch_size(store.image_size, statistics.BATCH_BYTES[device])
+    in_smaller_parts(batch, lambda batch: gradients.fit_head(network.eval(), lambda: batches(batch), classes))
+    bias = network.get_submodule(backbones.last_layer(network)).bias
+    with torch.no_grad():
+        # Of a class without images no logit is minus infinity while there is something to be learnt.
+        bias.copy_(bias.nan_to_num(neginf=bias[bias.isfinite()].min().item()))
+    network.requires_grad_()

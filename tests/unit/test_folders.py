@@ -1,0 +1,491 @@
+"""Folders as people have them: what is a class, a part, a label, a group, what is passed over, and what is refused."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from winnow.data import folders, overview
+from winnow.data.folders import Rules
+from winnow.data.store import Store
+from winnow.files import InputError
+from winnow.tables import read_table
+from winnow.workflow import defaults
+
+from . import programs
+
+CASES = Path(__file__).parents[3] / "shared" / "cases" / "make.py"
+DOT = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==")
+
+
+def draw(root: Path, *files: str, content: bytes = DOT) -> Path:
+    """Image files; ``a/{3}.png`` stands for three of them."""
+    for pattern in files:
+        start, _, rest = pattern.partition("{")
+        count, _, end = rest.partition("}")
+        for name in [f"{start}{number}{end}" for number in range(int(count))] if rest else [pattern]:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(content)
+    return root
+
+
+def read(root: Path, **rules) -> folders.Tree:
+    return folders.read(root, Rules.of(rules))
+
+
+def of_parts(tree: folders.Tree) -> dict[str | None, int]:
+    return {part: sum(counts) for part, counts in tree.counts().items()}
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("train", "valid", "test"),
+        ("Train", "Validation", "Test"),
+        ("TRAINING", "VAL", "TESTING"),
+        ("training", "dev", "testing"),
+        ("x_train", "x_val", "x_test"),
+        ("birds-train-v2", "birds-valid-v2", "birds-test-v2"),
+        ("TrainSet", "ValSet", "TestSet"),
+        ("train_images", "val_images", "test_images"),
+        ("train2017", "val2017", "test2017"),
+        ("trainset", "valset", "testset"),
+    ],
+)
+def test_parts_are_known_by_the_names_that_people_give_them(tmp_path, train, val, test):
+    draw(tmp_path, *(f"{part}/{kind}/{{2}}.png" for part in (train, val, test) for kind in ("cat", "dog")))
+    tree = read(tmp_path)
+    assert tree.classes == ["cat", "dog"]
+    assert of_parts(tree) == {"train": 4, "val": 4, "test": 4}
+    assert {picture.part for picture in tree.pictures if val in picture.file.parts} == {"val"}
+
+
+@pytest.mark.parametrize("names", [("test_tube", "train_station"), ("valise", "trainer"), ("testify", "develop")])
+def test_what_only_begins_like_a_part_is_a_class(tmp_path, names):
+    assert read(draw(tmp_path, *(f"{name}/{{2}}.png" for name in names))).classes == sorted(names)
+
+
+@pytest.mark.parametrize("above", ["", "photos/", "photos/photos/", "train/"])
+def test_folders_that_only_wrap_are_seen_through(tmp_path, above):
+    tree = read(draw(tmp_path, f"{above}cat/{{3}}.png", f"{above}dog/{{3}}.png"))
+    assert tree.classes == ["cat", "dog"]
+    assert of_parts(tree) == {None: 6}
+    assert any("only wraps" in note for note in tree.notes) == bool(above)
+
+
+def test_a_part_within_itself_is_seen_through(tmp_path):
+    kinds = [f"seg_{part}/seg_{part}/{kind}/{{2}}.png" for part in ("train", "test") for kind in "ab"]
+    assert of_parts(read(draw(tmp_path, *kinds))) == {"train": 4, "test": 4}
+
+
+def test_parts_within_classes_are_parts(tmp_path):
+    tree = read(draw(tmp_path, *(f"{kind}/{part}/{{2}}.png" for part in ("Train", "Test") for kind in ("cat", "dog"))))
+    assert (tree.classes, of_parts(tree)) == (["cat", "dog"], {"train": 4, "test": 4})
+
+
+@pytest.mark.parametrize("inside", ["test/{4}.png", "test/unknown/{4}.png", "test/test/{4}.png"])
+def test_a_test_folder_without_labels_is_said_and_not_used(tmp_path, inside):
+    tree = read(draw(tmp_path, "train/cat/{3}.png", "train/dog/{3}.png", inside))
+    assert of_parts(tree) == {None: 6}
+    assert len(tree.passed["without a label"]) == 4
+    assert any("no labels: it is not used" in note for note in tree.notes)
+
+
+def test_training_and_validation_alone_leave_the_test_to_be_carved(tmp_path):
+    tree = read(draw(tmp_path, *(f"{part}/{kind}/{{4}}.png" for part in ("train", "val") for kind in "ab")))
+    assert of_parts(tree) == {"train": 8, "val": 8}
+    assert "no part is to test: the test images are taken from the training images" in tree.notes
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (["in/chair/{2}.png", "in/table/{2}.png", "out/chair/{2}.png", "out/table/{2}.png"], "one folder deeper than"),
+        (["cat/{2}.png", "cat/old/{2}.png", "dog/{2}.png"], "one folder deeper than classes do, in cat/old"),
+        (["train/cat/x/{2}.png", "train/dog/{2}.png", "test/cat/{2}.png"], "in train/cat/x"),
+        (["train/cat/{2}.png", "train/dog/{2}.png", "test/cat/{2}.png", "more/cat/{2}.png"], "more beside them do not"),
+        (["train/{2}.png", "bus/{2}.png", "car/{2}.png"], "train look like parts .* bus, car beside them do not"),
+        (["valid/{2}.png", "invalid/{2}.png"], "invalid beside them do not"),
+        (["val/cat/{2}.png", "val/dog/{2}.png", "test/cat/{2}.png", "test/dog/{2}.png"], "none is for training"),
+        (["train/{2}.png", "test/{2}.png"], "no image in a folder of its class below .* no table"),
+        (["{2}.png"], "no image in a folder of its class, and no table"),
+        (["cat/{2}.png"], "has one class, 'cat': there is nothing to tell apart"),
+        (["cat/{2}.png", "dog/notes.txt"], "has one class"),
+        (
+            ["train/cat/{2}.png", "train/dog/{2}.png", "test/owl/{2}.png", "test/cat/{2}.png"],
+            "class 'owl' has no images",
+        ),
+        (["notes.txt"], "has no image in it"),
+    ],
+)
+def test_what_can_be_read_in_two_ways_or_none_is_an_error_that_shows_it(tmp_path, files, says):
+    for name in files:
+        draw(tmp_path, name, content=b"text" if name.endswith(".txt") else DOT)
+    with pytest.raises(InputError, match=says):
+        read(tmp_path)
+
+
+def test_the_error_draws_the_tree_and_says_what_to_write(tmp_path):
+    draw(tmp_path, *(f"{place}/{kind}/{{2}}.png" for place in ("in", "out") for kind in ("chair", "table")))
+    with pytest.raises(InputError) as error:
+        read(tmp_path)
+    assert "    in/  4 images\n      chair/  2 images\n" in str(error.value)
+    # Each of the ways that it names can be taken.
+    assert "splits: {train: in, test: out}" in str(error.value)
+    tree = read(tmp_path, splits={"train": "in", "test": "out"})
+    assert (tree.classes, of_parts(tree)) == (["chair", "table"], {"train": 4, "test": 4})
+    assert "splits: {train: [in, out]}" in str(error.value)
+    tree = read(tmp_path, splits={"train": ["in", "out"]})
+    assert (tree.classes, of_parts(tree)) == (["chair", "table"], {None: 8})
+    assert r"group: '^(.+)/[^/]+$'" in str(error.value)
+    tree = read(tmp_path, group="^(.+)/[^/]+$")
+    assert (tree.classes, {picture.group for picture in tree.pictures}) == (
+        ["in", "out"],
+        {"in/chair", "in/table", "out/chair", "out/table"},
+    )
+
+
+def test_the_configuration_can_say_that_no_folder_is_a_part(tmp_path):
+    draw(tmp_path, "train/{2}.png", "bus/{2}.png", "car/{2}.png")
+    assert read(tmp_path, splits={}).classes == ["bus", "car", "train"]
+
+
+def test_what_is_named_by_ignore_is_left_out_and_counted(tmp_path):
+    draw(tmp_path, "cat/{3}.png", "cat/0_mask.png", "cat/old/{2}.png", "dog/{3}.png", "more/{2}.png")
+    tree = read(tmp_path, ignore=["*_mask.png", "cat/old", "more"])
+    assert (tree.classes, len(tree.pictures), len(tree.passed["named by ignore"])) == (["cat", "dog"], 6, 5)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        *("__MACOSX/cat/._0.png", "cat/._0.png", ".Trash-1000/files/0.png", "$RECYCLE.BIN/0.png"),
+        *("cat/@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg", "#recycle/cat/0.png", ".@__thumb/0.png", "@Recycle/cat/0.png"),
+        *(".ipynb_checkpoints/cat/0.png", "cat/.ipynb_checkpoints/0-checkpoint.png", ".thumbnails/0.png"),
+        *("lost+found/0.png", "LOST.DIR/0.png", "cat/IMG_1.THM", "cat/IMG_1.CR2", "cat/Thumbs.db", ".git/0.png"),
+        *("System Volume Information/0.png", ".AppleDouble/0.png", "Temporary Items/0.png"),
+    ],
+)
+def test_what_machines_leave_behind_is_passed_over_and_counted(tmp_path, left):
+    tree = read(draw(tmp_path, "cat/{3}.png", "dog/{3}.png", left))
+    assert (tree.classes, len(tree.pictures)) == (["cat", "dog"], 6)
+    assert [name for names in tree.passed.values() for name in names] == [left]
+
+
+def test_files_are_known_by_what_is_in_them(tmp_path):
+    draw(tmp_path, "cat/photo", "cat/photo.txt", "dog/{2}.jpg")
+    draw(tmp_path, "cat/notes.txt", "dog/film.mp4", content=b"\0\0\0\x18ftypmp42" + bytes(99))
+    draw(tmp_path, "dog/page.jpg", content=b"<html>not found</html>")
+    draw(tmp_path, "dog/empty.png", content=b"")
+    tree = read(tmp_path)
+    assert [picture.file.name for picture in tree.pictures] == ["cat/photo", "cat/photo.txt", "dog/0.jpg", "dog/1.jpg"]
+    assert {each["file"]: each["reason"] for each in tree.unreadable} == {
+        "dog/page.jpg": "not an image in a known format",
+        "dog/empty.png": "empty file",
+    }
+    assert tree.passed["not an image"] == ["cat/notes.txt", "dog/film.mp4"]
+
+
+def test_a_class_of_which_nothing_can_be_read_is_no_class_that_is_lost_in_silence(tmp_path):
+    draw(tmp_path, "cat/{3}.png", "dog/{3}.png")
+    draw(tmp_path, "owl/{3}.heic", content=b"\0\0\0\x18ftypheic" + bytes(64))
+    with pytest.raises(InputError, match=r"no image of the class 'owl' can be read; owl/0\.heic: "):
+        read(tmp_path)
+
+
+def test_links_are_followed_but_never_in_a_loop_and_nothing_counts_twice(tmp_path):
+    root = draw(tmp_path / "data", "cat/{3}.png", "dog/{2}.png")
+    outside = draw(tmp_path / "elsewhere", "birds/{2}.png", "one.png")
+    (root / "owl").symlink_to(outside / "birds")
+    (root / "dog/linked.png").symlink_to(outside / "one.png")
+    (root / "dog/again.png").symlink_to(outside / "one.png")
+    (root / "cat/same.png").symlink_to("0.png")
+    (root / "cat/loop").symlink_to("..")
+    (root / "all").symlink_to("cat")
+    (root / "cat/me").symlink_to("me")
+    (root / "cat/gone.png").symlink_to("nowhere.png")
+    tree = read(root)
+    assert tree.counts() == {None: [3, 3, 2]}
+    assert [each["file"] for each in tree.unreadable] == ["cat/gone.png"]
+    assert sorted(tree.passed["a link to what is here already"]) == [
+        *("all", "cat/loop", "cat/same.png", "dog/linked.png")
+    ]
+
+
+def test_files_come_in_the_order_of_their_paths(tmp_path):
+    draw(tmp_path, "b/{12}.png", "a/{3}.png", "a b/{2}.png")
+    names = [file.name for file in folders.images(tmp_path)]
+    walked = [
+        f"{os.path.relpath(place, tmp_path)}/{name}"
+        for place, _, files in sorted(os.walk(tmp_path))
+        for name in sorted(files)
+    ]
+    assert names == walked
+
+
+# Tables
+
+
+def table(root: Path, name: str, *rows: str) -> Path:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.mark.parametrize(
+    "named",
+    ["photos/c/{}.png", "c/{}.png", "{}.png", "{}", "photos/c/{}", "/content/data/photos/c/{}.png", r"c\{}.png"],
+)
+def test_a_table_may_name_files_in_any_of_the_common_ways(tmp_path, named):
+    draw(tmp_path, "photos/c/{6}.png")
+    table(tmp_path, "labels.csv", "image,label", *(f"{named.format(n)},{'dog' if n % 2 else 'cat'}" for n in range(6)))
+    tree = read(tmp_path)
+    assert (tree.classes, tree.counts()) == (["cat", "dog"], {None: [3, 3]})
+    assert "labels are from labels.csv (file: image, label: label)" in tree.notes
+
+
+@pytest.mark.parametrize("kind", ["csv", "semicolons", "tsv", "parquet", "bom", "latin"])
+def test_a_table_may_be_of_any_common_kind_with_columns_of_parts_and_groups(tmp_path, kind):
+    draw(tmp_path, "{8}.png")
+    header = ["id", "Diagnosis", "set", "patient_id", "age"]
+    rows = [
+        [str(n), "naévus" if n % 2 else "melanoma", "Train" if n < 6 else "TEST", f"p{n // 2}", "40"] for n in range(8)
+    ]
+    if kind == "parquet":
+        columns = [
+            pa.array([int(row[0]) for row in rows]),
+            *(pa.array([row[at] for row in rows]) for at in range(1, 5)),
+        ]
+        pq.write_table(pa.table(columns, names=header), tmp_path / "labels.parquet")
+    else:
+        between = {"semicolons": ";", "tsv": "\t"}.get(kind, ",")
+        text = "\n".join(between.join(row) for row in [header, *rows])
+        name = "labels.tsv" if kind == "tsv" else "labels.csv"
+        encoding = {"bom": "utf-8-sig", "latin": "latin-1"}.get(kind, "utf-8")
+        (tmp_path / name).write_text(text, encoding=encoding)
+    tree = read(tmp_path)
+    assert (tree.classes, of_parts(tree)) == (["melanoma", "naévus"], {"train": 6, "test": 2})
+    assert [picture.group for picture in tree.pictures] == [f"p{n // 2}" for n in range(8)]
+
+
+def test_columns_can_be_named_and_a_name_that_is_none_is_an_error(tmp_path):
+    draw(tmp_path, "photos/{6}.png")
+    rows = [f"{n},{n % 3},{n % 2},{'ab'[n % 2]}" for n in range(6)]
+    table(tmp_path, "meta.csv", "which,kind,side,who", *rows)
+    with pytest.raises(InputError, match=r"no image in a folder of its class|one class"):
+        read(tmp_path)
+    named = {"path": "meta.csv", "file": "which", "label": "kind", "group": "who"}
+    tree = read(tmp_path, table=named)
+    assert (tree.classes, {picture.group for picture in tree.pictures}) == (["0", "1", "2"], {"a", "b"})
+    with pytest.raises(InputError, match=r"no column 'kinds' \(label\); allowed: which, kind, side, who"):
+        read(tmp_path, table=named | {"label": "kinds"})
+    with pytest.raises(InputError, match=r"which column of .*meta\.csv has the labels.*allowed: kind, side, who"):
+        read(tmp_path, table="meta.csv")
+    with pytest.raises(InputError, match=r"none\.csv does not exist"):
+        read(tmp_path, table="none.csv")
+
+
+def test_what_is_odd_in_a_table_is_counted_and_named(tmp_path):
+    draw(tmp_path, "{9}.png")
+    rows = ["0,cat", "1,Cat", "2, cat ", "3,dog", "4,dog", "5,", "6,cat", "6,dog", "77,dog", "88,cat"]
+    tree = read(table(tmp_path, "labels.csv", "file,label", *rows))
+    assert (tree.classes, tree.counts()) == (["cat", "dog"], {None: [3, 2]})
+    assert any("2 rows of the table name no image here, such as '77'" in note for note in tree.notes)
+    assert any("1 labels differ from others in case or white space only" in note for note in tree.notes)
+    assert {why: len(names) for why, names in tree.passed.items()} == {
+        "with an empty label in the table": 1,
+        "with two labels in the table": 1,
+        "without a label in the table": 2,
+    }
+
+
+def test_a_table_a_part_as_competitions_have_them(tmp_path):
+    draw(tmp_path, "train/{6}.png", "test/t{3}.png")
+    table(tmp_path, "train.csv", "id,breed", *(f"{n},{'ab'[n % 2]}" for n in range(6)))
+    table(tmp_path, "sample_submission.csv", "id,breed", *(f"t{n},a" for n in range(3)))
+    tree = read(tmp_path)
+    assert (tree.classes, of_parts(tree)) == (["a", "b"], {None: 6})
+    assert len(tree.passed["without a label in the table"]) == 3
+    table(tmp_path, "test.csv", "id,breed", *(f"t{n},{'ab'[n % 2]}" for n in range(3)))
+    assert of_parts(read(tmp_path)) == {"train": 6, "test": 3}
+
+
+def test_folders_count_more_than_a_table_that_lists_something_else(tmp_path):
+    draw(tmp_path, "cat/{4}.png", "dog/{4}.png")
+    table(
+        tmp_path, "meta.csv", "file,camera", *(f"{kind}/{n}.png,{n % 2}" for kind in ("cat", "dog") for n in range(4))
+    )
+    assert read(tmp_path).classes == ["cat", "dog"]
+    table(tmp_path, "meta.csv", "file,label", *(f"{kind}/{n}.png,{n % 2}" for kind in ("cat", "dog") for n in range(4)))
+    assert read(tmp_path).classes == ["0", "1"]
+    assert read(tmp_path, table=False).classes == ["cat", "dog"]
+
+
+def test_a_folder_counts_as_changed_with_its_table_and_not_with_its_notes(tmp_path):
+    draw(tmp_path, "{4}.png")
+    table(tmp_path, "labels.csv", "file,label", *(f"{n},{n % 2}" for n in range(4)))
+    before = folders.digest(tmp_path, Rules())
+    draw(tmp_path, "notes.txt", content=b"x")
+    assert folders.digest(tmp_path, Rules()) == before
+    table(tmp_path, "labels.csv", "file,label", *(f"{n},{(n + 1) % 2}" for n in range(4)))
+    assert folders.digest(tmp_path, Rules()) != before
+
+
+def test_groups_are_found_in_paths_and_a_pattern_that_finds_none_is_an_error(tmp_path):
+    draw(tmp_path, "cat/p1_{2}.png", "cat/p2_{2}.png", "dog/p3_{2}.png", "dog/x.png")
+    tree = read(tmp_path, group=r"/(p\d)_")
+    assert [picture.group for picture in tree.pictures] == ["p1", "p1", "p2", "p2", "p3", "p3", None]
+    with pytest.raises(InputError, match="is found in no path of"):
+        read(tmp_path, group="scene")
+    with pytest.raises(InputError, match="no regular expression"):
+        read(tmp_path, group="(")
+
+
+def test_the_screen_says_what_was_found(tmp_path):
+    draw(tmp_path, "Train/cat/{4}.png", "Train/dog/{2}.png", "Test/cat/{2}.png", "Test/dog/{1}.png", "Test/dog/.x.png")
+    draw(tmp_path, "Train/dog/broken{3}.jpg", content=b"none")
+    lines = overview.of_tree(read(tmp_path))
+    assert lines[0] == "9 images of 2 classes: 6 train, 3 test"
+    assert "  dog: 3: 2 train, 1 test" in lines
+    assert "the smallest class is dog, 3 images" in lines
+    assert any(line.startswith("WARNING: 3 of 12 files cannot be read (25 %)") for line in lines)
+    assert "1 passed over, hidden: Test/dog/.x.png" in lines
+    assert "Train is for training" in lines
+
+
+# What the front door and the store make of the same folder
+
+
+def stored(root: Path, output: Path, **rules) -> Store:
+    dataset = {"source": "folder", "path": str(root), "store_size": 4, "image_size": 4} | rules
+    programs.run("decode", {"name": "set", "dataset": dataset}, "--output", output)
+    return Store.open(output)
+
+
+NAMES = {
+    "train": ("train", "Train", "TRAINING", "trainset", "x_train", "train2017"),
+    "val": ("val", "valid", "Validation", "dev", "x_val", "val2017"),
+    "test": ("test", "Test", "TESTING", "testset", "x_test", "test2017"),
+}
+LOOKS_LIKE_A_PART = {name.casefold() for names in NAMES.values() for name in names} | {"train", "val", "test"}
+
+
+@st.composite
+def trees(draw):
+    """Files of a folder as people may have it: parts or none, wrapped or not, with and without junk, or a table."""
+    style = draw(st.sampled_from(["none", "one", "mixed"]))
+    parts = draw(
+        st.sampled_from([("train", "test"), ("train", "val", "test"), ("train", "val"), ("train",), ("test",)])
+    )
+    at = draw(st.integers(0, 5))
+    chosen = {part: NAMES[part][at] if style == "one" else draw(st.sampled_from(NAMES[part])) for part in parts}
+    above = "/".join(draw(st.lists(st.sampled_from(["data", "Photos", "my images"]), max_size=2)))
+    classes = draw(st.lists(st.sampled_from(["cat", "Dog", "owl b", "Å"]), min_size=1, max_size=3, unique=True))
+    deeper = draw(st.sampled_from(["", "", "", "old"]))
+    files = []
+    for part in [None] if style == "none" else parts:
+        for kind, number in itertools.product(classes, range(draw(st.integers(1, 3)))):
+            place = [above, chosen[part] if part else "", kind, deeper]
+            files.append("/".join(filter(None, [*place, f"{number}.png"])))
+    for junk in draw(
+        st.lists(st.sampled_from(["__MACOSX/._a.png", ".DS_Store", "Thumbs.db", "readme.txt"]), unique=True)
+    ):
+        files.append(f"{above}/{junk}" if above and draw(st.booleans()) else junk)
+    listed = draw(st.booleans()) and draw(st.booleans())
+    return files, listed
+
+
+@given(trees())
+@example((["bus/0.png", "train/0.png", "car/0.png"], False))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_the_front_door_and_the_store_read_a_folder_alike_and_no_class_is_named_like_a_part(drawn):
+    files, listed = drawn
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place) / "photos"
+        for number, name in enumerate(files):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            if name.endswith("/._a.png") or not name.endswith(".png"):
+                (root / name).write_bytes(b"no image")
+            else:
+                Image.fromarray(np.random.default_rng(number).integers(0, 256, (6, 6, 3), np.uint8)).save(root / name)
+        if listed:
+            images = [name for name in files if name.endswith(".png") and "._" not in name]
+            table(root, "labels.csv", "file,label", *(f"{name},{'ab'[n % 2]}" for n, name in enumerate(images)))
+        try:
+            found = defaults.survey(root)
+        except InputError as error:
+            with pytest.raises(InputError, match=f"^{re.escape(str(error))}$"):
+                stored(root, Path(place) / "store")
+            return
+        store = stored(root, Path(place) / "store")
+        index = read_table(store.directory / "index.parquet", "index")
+        assert store.classes == found.tree.classes
+        assert store.manifest["images"] == found.total
+        assert index["official"].to_pylist() == [picture.part for picture in found.tree.pictures]
+        assert not {name.casefold() for name in store.classes} & LOOKS_LIKE_A_PART
+
+
+# The cases that were drawn of what people reported
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory):
+    if not CASES.exists():
+        pytest.skip(f"{CASES} is not here")
+    root = tmp_path_factory.mktemp("cases") / "drawn"
+    subprocess.run([sys.executable, CASES, root], check=True)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("case", "classes", "parts"),
+    [
+        ("train_valid_test", ["cat", "dog"], {"train": 24, "val": 10, "test": 10}),
+        ("train_val_only", ["ants", "bees"], {"train": 40, "val": 16}),
+        ("capital", ["cat", "dog"], {"train": 24, "test": 12}),
+        ("unlabelled_test", ["cat", "dog"], {None: 30}),
+        ("macosx", ["cat", "dog"], {None: 30}),
+        ("csv", ["cat", "dog", "owl"], {None: 42}),
+        ("gray_12_bit", ["across", "down"], {None: 80}),
+        ("heic", ["cat", "dog"], {None: 16}),
+        ("copies", ["cat", "dog"], {None: 60}),
+    ],
+)
+def test_a_case_is_read_as_it_is_meant(cases, tmp_path, case, classes, parts):
+    tree = read(cases / case)
+    assert (tree.classes, of_parts(tree)) == (classes, parts)
+    store = stored(cases / case, tmp_path / "store")
+    assert (store.classes, store.manifest["images"]) == (classes, sum(parts.values()))
+    assert len(store.manifest["skipped"]) == (60 if case == "heic" else 0)
+
+
+@pytest.mark.parametrize(
+    ("case", "says"), [("not_a_split", "splits: {train: indoor"), ("one_class", "has one class, 'cat'")]
+)
+def test_a_case_that_cannot_be_meant_is_refused(cases, tmp_path, case, says):
+    with pytest.raises(InputError, match=says):
+        defaults.survey(cases / case)
+    with pytest.raises(InputError, match=says):
+        stored(cases / case, tmp_path / "store")
+
+
+def test_a_read_only_folder_needs_no_renaming(cases, tmp_path):
+    root = Path(shutil.copytree(cases / "capital", tmp_path / "data"))
+    for place in [root, *root.rglob("*")]:
+        place.chmod(0o555 if place.is_dir() else 0o444)
+    assert of_parts(read(root)) == {"train": 24, "test": 12}

@@ -1,0 +1,75 @@
+"""Repairs in the workflow: what they read, what runs again after an edit, and that nothing else does."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from .checkout import SMALL_GRID, Checkout, jobs
+from .test_rerun_contract import appended, configured, report
+
+FOLDER = "digits/net/average_weight/global/0.500"
+BASELINE = "digits/net/unpruned/none/0.000/inherited/0"
+STARTS = (
+    "inherited",
+    "inherited~iterative_2",
+    "inherited~compensated_fitted",
+    "inherited~compensated_fitted_iterative_2",
+)
+MOMENTS = "correlate digits/net"
+
+
+def grid_of(**axes):
+    raw = copy.deepcopy(SMALL_GRID)
+    raw["recipes"]["quick"]["epochs"] = 2
+    small = raw["experiments"]["small"]
+    small |= {"datasets": ["digits"], "criteria": ["average_weight"], "scopes": ["global"], "inits": ["inherited"]}
+    small |= {"protocols": ["one_shot", "iterative_2"], "repairs": ["none", "compensated_fitted"]} | axes
+    return raw
+
+
+@pytest.fixture(scope="module")
+def finished(shared) -> Checkout:
+    return shared("repairs", grid_of())
+
+
+def cell(start: str) -> str:
+    return f"finetune {FOLDER}/{start}/0"
+
+
+def trunk(share: str) -> str:
+    return f"trunk digits/net/average_weight/global/{share}/1/0"
+
+
+def test_repaired_cells_are_cells_of_their_own_and_read_the_moments_once(finished):
+    ran = {job for job in jobs(finished.account()) if job.startswith(("trunk", "finetune", "correlate"))}
+    trunks = {trunk("1_4"), trunk("1_4~compensated_fitted")}
+    assert ran == {cell(start) for start in STARTS} | {f"finetune {BASELINE}", MOMENTS} | trunks
+    folder = finished.path / "results" / "cells" / FOLDER
+    metrics = {start: json.loads((folder / start / "0" / "metrics.json").read_text()) for start in STARTS}
+    assert {found["status"] for found in metrics.values()} == {"finished"}
+    assert {start for start in STARTS if "repair" in metrics[start]["seconds"]} == {"inherited~compensated_fitted"}
+    text = (finished.path / "results" / "experiments" / "small" / "summary.md").read_text()
+    assert "### Globally, inherited weights, compensated, last layer fitted" in text
+    assert "### Globally, inherited weights, compensated, last layer fitted, pruned in 2 steps" in text
+    assert finished.run() == set()
+
+
+def test_no_repair_no_moments(tmp_path):
+    planned = Checkout(tmp_path / "checkout", grid_of(repairs=["none"])).planned()
+    assert MOMENTS not in planned
+    assert cell("inherited") in planned
+
+
+def test_a_repair_more_trains_its_cells_and_nothing_else(checkout):
+    configured(lambda raw: raw["experiments"]["small"]["repairs"].append("fitted"))(checkout)
+    started = {cell("inherited~fitted"), cell("inherited~fitted_iterative_2"), trunk("1_4~fitted")}
+    assert checkout.planned() == started | report()
+
+
+def test_code_that_only_repairs_use_trains_their_cells_alone(checkout):
+    appended("scripts/winnow/importance/recalibration.py", "\nUNUSED = 1\n")(checkout)
+    own = {cell(start) for start in STARTS if "compensated" in start} | {trunk("1_4~compensated_fitted")}
+    assert checkout.planned() == own | report()
