@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,10 @@ import scipy.special
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from winnow.answers import intervals, procedure
+
+# A step looks at all looks that have been: what the same outcomes come to is kept.
+intervals.interval = functools.lru_cache(2000)(intervals.interval)
+intervals.p_value = functools.lru_cache(2000)(intervals.p_value)
 
 if TYPE_CHECKING:
     from winnow.networks.backbones import Backbone
@@ -124,6 +130,23 @@ class World:
         return found
 
 
+_PARTS = intervals.parts
+
+
+def _kept(function: Callable) -> Callable:
+    """intervals.parts of one run, whose outcomes do not change and whose labels are the same, each computed once."""
+    found: dict[tuple, tuple] = {}
+
+    def kept(baseline: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None = None) -> intervals.Parts:
+        key = (*((side.ctypes.data, side.shape, side.strides) for side in (baseline, pruned)), labels is None)
+        if key not in found:
+            # The arrays stay, so that their places are not taken by others.
+            found[key] = function(baseline, pruned, labels), baseline, pruned
+        return found[key][0]
+
+    return kept
+
+
 def run(scenario: Scenario, generator: np.random.Generator) -> dict[str, float]:
     """One experiment from choice to answer."""
     world, looks = World(scenario, generator), procedure.looks(scenario.folds)
@@ -141,6 +164,7 @@ def run(scenario: Scenario, generator: np.random.Generator) -> dict[str, float]:
     within = [place for place, loss in enumerate(losses) if loss <= TOLERANCE / 100 + 1e-9]
     proposal = within[-1] if within else int(np.argmin(losses))
     trained = [0] * scenario.sizes
+    intervals.parts = _kept(_PARTS)
     while True:
         finalists = [
             procedure.Finalist(str(place), -place, False, baseline[:count], outcomes[place][:count])

@@ -8,15 +8,14 @@ chance of at most :data:`ALPHA`, over all finalists and looks together:
   so on, the largest with what is left. What is found to hold hands its share to the next smaller one (a graph of tests
   [Bretz, Maurer, Brannath & Posch, Statistics in Medicine 28, 2009], over looks [Maurer & Bretz, Statistics in
   Biopharmaceutical Research 5, 2013]). That a smaller network loses more is not assumed.
-- A share is spent over the looks: up to a part t of the trainings, t^:data:`SPENDING` of it [Lan & DeMets, Biometrika
-  70, 1983], each look with its own increment.
+- A share is spent over the looks, each having its own part of it (:data:`SPENDING`; Bonferroni over looks, so that
+  nothing is assumed of how they hang together).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 
@@ -31,8 +30,9 @@ ALPHA = 0.025
 LOOKS = (3, 5, 10)
 # With folds, after whole rounds of at least so many: with one an image is tested once, and with four as well as ever.
 LOOKS_IN_FOLDS = (5, 10, 20)
-# How alpha is saved for later looks: 1 spends it evenly, more keeps more of it for the last.
-SPENDING = 2.0
+# How alpha is shared out between the looks; where there are fewer, between the last ones. A first look of three
+# trainings decides little, whatever it is given, and the last one most.
+SPENDING = (1, 3, 6)
 # The proposal's share of alpha, and each larger one's of what the smaller ones leave.
 FIRST = 0.5
 # A finalist whose chance to hold after its last look is smaller gets no more trainings.
@@ -123,9 +123,9 @@ def shares(count: int, proposal: int) -> list[float]:
 
 
 def increments(looks: Sequence[int]) -> list[float]:
-    """What part of a finalist's alpha each look spends."""
-    spent = [0.0, *((look / looks[-1]) ** SPENDING for look in looks)]
-    return [after - before for before, after in itertools.pairwise(spent)]
+    """What part of a finalist's alpha each look spends: of three looks at most."""
+    parts = SPENDING[-len(looks) :]
+    return [part / sum(parts) for part in parts]
 
 
 def tested(
