@@ -47,7 +47,7 @@ def configure(*arguments: object) -> None:
 @given(st.integers(1, 10**6))
 def test_a_recipe_fits_any_size(count):
     chosen = defaults.recipe(count, 0.01)
-    assert 10 <= chosen["epochs"] <= 60
+    assert 10 <= chosen["epochs"] <= 40
     assert chosen["batch_size"] == 8 or count // chosen["batch_size"] >= 8
     # More images never mean more epochs or a smaller batch.
     more = defaults.recipe(count * 2, 0.01)
@@ -59,8 +59,8 @@ def test_a_recipe_fits_any_size(count):
 @pytest.mark.parametrize(
     ("count", "expected"),
     [
-        (40, {"epochs": 60, "batch_size": 8, "learning_rate": 0.0013, "warmup_epochs": 2}),
-        (1020, {"epochs": 59, "batch_size": 64, "learning_rate": 0.01, "warmup_epochs": 1}),
+        (40, {"epochs": 40, "batch_size": 8, "learning_rate": 0.0013, "warmup_epochs": 1}),
+        (1020, {"epochs": 40, "batch_size": 64, "learning_rate": 0.01, "warmup_epochs": 1}),
         (17500, {"epochs": 10, "batch_size": 64, "learning_rate": 0.01, "warmup_epochs": 1}),
     ],
 )

@@ -26,7 +26,7 @@ DECIDES = 0.7
 UNEVEN = 3
 IMAGE_SIZE = 224
 # A training of so many images in all, within these bounds, is what networks of this size take to settle.
-IMAGES_TO_SEE, EPOCHS = 60_000, (10, 60)
+IMAGES_TO_SEE, EPOCHS = 60_000, (10, 40)
 BATCH_SIZES = (8, 16, 32, 64)
 # Of the step at the largest batch; smaller batches take smaller steps, in proportion.
 LEARNING_RATE, SMALL_NETWORK_LEARNING_RATE = 0.01, 0.08
@@ -269,6 +269,7 @@ experiments:
     criteria: [average_weight, mean_activation, apoz]
     scopes: [layer] # or global, or both
     ratios: [0.2, 0.4, 0.6, 0.8] # share of the filters to remove
+    repairs: [compensated_recalibrated] # what a cut broke is mended before any training; [none]: as it is
     seeds: auto # one chooses, as many as it takes judge the best; or a list: all networks with all of them
     screening: true # short trainings choose; false: full ones
     latency: true # how fast each network is on this machine
