@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import numpy as np
 import scipy.special
@@ -32,10 +33,6 @@ import scipy.special
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 from winnow.answers import intervals, procedure
-
-# A step looks at all looks that have been: what the same outcomes come to is kept.
-intervals.interval = functools.lru_cache(2000)(intervals.interval)
-intervals.p_value = functools.lru_cache(2000)(intervals.p_value)
 
 if TYPE_CHECKING:
     from winnow.networks.backbones import Backbone
@@ -130,21 +127,21 @@ class World:
         return found
 
 
-_PARTS = intervals.parts
-
-
-def _kept(function: Callable) -> Callable:
-    """intervals.parts of one run, whose outcomes do not change and whose labels are the same, each computed once."""
+def kept() -> dict[str, Callable]:
+    """Functions of intervals for one run, whose outcomes do not change and whose labels are the same: a step looks at
+    all looks that have been, and what they come to is computed once."""
     found: dict[tuple, tuple] = {}
+    function = intervals.parts
 
-    def kept(baseline: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None = None) -> intervals.Parts:
+    def parts(baseline: np.ndarray, pruned: np.ndarray, labels: np.ndarray | None = None) -> intervals.Parts:
         key = (*((side.ctypes.data, side.shape, side.strides) for side in (baseline, pruned)), labels is None)
         if key not in found:
             # The arrays stay, so that their places are not taken by others.
             found[key] = function(baseline, pruned, labels), baseline, pruned
         return found[key][0]
 
-    return kept
+    cached = {name: functools.lru_cache(getattr(intervals, name)) for name in ("interval", "p_value")}
+    return cached | {"parts": parts}
 
 
 def run(scenario: Scenario, generator: np.random.Generator) -> dict[str, float]:
@@ -164,16 +161,16 @@ def run(scenario: Scenario, generator: np.random.Generator) -> dict[str, float]:
     within = [place for place, loss in enumerate(losses) if loss <= TOLERANCE / 100 + 1e-9]
     proposal = within[-1] if within else int(np.argmin(losses))
     trained = [0] * scenario.sizes
-    intervals.parts = _kept(_PARTS)
-    while True:
-        finalists = [
-            procedure.Finalist(str(place), -place, False, baseline[:count], outcomes[place][:count])
-            for place, count in enumerate(trained)
-        ]
-        judged = procedure.judge(finalists, proposal, world.labels, TOLERANCE, MARGIN, looks)
-        if not any(each.wanted for each in judged):
-            break
-        trained = [max(count, each.wanted) for count, each in zip(trained, judged, strict=True)]
+    with mock.patch.multiple(intervals, **kept()):
+        while True:
+            finalists = [
+                procedure.Finalist(str(place), -place, False, baseline[:count], outcomes[place][:count])
+                for place, count in enumerate(trained)
+            ]
+            judged = procedure.judge(finalists, proposal, world.labels, TOLERANCE, MARGIN, looks)
+            if not any(each.wanted for each in judged):
+                break
+            trained = [max(count, each.wanted) for count, each in zip(trained, judged, strict=True)]
     held = [place for place, each in enumerate(judged) if each.verdict == procedure.HOLDS]
     _, low, high = intervals.paired_interval(baseline[: looks[0]], outcomes[proposal][: looks[0]])
     return {
@@ -350,10 +347,12 @@ def coverage(folder: Path, count: int, rounds: int) -> None:
             )
             beyond = intervals.parts(before, after)
             found = intervals.parts(baseline, pruned)
-            rows.append((*intervals.interval(found), beyond.drop, beyond.image, found.training, before.mean()))
+            rows.append(
+                (*intervals.interval(found), beyond.drop, beyond.image, found.image, found.training, before.mean())
+            )
         if len(rows) < 2:
             continue
-        drop, low, high, truth, own, training, accuracy = np.array(rows).T
+        drop, low, high, truth, own, image, training, accuracy = np.array(rows).T
         half = (high - low) / 2
         # Nadeau & Bengio's: of the trainings' own drops, with 1/S + 1/(K − 1) in place of 1/S.
         trainings = FOLDS * through
@@ -361,7 +360,8 @@ def coverage(folder: Path, count: int, rounds: int) -> None:
         corrected = scipy.special.stdtrit(trainings - 1, 0.975) * scatter
         print(f"{len(rows)} draws, {through} round(s): unpruned {100 * accuracy.mean():.1f} % right, drop "
               f"{100 * truth.mean():.2f} points ({100 * truth.std(ddof=1):.2f} from draw to draw)")  # fmt: skip
-        for name, width in ("ours", half), ("Nadeau & Bengio", corrected):
+        alone = scipy.special.stdtrit(DRAWN - 1, 0.975) * np.sqrt(image)
+        for name, width in ("ours", half), ("images alone", alone), ("Nadeau & Bengio", corrected):
             print(
                 f"  {name:16} half-width {100 * width.mean():.2f}, holds the truth on the other images in "
                 f"{100 * np.mean(np.abs(drop - truth) <= width):.1f} %, with those images' own chance "

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from winnow.answers import intervals, procedure
 from winnow.answers.procedure import FAILS, HOLDS, UNDECIDED, Finalist
 
+ROOT = Path(__file__).parents[2]
 IMAGES = 400
 LABELS = np.array(["a", "b", "c", "d"])[np.arange(IMAGES) % 4]
 
@@ -282,6 +286,31 @@ def test_with_folds_one_looks_after_whole_rounds():
         assert all(look % folds == 0 for look in looks)
         assert looks[0] >= 5
         assert looks[-1] >= 20
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    place = importlib.util.spec_from_file_location("answers_benchmark", ROOT / "benchmarks" / "answers.py")
+    module = importlib.util.module_from_spec(place)
+    sys.modules[place.name] = module  # where dataclasses look for it
+    place.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["750 images, 12 candidates, spread 0.3", "300 in 5 folds, 54 candidates, spread 1"])
+def test_whole_experiments_seldom_err(simulated, name):
+    """2.5 % of 60 are 1.5; more than 5 are seen in one of 300 such tests."""
+    scenario = simulated.scenarios()[f"all at the tolerance: {name}"]
+    generator = np.random.default_rng(0)
+    assert sum(simulated.run(scenario, generator)["wrong"] for _ in range(60)) <= 5
+
+
+def test_experiments_whose_networks_lose_nothing_are_decided(simulated):
+    scenario = simulated.scenarios()["lossless: 750 images, 97 % right, one size, spread 0.3"]
+    generator = np.random.default_rng(0)
+    found = [simulated.run(scenario, generator) for _ in range(30)]
+    assert sum(each["decided"] for each in found) >= 28
+    assert np.mean([each["seeds"] for each in found]) <= 7
 
 
 class TestWithinBudget:
