@@ -116,6 +116,13 @@ def write_images(results) -> None:
     pixels = np.random.default_rng(0).integers(256, size=(8, 8, 8, 3), dtype=np.uint8)
     manifest = {"classes": CLASSES, "store_size": 8, "image_size": 8, "spec": {"code": "d" * 32}}
     manifest["skipped"] = [{"file": f"bad {NASTY}", "reason": "cannot be read"}]
+    manifest |= {
+        "passed": {},
+        "copies": None,
+        "ranges": {},
+        "reading": {"channels": 3},
+        "notes": ["labels come from labels.csv"],
+    }
     manifest = write_store(results / "datasets/digits", zip(entries, pixels, strict=True), manifest)
     splits.write(results / "splits/digits/only.parquet", ["train"] * 2 + ["test"] * 6, manifest, {})
 
@@ -264,6 +271,8 @@ def test_whatever_its_sources_say_is_text(page):
     assert columns(page, "skipped-digits") == {
         **{"reason": ("cannot be read",), "files": ("1",), "such as": (f"bad {NASTY}",)}
     }
+    remarks = [p for p in page.find("p") if p["text"] == "labels come from labels.csv" or "WARNING" in p["text"]]
+    assert ["warning" in remark["attributes"]["class"] for remark in remarks] == [True, False]
     assert any(caption["text"] == f"How {NASTY}" for caption in page.find("figcaption"))
     assert f"One {NASTY}. How {NASTY}" in [img["attributes"]["alt"] for img in page.find("img")]
     assert any(f"Sizes {NASTY}" in heading["text"] for heading in page.find("h3"))

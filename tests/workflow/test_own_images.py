@@ -57,7 +57,7 @@ def test_a_folder_of_images_becomes_a_verdict_a_report_and_a_model(tmp_path, pho
     )
     assert names.stdout == "my_photos\n", names.stderr
     # What so few images can tell is said before any of them is trained on, and what it takes at most.
-    promised = "my_photos: 180 images in 5 folds: no drop below 2.6 to 3.9 points can be told from none. Tolerance: 2 "
+    promised = "my_photos: 180 images in 5 folds: no drop below 2.6 to 3.9 points can be told from none. "
     assert promised in names.stderr
     assert (
         "my_photos: 22 short trainings choose, then two networks and the unpruned one are trained 5 times each, and "

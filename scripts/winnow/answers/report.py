@@ -23,6 +23,7 @@ from winnow import tables
 from winnow.answers import gallery, growth, preference, summary, verdict, words
 from winnow.answers.figures import answer as answers_figure
 from winnow.answers.figures import confusion, look
+from winnow.data import overview
 from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.files import InputError, read_json
@@ -363,7 +364,7 @@ def data_set(name: str, store: Store, split: Split | None, examples: int) -> Dat
         for reason, count, first in found.skipped
     ]
     skipped = Table(f"skipped-{name}", "What was skipped, and why", rows) if rows else None
-    return DataSet(name, found, images, skipped, [])
+    return DataSet(name, found, images, skipped, overview.remarks(store.manifest))
 
 
 def _grouped(figures: Iterable[Figure]) -> dict[str, list[Figure]]:

@@ -51,8 +51,12 @@ def of_store(directory: Path, split: Path | None = None) -> list[str]:
     counts: dict[str | None, list[int]] = {}
     for part, label in zip(parts, index["label"].to_pylist(), strict=True):
         counts.setdefault(part, [0] * len(manifest["classes"]))[label] += 1
+    return [*_images(manifest["classes"], counts), *remarks(manifest)]
+
+
+def remarks(manifest: Mapping[str, Any]) -> list[str]:
+    """What a store's manifest has to say beside its images: what was skipped, copies, ranges of values, notes."""
     return [
-        *_images(manifest["classes"], counts),
         *_skipped(manifest["images"], manifest["skipped"], manifest["passed"]),
         *copies(manifest["copies"]),
         *_ranges(manifest["ranges"], manifest["reading"]),

@@ -125,10 +125,8 @@ def decode(content: bytes | Image.Image, form: Form) -> Decoded:
     if image.format != "HEIF":  # which has a picture of its own that is smaller, and may show something else
         image.draft("RGB", (2 * size, 2 * size))
     _reduce(image, form)
+    # Pillow turns a TIFF as it is read, and takes the tag away.
     image.load()
-    if image.format == "TIFF":
-        # Pillow has turned it and taken the tag away.
-        width, height = image.size
     turned = _orientation(image)
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
