@@ -53,6 +53,18 @@ def test_lines_come_now_and_then_and_at_the_end(display):
     ]
 
 
+def test_a_grid_that_grows_has_no_more_cells_done_than_it_has(display):
+    for job in range(6):
+        display.started(job, "finetune", f"cell{job}")
+        display.clock.now += 8
+        display.finished(job)
+    assert said(display).splitlines()[2:] == [
+        "cells 4/4, 32 s so far",
+        "cells 5/5, 40 s so far",
+        "cells 6/6, 48 s so far",
+    ]
+
+
 def test_a_failed_cell_names_itself_and_shows_its_logs_end(display, tmp_path):
     log = tmp_path / "cell.log"
     log.write_text("first\n" + "line\n" * LOG_LINES + "epoch 1\repoch 2: loss is nan\n")

@@ -116,12 +116,19 @@ class Display:
                 self.failed.remove(name)
                 if self.bar is not None:
                     self.bar.update(-1)
+            # A grid that grows has more cells than were planned.
+            self.cells = max(self.cells, self.done + len(self.failed) + self._running())
+            if self.bar is not None:
+                self.bar.total = self.cells
             if self.start is None:
                 self.start = self.said = self.clock()
                 if self.stream.isatty():
                     self.bar = tqdm(total=self.cells, desc="cells", unit="cell", file=self.stream, leave=True)
         elif self.totals[rule] <= 1:  # 0: what a checkpoint added to the plan
             self.write(f"{rule} {name}".rstrip())
+
+    def _running(self) -> int:
+        return sum(self.makes_cells(rule) for rule, _ in self.jobs.values())
 
     def finished(self, jobid: int) -> None:
         rule, _ = self.jobs.pop(jobid)
@@ -173,7 +180,7 @@ class Display:
             text += f", {duration(elapsed)} so far"
             if ended < cells:
                 # Where cells run side by side, the first to end is not the only one that was worked at.
-                beside = sum(self.makes_cells(rule) for rule, _ in self.jobs.values())
+                beside = self._running()
                 text += f", about {duration(elapsed * (cells / max(ended, 1 + beside) - 1))} left"
             self.write(text)
 
