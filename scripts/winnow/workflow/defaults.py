@@ -28,8 +28,8 @@ IMAGE_SIZE = 224
 # A training of so many images in all, within these bounds, is what networks of this size take to settle.
 IMAGES_TO_SEE, EPOCHS = 60_000, (10, 40)
 BATCH_SIZES = (8, 16, 32, 64)
-# Of the step at the largest batch; smaller batches take smaller steps, in proportion. For two networks from ImageNet that
-# is what validation found best, 0.003 with 32 images: docs/study.md.
+# Of the step at the largest batch; smaller batches take smaller steps, in proportion. 0.003 with 32 images is what
+# validation found best for two networks from ImageNet: docs/study.md.
 LEARNING_RATE, SMALL_NETWORK_LEARNING_RATE = 0.006, 0.08
 
 
