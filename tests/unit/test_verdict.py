@@ -527,6 +527,8 @@ def test_the_sentences_do_not_contradict_each_other(seed, tolerance, changes):
             assert order.index(strict[1]) <= order.index(lax[1])
         else:
             assert word == verdicts[name]
+        if kind == "claim" and tolerance == 2 and word != "holds":
+            assert not any(row["verdict"] == "holds" and row["ratio"] == 0.4 for row in ladder)
         if kind == "one step":
             assert word != "holds"
             assert max(row["macs"] for row in ladder if row["macs"] < size) == next(

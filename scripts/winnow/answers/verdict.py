@@ -230,7 +230,7 @@ def _answered(subject: str, place: Place, unpruned: dict, question: Mapping[str,
     else:
         lines.append(f"{subject}: {_within(place, question)}")
     claims = []
-    for network in _claimed(ladder):
+    for network in _claimed(ladder, tolerance):
         sentence = f"{subject}: {_claim(network, tolerance)}"
         claims.append(_record(network, measure, unpruned, sentence) | {"verdict": claim_verdict(network, tolerance)})
         spoken.append(network)
@@ -336,11 +336,17 @@ def _smaller(ladder: Sequence[Network], network: Network, measure: str) -> list[
     return [each for each in ladder if each.row[measure] < network.row[measure]]
 
 
-def _claimed(ladder: Sequence[Network]) -> list[Network]:
-    """The network of the claim, if it was judged: of those it may be of the one that lost least on validation."""
+def _claimed(ladder: Sequence[Network], tolerance: float) -> list[Network]:
+    """The network of the claim, if one was judged: one that holds; else the one that lost least on validation."""
     plain = (CLAIM_RATIO, "inherited", ONE_SHOT)
     found = [each for each in ladder if (each.row["ratio"], each.row["init"], each.row["protocol"]) == plain]
-    return sorted(found, key=lambda each: preference.rank(each.row["val_drop"], (each.row["macs"],), each.cell))[:1]
+
+    def rank(network: Network) -> tuple:
+        row = network.row
+        holds = claim_verdict(network, tolerance) == HOLDS
+        return not holds, preference.rank(row["val_drop"], (row["macs"],), network.cell)
+
+    return sorted(found, key=rank)[:1]
 
 
 def claim_verdict(network: Network, tolerance: float) -> str:
