@@ -5,8 +5,6 @@ layer that is fitted first."""
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from pathlib import Path
 
 from winnow.runtime import workers
 
@@ -16,50 +14,34 @@ if __name__ == "__main__":
 from tqdm import tqdm
 
 from winnow import cli
-from winnow.data.splits import Split
-from winnow.data.store import Store
 from winnow.importance import gradients, passes, sums
-from winnow.networks import backbones
-from winnow.runtime import devices
 from winnow.runtime.memory import in_smaller_parts
 
 
 def main(arguments: argparse.Namespace) -> None:
-    lease = devices.lease(arguments.gpu)
-    devices.threads()
-    store = Store.open(arguments.dataset)
-    backbone = backbones.load(arguments.backbone)
-    network = backbone.network().to(lease.device)
-    rows = Split.open(arguments.split, store).rows("train")
-    classes = len(store.classes)
+    ground = passes.opened(arguments)
+    classes = len(ground.store.classes)
 
-    batch = passes.batch_size(store.image_size, gradients.BATCH_BYTES)
-    with tqdm(total=2 * rows.size, unit="image", mininterval=5) as bar:
-
-        def batches(batch: int) -> Iterator[passes.Batch]:
-            return passes.batches_of(store, rows, backbone.manifest, lease.device, batch)
+    batch = passes.batch_size(ground.store.image_size, gradients.BATCH_BYTES)
+    with tqdm(total=2 * ground.rows.size, unit="image", mininterval=5) as bar:
 
         def fitted(batch: int) -> None:
             bar.reset()
-            gradients.fit_head(network, lambda: batches(batch), classes, bar.update)
+            gradients.fit_head(ground.network, lambda: ground.batches(batch), classes, bar.update)
 
         def measured(batch: int) -> sums.Sums:
-            bar.n = rows.size
-            layers = backbone.manifest["layers"]
-            return gradients.measure(network, layers, lambda: batches(batch), classes, bar.update)
+            bar.n = ground.rows.size
+            layers = ground.backbone.manifest["layers"]
+            return gradients.measure(ground.network, layers, lambda: ground.batches(batch), classes, bar.update)
 
         _, batch = in_smaller_parts(batch, fitted)
         found, _ = in_smaller_parts(batch, measured)
     sums.write(arguments.output, found, arguments.spec)
-    print(f"{backbone.units} filters over {rows.size} images of {classes} classes on {lease.name}")
+    print(f"{ground.backbone.units} filters over {ground.rows.size} images of {classes} classes on {ground.lease.name}")
 
 
 def parser() -> argparse.ArgumentParser:
-    result = cli.parser(__doc__, leases=True)
-    cli.add_dataset(result)
-    result.add_argument("--backbone", action=cli.Folder, required=True)
-    result.add_argument("--output", type=Path, required=True, metavar="FILE", help="manifest; arrays go beside it")
-    return result
+    return passes.parser(__doc__)
 
 
 if __name__ == "__main__":

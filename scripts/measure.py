@@ -4,7 +4,6 @@ sums of activations, a manifest and its arrays: one pass, float32, evaluation tr
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from winnow.runtime import workers
 
@@ -14,40 +13,27 @@ if __name__ == "__main__":
 from tqdm import tqdm
 
 from winnow import cli
-from winnow.data.splits import Split
-from winnow.data.store import Store
 from winnow.importance import passes, statistics, sums
-from winnow.networks import backbones
-from winnow.runtime import devices
 from winnow.runtime.memory import in_smaller_parts
 
 
 def main(arguments: argparse.Namespace) -> None:
-    lease = devices.lease(arguments.gpu)
-    devices.threads()
-    store = Store.open(arguments.dataset)
-    backbone = backbones.load(arguments.backbone)
-    network = backbone.network().to(lease.device)
-    rows = Split.open(arguments.split, store).rows("train")
-    batch = passes.batch_size(store.image_size, statistics.BATCH_BYTES[lease.device])
-    with tqdm(total=rows.size, unit="image", mininterval=5) as bar:
+    ground = passes.opened(arguments)
+    layers, classes = ground.backbone.manifest["layers"], len(ground.store.classes)
+    batch = passes.batch_size(ground.store.image_size, statistics.BATCH_BYTES[ground.lease.device])
+    with tqdm(total=ground.rows.size, unit="image", mininterval=5) as bar:
 
         def measured(batch: int) -> sums.Sums:
             bar.reset()
-            batches = passes.batches_of(store, rows, backbone.manifest, lease.device, batch)
-            return statistics.measure(network, backbone.manifest["layers"], batches, len(store.classes), bar.update)
+            return statistics.measure(ground.network, layers, ground.batches(batch), classes, bar.update)
 
         found, _ = in_smaller_parts(batch, measured)
     sums.write(arguments.output, found, arguments.spec)
-    print(f"{backbone.units} filters over {rows.size} images of {len(store.classes)} classes on {lease.name}")
+    print(f"{ground.backbone.units} filters over {ground.rows.size} images of {classes} classes on {ground.lease.name}")
 
 
 def parser() -> argparse.ArgumentParser:
-    result = cli.parser(__doc__, leases=True)
-    cli.add_dataset(result)
-    result.add_argument("--backbone", action=cli.Folder, required=True)
-    result.add_argument("--output", type=Path, required=True, metavar="FILE", help="manifest; arrays go beside it")
-    return result
+    return passes.parser(__doc__)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def main(arguments: argparse.Namespace) -> None:
         {key: answer[key] for key in ("answer", "lines", "notes")}
         | by_question
         | {name: spec[name] for name in ("experiment", "tolerance", "class_margin")}
-        | {"answer": answer["answer"], "chosen": chosen, "spec": spec},
+        | {"chosen": chosen, "spec": spec},
     )
     print("\n".join(answer["lines"]), file=sys.stderr)
 

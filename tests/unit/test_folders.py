@@ -7,9 +7,11 @@ import itertools
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -489,3 +491,20 @@ def test_a_read_only_folder_needs_no_renaming(cases, tmp_path):
     for place in [root, *root.rglob("*")]:
         place.chmod(0o555 if place.is_dir() else 0o444)
     assert of_parts(read(root)) == {"train": 24, "test": 12}
+
+
+def test_colour_of_16_bits_is_said_to_be_read_at_8(tmp_path):
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + bytes(range(24)) for _ in range(4))
+    deep = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "deep.png").write_bytes(deep)
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "plain.png")
+        Image.fromarray(np.full((4, 4), 900, dtype=np.uint16)).save(tmp_path / name / "gray.png")
+    tree = folders.read(tmp_path, Rules())
+    assert len(tree.pictures) == 6
+    assert tree.notes == ["2 images of 16 bits a colour, of which the upper 8 are read, such as 'a/deep.png'"]

@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from winnow.answers import intervals
+from winnow.answers import intervals, procedure
 from winnow.workflow import config, defaults, promises
 
 from . import programs
@@ -124,3 +124,7 @@ def test_where_nothing_is_known_nothing_is_said(photos, tmp_path):
     assert promises.of_data_set(config.load(RAW), "digits") == ""
     (tmp_path / "empty").mkdir()
     assert promises.of_data_set(photos(path=str(tmp_path / "empty")), "photos") == ""
+
+
+def test_the_most_trainings_are_those_of_the_last_look():
+    assert procedure.looks(None)[-1] == promises.MOST

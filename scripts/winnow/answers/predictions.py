@@ -50,27 +50,3 @@ def tested(predictions: Sequence[Mapping[str, np.ndarray]]) -> Tested:
     """
     images, first = np.unique(np.concatenate([each["image"] for each in predictions]), return_index=True)
     return Tested(images, np.concatenate([each["label"] for each in predictions])[first])
-
-
-def laid_out(
-    predictions: Sequence[Mapping[str, np.ndarray] | None], among: Tested | None = None
-) -> tuple[Tested, np.ndarray]:
-    """Trainings' predictions as one array.
-
-    Parameters
-    ----------
-    predictions
-        Columns ``image``, ``label`` and ``correct`` of the table of predictions, a training each; None for one that
-        diverged. One at least is there.
-    among
-        The images that make the columns; by default all that any of the trainings has tested.
-
-    Returns
-    -------
-    (Tested, (S, n) float)
-        1 where training s was right on image i, 0 where it was wrong, NaN where it did not test it, as a diverged one
-        tests none.
-    """
-    among = among or tested([each for each in predictions if each is not None])
-    nothing = np.full(among.images.size, np.nan)
-    return among, np.array([nothing if each is None else among.correct(each) for each in predictions])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from winnow.answers import growth, outcomes, preference, procedure, summary
+from winnow.answers import growth, outcomes, preference, procedure, summary, words
 from winnow.answers.outcomes import Outcomes
 from winnow.answers.procedure import ALPHA, FAILS, HOLDS, UNDECIDED, Judgement
 from winnow.training.protocols import ONE_SHOT
@@ -25,8 +25,6 @@ CLAIM_RATIO, CLAIM_TOLERANCE = growth.CLAIM_RATIO, 2.0
 _VERBS = {HOLDS: "holds", FAILS: "fails", UNDECIDED: "is undecided"}
 # What "small" may mean, and how a sentence names it.
 MEASURES = {"macs": "MACs", "params": "parameters", "latency_ms": "latency", "bytes": "bytes"}
-# More of a network's lost classes are counted in sentences, not named.
-NAMED_CLASSES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -387,7 +385,7 @@ def _outcome(network: Network) -> str:
 
 
 def _lost(lost: Sequence[str]) -> str:
-    named = [f"“{name}”" for name in lost[:NAMED_CLASSES]]
+    named = [f"“{name}”" for name in lost[: words.NAMED_CLASSES]]
     more = len(lost) - len(named)
     listed = ", ".join(named) + (f" and {more} more" if more else "")
     return f"the class {listed} is lost" if len(lost) == 1 else f"the classes {listed} are lost"

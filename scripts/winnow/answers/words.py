@@ -37,9 +37,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from winnow.answers import summary
+from winnow.answers.procedure import FAILS, HOLDS
 from winnow.files import readable
 
-HOLDS, FAILS, UNDECIDED = "holds", "fails", "undecided"
 # More of a network's lost classes are counted, not named.
 NAMED_CLASSES = 3
 # From here on one says how many times smaller a network is, and below it how many percent.

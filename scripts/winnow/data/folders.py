@@ -323,9 +323,18 @@ def digest(root: Path, rules: Rules) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What an image says of itself before it is decoded."""
+    """What an image says of itself before it is decoded.
+
+    Attributes
+    ----------
+    depth : str or None
+        As of :func:`winnow.data.preprocessing.depth`.
+    shortened : bool
+        Whether it has more than 8 bits a colour, of which Pillow gives the upper 8.
+    """
 
     depth: str | None
+    shortened: bool
 
 
 def header(path: Path) -> Header | str:
@@ -339,7 +348,11 @@ def header(path: Path) -> Header | str:
         if not path.stat().st_size:
             return "empty file"
         with Image.open(path, formats=_formats()) as image:
-            return Header(depth(image))
+            needs = depth(image)
+            # How its pixels lie in the file, as "RGB;16B"; what is gray has a mode of its own.
+            stored = (tile[3] for tile in getattr(image, "tile", ()))
+            texts = [args if isinstance(args, str) else args[0] for args in stored if args]
+            return Header(needs, needs is None and any(isinstance(text, str) and ";16" in text for text in texts))
     except Exception as error:  # Pillow's plugins raise what they like; a bad file is never more than a bad file
         return reason(error)
 
@@ -403,6 +416,10 @@ def read(root: Path, rules: Rules) -> Tree:
     notes = [*arranged.notes]
     found, classes = _classes(root, found, arranged, unreadable, notes)
     found = _parts(root, found, notes)
+    if shortened := [file.name for file, _ in found if headers[file].shortened]:
+        notes.append(
+            f"{_count(len(shortened))} of 16 bits a colour, of which the upper 8 are read, such as {shortened[0]!r}"
+        )
     return Tree(
         [name_text(name) for name in classes],
         [

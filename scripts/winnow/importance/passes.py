@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from winnow import cli
 from winnow.data.augmentation import normalise
 from winnow.data.preprocessing import evaluation_view
+from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.importance.sums import Sums
+from winnow.networks import backbones
+from winnow.runtime import devices
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -112,6 +120,47 @@ def batches_of(store: Store, rows: np.ndarray, manifest: Mapping[str, Any], devi
         part = rows[start : start + batch]
         images, labels = (on_device(array) for array in (store.read(part), store.labels[part]))
         yield normalise(evaluation_view(images, size), manifest["mean"], manifest["std"]), labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Ground:
+    """What a program works with that passes over training images, of the arguments of :func:`parser`.
+
+    Attributes
+    ----------
+    network : Module
+        The backbone's, on the leased device.
+    rows : (n,) int64
+        The training images.
+    """
+
+    lease: devices.Lease
+    store: Store
+    backbone: backbones.Backbone
+    network: nn.Module
+    rows: np.ndarray
+
+    def batches(self, batch: int) -> Iterator[Batch]:
+        """The training images, so many at a time: see :func:`batches_of`."""
+        return batches_of(self.store, self.rows, self.backbone.manifest, self.lease.device, batch)
+
+
+def opened(arguments: argparse.Namespace) -> Ground:
+    """Lease a device and open the store, its split and the backbone."""
+    lease = devices.lease(arguments.gpu)
+    devices.threads()
+    store, backbone = Store.open(arguments.dataset), backbones.load(arguments.backbone)
+    rows = Split.open(arguments.split, store).rows("train")
+    return Ground(lease, store, backbone, backbone.network().to(lease.device), rows)
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The options of a program that makes sums over training images."""
+    result = cli.parser(description, leases=True)
+    cli.add_dataset(result)
+    result.add_argument("--backbone", action=cli.Folder, required=True)
+    result.add_argument("--output", type=Path, required=True, metavar="FILE", help="manifest; arrays go beside it")
+    return result
 
 
 def full_float32() -> contextlib.AbstractContextManager:

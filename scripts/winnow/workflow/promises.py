@@ -10,9 +10,9 @@ from statistics import NormalDist
 
 from winnow.data import folders
 from winnow.files import InputError, read_json
-from winnow.tables import read_provenance
 from winnow.workflow import defaults, wiring
 from winnow.workflow.config import Config, Split
+from winnow.workflow.defaults import FOLDS
 
 # On how many of the images a pruned network and the unpruned one disagree, where neither is better: from and to.
 DISAGREEMENT = 0.02, 0.06
@@ -25,8 +25,6 @@ MADE_UP = 2
 CONFIDENCE = 0.95
 # Trainings of each network that is judged: at most, and, with K folds, one for each of them.
 MOST = 10
-# How many folds are named where there are none.
-FOLDS = 5
 
 
 def half_width(images: int, trainings: int, disagreement: float, rounds: float | None = None) -> float:
@@ -123,6 +121,9 @@ def of_data_set(config: Config, name: str) -> str:
         if found is not None:
             official = found.official
         if manifest.exists() and (folds or split.exists()):
+            # Here, since it takes a library that the Snakefile, which has no store to look into at first, does without.
+            from winnow.tables import read_provenance
+
             images = read_json(manifest)["images"]
             test = 0 if folds else read_provenance(split)["counts"]["test"]
         elif found is not None:
