@@ -49,6 +49,13 @@ CHANGES = {
     "mirrored": lambda image: encoded(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
     "brighter": lambda image: encoded(image.point(lambda value: min(255, round(value * 1.15)))),
     "webp": lambda image: encoded(image, "WEBP", quality=60),
+    "as bad as it gets": lambda image: encoded(image, quality=5),
+    "a mirrored thumbnail": lambda image: encoded(
+        image.resize((image.width // 4, image.height // 4), Image.Resampling.NEAREST).transpose(
+            Image.Transpose.FLIP_LEFT_RIGHT
+        ),
+        quality=40,
+    ),
 }
 
 
@@ -60,6 +67,40 @@ def test_near_copies_are_found_and_strangers_are_not(change):
     assert seen.near.tolist() == [*range(60), *range(10)]
     assert seen.same.tolist() == list(range(70))
     assert seen.alike == []
+
+
+def with_something_in_it(seed: int, size: int) -> Image.Image:
+    """The same view as :func:`photograph`'s, with a thing of so many pixels a side that was not there."""
+    pixels = np.asarray(photograph(seed)).copy()
+    top, left = np.random.default_rng(seed).integers(0, (pixels.shape[0] - size, pixels.shape[1] - size))
+    pixels[top : top + size, left : left + size] ^= 255
+    return Image.fromarray(pixels)
+
+
+def another_shines_through(seed: int) -> Image.Image:
+    return Image.blend(photograph(seed), photograph(seed + 500), 0.25)
+
+
+@pytest.mark.parametrize(
+    "alike", [lambda seed: with_something_in_it(seed, 28), another_shines_through], ids=["something in it", "blended"]
+)
+def test_views_that_are_much_alike_are_no_copies(alike):
+    images = [photograph(seed) for seed in range(30)] + [alike(seed) for seed in range(30)]
+    assert found([encoded(image, quality=92) for image in images]).near.tolist() == list(range(60))
+
+
+@pytest.mark.parametrize(("agreement", "copied"), [(0.98, False), (0.984, False), (0.986, True), (0.99, True)])
+def test_small_pictures_are_copies_where_they_agree_to_985_in_a_thousand(agreement, copied):
+    # What differs are the finest stripes, of which the hash knows nothing; on a scale on which rounding is nothing.
+    generator = np.random.default_rng(0)
+    coarse = np.asarray(Image.fromarray(generator.uniform(0, 1, (4, 4)).astype(np.float32)).resize((16, 16)))
+    stripes = np.tile([1.0, -1.0], (16, 8))
+    stripes -= (stripes * (coarse - coarse.mean())).mean() / coarse.var() * (coarse - coarse.mean())
+    share = np.sqrt(1 / agreement**2 - 1) * coarse.std() / stripes.std()
+    pair = np.stack([coarse, coarse + share * stripes])
+    small = np.rint(20 + 200 * (pair - pair.min()) / np.ptp(pair)).astype(np.uint8)
+    assert np.corrcoef(small.reshape(2, -1))[0, 1] == pytest.approx(agreement, abs=0.0008)
+    assert (len(copies.near_pairs(small)) > 0) == copied
 
 
 def test_the_same_pixels_are_the_same_picture_whatever_the_file():
