@@ -67,6 +67,8 @@ def of_parts(tree: folders.Tree) -> dict[str | None, int]:
         ("train_images", "val_images", "test_images"),
         ("train2017", "val2017", "test2017"),
         ("trainset", "valset", "testset"),
+        ("Training Set", "Validation Set", "Test images"),
+        ("01_train", "02_val", "03_test"),
     ],
 )
 def test_parts_are_known_by_the_names_that_people_give_them(tmp_path, train, val, test):
@@ -98,6 +100,27 @@ def test_a_part_within_itself_is_seen_through(tmp_path):
 def test_parts_within_classes_are_parts(tmp_path):
     tree = read(draw(tmp_path, *(f"{kind}/{part}/{{2}}.png" for part in ("Train", "Test") for kind in ("cat", "dog"))))
     assert (tree.classes, of_parts(tree)) == (["cat", "dog"], {"train": 4, "test": 4})
+
+
+def test_parts_within_classes_can_be_named(tmp_path):
+    draw(tmp_path, *(f"photos/{kind}/{part}/{{2}}.png" for part in ("learn", "exam") for kind in ("cat", "dog")))
+    draw(tmp_path, "photos/cat/old/{3}.png")
+    with pytest.raises(InputError, match="one folder deeper than classes do"):
+        read(tmp_path)
+    tree = read(tmp_path, splits={"train": "*/learn", "test": "*/exam"})
+    assert (tree.classes, of_parts(tree)) == (["cat", "dog"], {"train": 4, "test": 4})
+    assert len(tree.passed["in no part that is named by splits"]) == 3
+    with pytest.raises(InputError, match=r'splits: \{train: "\*/learn", test: "\*/exam"\} if each class has these parts'):
+        read(tmp_path, ignore=["old"])
+
+
+def test_a_folder_that_stands_among_classes_or_parts_without_an_image_is_named(tmp_path):
+    draw(tmp_path, "train/cat/{3}.png", "train/dog/{3}.png")
+    draw(tmp_path, "train/owl/IM{3}", content=bytes(128) + b"DICM" + bytes(64))
+    for bare in ("train/fox", "test", ".cache", "train/@eaDir"):
+        (tmp_path / bare).mkdir()
+    assert "no image is in test, train/fox, train/owl" in read(tmp_path).notes
+    assert "no image is in test, train/owl" in read(tmp_path, ignore=["fox"]).notes
 
 
 @pytest.mark.parametrize("inside", ["test/{4}.png", "test/unknown/{4}.png", "test/test/{4}.png"])
@@ -132,7 +155,11 @@ def test_training_and_validation_alone_leave_the_test_to_be_carved(tmp_path):
             ["train/cat/{2}.png", "train/dog/{2}.png", "test/owl/{2}.png", "test/cat/{2}.png"],
             "class 'owl' has no images",
         ),
-        (["notes.txt"], "has no image in it"),
+        (
+            ["train/cat/{2}.png", "train/dog/{2}.png", "train/owl/{2}.png", "test/cat/{2}.png", "test/dog/{2}.png"],
+            "class 'owl' has no readable image to test, others have",
+        ),
+        (["a/notes.txt", "b/more.txt"], "has no image in it: a/notes.txt, for one of 2 files, is not an image in a known"),
     ],
 )
 def test_what_can_be_read_in_two_ways_or_none_is_an_error_that_shows_it(tmp_path, files, says):
@@ -180,7 +207,9 @@ def test_what_is_named_by_ignore_is_left_out_and_counted(tmp_path):
         *("cat/@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg", "#recycle/cat/0.png", ".@__thumb/0.png", "@Recycle/cat/0.png"),
         *(".ipynb_checkpoints/cat/0.png", "cat/.ipynb_checkpoints/0-checkpoint.png", ".thumbnails/0.png"),
         *("lost+found/0.png", "LOST.DIR/0.png", "cat/IMG_1.THM", "cat/IMG_1.CR2", "cat/Thumbs.db", ".git/0.png"),
-        *("System Volume Information/0.png", ".AppleDouble/0.png", "Temporary Items/0.png"),
+        *("System Volume Information/0.png", ".AppleDouble/0.png", "Temporary Items/0.png", "FOUND.000/0.png"),
+        *("thumbnails/0.png", "cat/Thumbnails/0.png", "@tmp/0.png", "@SynoResource/0.png", "DCIM/CANONMSC/0.png"),
+        *("PRIVATE/THMBNL/0.JPG", "wandb/run/0.png", "cat/._0.heic", ".ipynb_checkpoints/labels-checkpoint.csv"),
     ],
 )
 def test_what_machines_leave_behind_is_passed_over_and_counted(tmp_path, left):
@@ -251,7 +280,10 @@ def table(root: Path, name: str, *rows: str) -> Path:
 
 @pytest.mark.parametrize(
     "named",
-    ["photos/c/{}.png", "c/{}.png", "{}.png", "{}", "photos/c/{}", "/content/data/photos/c/{}.png", r"c\{}.png"],
+    [
+        *("photos/c/{}.png", "c/{}.png", "{}.png", "{}", "photos/c/{}", "/content/data/photos/c/{}.png", r"c\{}.png"),
+        *(r"C:\Users\me\photos\c\{}.PNG", "C/{}.Png", "{}.tiff", "./photos/c/{}.jpg", "https://here/photos/c/{}.png"),
+    ],
 )
 def test_a_table_may_name_files_in_any_of_the_common_ways(tmp_path, named):
     draw(tmp_path, "photos/c/{6}.png")
@@ -261,7 +293,96 @@ def test_a_table_may_name_files_in_any_of_the_common_ways(tmp_path, named):
     assert "labels are from labels.csv (file: image, label: label)" in tree.notes
 
 
-@pytest.mark.parametrize("kind", ["csv", "semicolons", "tsv", "parquet", "bom", "latin"])
+def test_a_table_names_files_from_where_it_lies_first(tmp_path):
+    draw(tmp_path, "{4}.png", "set/photos/{4}.png", "set/more/{4}.png")
+    table(tmp_path, "set/photos/labels.csv", "file,label", *(f"{n}.png,{'ab'[n % 2]}" for n in range(4)))
+    assert {picture.file.name for picture in read(tmp_path).pictures} == {f"set/photos/{n}.png" for n in range(4)}
+
+
+def test_a_name_that_two_images_have_but_for_its_case_or_suffix_is_neithers(tmp_path):
+    draw(tmp_path, "a.png", "A.png", "b.jpg", "b.png", "c.png", "d.png")
+    tree = read(table(tmp_path, "labels.csv", "file,label", "a.PNG,x", "b,x", "b.png,x", "c,y", "d,x"))
+    assert [picture.file.name for picture in tree.pictures] == ["b.png", "c.png", "d.png"]
+    assert any("2 rows of the table name no image here" in note for note in tree.notes)
+
+
+def test_a_table_of_which_most_images_are_missing_is_one(tmp_path):
+    draw(tmp_path, "photos/{6}.png")
+    tree = read(table(tmp_path, "labels.csv", "file,label", *(f"{n}.png,{'ab'[n % 2]}" for n in range(100))))
+    assert tree.counts() == {None: [3, 3]}
+    assert "94 rows of the table name no image here, such as '6.png'" in tree.notes
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [f"{n}.png,{'ab'[n % 2]}" for n in range(6)],
+        ["image,animal", *(f"{n}.png,{'ab'[n % 2]}" for n in range(6))],
+        ["sep=;", "image;label", *(f"{n}.png;{'ab'[n % 2]}" for n in range(6))],
+        ['"image", "label", "said"', *(f'"{n}.png", "{"ab"[n % 2]}", "a ""b"", c"' for n in range(6))],
+    ],
+    ids=["no heading", "an odd heading", "Excel's", "quotes and spaces"],
+)
+def test_a_table_is_read_without_its_heading_or_with_an_odd_one(tmp_path, rows):
+    tree = read(table(draw(tmp_path, "photos/{6}.png"), "meta.csv", *rows))
+    assert (tree.classes, tree.counts()) == (["a", "b"], {None: [3, 3]})
+
+
+def test_where_it_is_unclear_which_column_has_the_labels_it_is_said(tmp_path):
+    draw(tmp_path, "photos/{6}.png")
+    table(tmp_path, "meta.csv", "image,cat,dog", *(f"{n},{n % 2},{1 - n % 2}" for n in range(6)))
+    with pytest.raises(InputError, match=r"one class, 'photos'(.|\n)*which has the labels\? .* allowed: cat, dog"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"PAR1 and no more", b"file,label\n" + bytes(200_000), "x" * 200_000 + ",1\n"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_what_is_no_table_is_an_error_only_where_it_is_named(tmp_path, content, suffix):
+    draw(tmp_path, "cat/{2}.png", "dog/{2}.png")
+    draw(tmp_path, f"odd.{suffix}", content=content if isinstance(content, bytes) else content.encode())
+    assert read(tmp_path).classes == ["cat", "dog"]
+    with pytest.raises(InputError, match=r"cannot be read|no column of|no table of"):
+        read(tmp_path, table=f"odd.{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("values", "parts"),
+    [
+        (("Training", "PublicTest", "PrivateTest"), {"train": 4, "test": 8}),
+        (("train_split", "dev", ""), {"train": 8, "val": 4}),
+        (("", "", "test"), {"train": 8, "test": 4}),
+        (("A", "B", "train"), {None: 12}),
+    ],
+)
+def test_a_column_of_parts_is_read_or_it_is_said_that_it_is_not(tmp_path, values, parts):
+    draw(tmp_path, "{12}.png")
+    rows = [f"{n},{'ab'[n // 3 % 2]},{values[n % 3]}" for n in range(12)]
+    tree = read(table(tmp_path, "labels.csv", "id,label,Usage", *rows))
+    assert of_parts(tree) == parts
+    assert ("the column Usage is not taken for parts: 'A' is none" in tree.notes) == (values[0] == "A")
+    if values[0] == "A":
+        with pytest.raises(InputError, match=r"table: split: 'A' in the column 'Usage' .* is no part; allowed: train"):
+            read(tmp_path, table={"split": "Usage"})
+
+
+def test_folders_that_are_named_as_parts_are_parts_of_a_table_too(tmp_path):
+    draw(tmp_path, "old/{4}.png", "new/n{4}.png")
+    rows = [f"{place}{n},{'ab'[n % 2]}" for place in ("", "n") for n in range(4)]
+    table(tmp_path, "labels.csv", "id,label", *rows)
+    assert of_parts(read(tmp_path, splits={"train": "old", "test": "new"})) == {"train": 4, "test": 4}
+
+
+def test_several_tables_are_one_where_none_says_what_another_does(tmp_path):
+    draw(tmp_path, "{8}.png")
+    for part, start in (("monday", 0), ("tuesday", 4)):
+        table(tmp_path, f"{part}.csv", "id,label", *(f"{n},{'ab'[n % 2]}" for n in range(start, start + 4)))
+    assert read(tmp_path).counts() == {None: [4, 4]}
+    table(tmp_path, "wednesday.csv", "id,label", "0,a", "1,b")
+    with pytest.raises(InputError, match=r"several tables of labels, monday\.csv, tuesday\.csv, wednesday\.csv"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "semicolons", "tsv", "parquet", "bom", "latin", "utf-16"])
 def test_a_table_may_be_of_any_common_kind_with_columns_of_parts_and_groups(tmp_path, kind):
     draw(tmp_path, "{8}.png")
     header = ["id", "Diagnosis", "set", "patient_id", "age"]
@@ -278,7 +399,7 @@ def test_a_table_may_be_of_any_common_kind_with_columns_of_parts_and_groups(tmp_
         between = {"semicolons": ";", "tsv": "\t"}.get(kind, ",")
         text = "\n".join(between.join(row) for row in [header, *rows])
         name = "labels.tsv" if kind == "tsv" else "labels.csv"
-        encoding = {"bom": "utf-8-sig", "latin": "latin-1"}.get(kind, "utf-8")
+        encoding = {"bom": "utf-8-sig", "latin": "latin-1", "utf-16": "utf-16"}.get(kind, "utf-8")
         (tmp_path / name).write_text(text, encoding=encoding)
     tree = read(tmp_path)
     assert (tree.classes, of_parts(tree)) == (["melanoma", "naévus"], {"train": 6, "test": 2})

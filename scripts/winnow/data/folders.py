@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from winnow.data import labels
+from winnow.data import labels, part_names
 from winnow.files import InputError, file_digest
 
 # Files that have one of these are images, or say why they are not; others are looked into.
@@ -48,36 +48,29 @@ _RAW = frozenset(
 # Names of folders that nobody means, without regard to case, and whose they are.
 _SYSTEM = "left by an operating system"
 _SERVER = "left by a file server"
+_CAMERA = "left by a camera"
 _TOOLS = "left by a program"
 _FOLDERS = {
     **dict.fromkeys(
         (
             *("__macosx", "$recycle.bin", "recycler", "system volume information", "lost+found", "lost.dir"),
-            *("network trash folder", "temporary items", "thumbs"),
+            *("network trash folder", "temporary items", "recycled", "found.000", "thumbs", "thumbnails"),
         ),
         _SYSTEM,
     ),
-    **dict.fromkeys(("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "_gsdata_"), _SERVER),
-    **dict.fromkeys(("__pycache__", "node_modules", "ipynb_checkpoints"), _TOOLS),
+    **dict.fromkeys(
+        (
+            *("@eadir", "@tmp", "@synoresource", "@sharebin", "#recycle", "#snapshot", "@recycle"),
+            *("@recently-snapshot", "_gsdata_"),
+        ),
+        _SERVER,
+    ),
+    **dict.fromkeys(("canonmsc", "thmbnl", "avf_info"), _CAMERA),
+    **dict.fromkeys(("__pycache__", "node_modules", "site-packages", "ipynb_checkpoints", "wandb", "mlruns"), _TOOLS),
 }
 _FILES = frozenset(
     ("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "picasa.ini", "zbthumbnail.info")
 )
-
-# Parts as people name them.
-PARTS = {
-    **dict.fromkeys(("train", "training", "trn"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "tst"), "test"),
-}
-# What may be said along with a part and says nothing.
-_FILLERS = frozenset(
-    (
-        *("set", "sets", "data", "dataset", "split", "folder", "images", "image", "imgs", "img"),
-        *("pictures", "picture", "photos", "photo"),
-    )
-)
-_GLUED = re.compile(rf"({'|'.join(PARTS)})(?:{'|'.join(sorted(_FILLERS, key=len, reverse=True))})")
 
 # Entries of a level, and levels, of the tree that an error shows.
 _SHOWN, _LEVELS = 6, 3
@@ -286,7 +279,7 @@ def _pass_over(path: Path, name: str, why: str, folder: bool, passed: dict[str, 
         passed[why].append(name)
         return
     inside = [Path(place, file) for place, _, files in os.walk(path) for file in files]
-    passed[why] += [f"{name}/{name_text(file.relative_to(path).as_posix())}" for file in inside]
+    passed[why] += sorted(f"{name}/{name_text(file.relative_to(path).as_posix())}" for file in inside)
 
 
 def images(root: Path, ignore: Sequence[str] = ()) -> list[File]:
@@ -380,19 +373,24 @@ def read(root: Path, rules: Rules) -> Tree:
     taken = set(candidates)
     others = [file for file in files if file not in taken]
     if not candidates:
-        raise InputError(f"{root} has no image in it")
-    labelled = labels.find(
-        root, [file.parts for file in candidates], [file.parts for file in others], rules.table, split_roles
-    )
+        seen = f": {others[0].name}, for one of {len(others)} files, is {headers[others[0]]}" if others else ""
+        raise InputError(f"{root} has no image in it{seen}")
+    labelled = labels.find(root, [file.parts for file in candidates], [file.parts for file in others], rules.table)
     if labelled and labelled.sure:
-        arranged = _by_table(labelled, candidates)
+        arranged = _by_table(root, labelled, candidates, rules)
     else:
         try:
             arranged = _by_folders(root, candidates, rules)
-        except InputError:
-            if not labelled:
+            _require_classes(root, {place.label for place in arranged.places.values()})
+        except InputError as error:
+            if labelled:
+                arranged = _by_table(root, labelled, candidates, rules)
+            elif rules.table is not False and (
+                hint := labels.unclear(root, [file.parts for file in candidates], [file.parts for file in others])
+            ):
+                raise InputError(f"{error}\n{hint}") from None
+            else:
                 raise
-            arranged = _by_table(labelled, candidates)
     tables = set(labelled.tables) if labelled and arranged.labelled else set()
     passed = collections.defaultdict(list, passed)
     passed["not an image"] += [file.name for file in others if file.parts not in tables]
@@ -457,8 +455,8 @@ class _Arranged:
     labelled: bool = False
 
 
-def _by_table(found: labels.Labels, files: list[File]) -> _Arranged:
-    roles = {} if found.has_parts else _folder_parts(files)
+def _by_table(root: Path, found: labels.Labels, files: list[File], rules: Rules) -> _Arranged:
+    roles = {} if found.has_parts else _folder_parts(root, files, rules)
     places, passed = {}, collections.defaultdict(list)
     for file in files:
         row = found.rows.get(file.parts)
@@ -469,11 +467,42 @@ def _by_table(found: labels.Labels, files: list[File]) -> _Arranged:
     return _Arranged(places, dict(passed), list(found.notes), labelled=True)
 
 
-def _folder_parts(files: list[File]) -> dict[File, str]:
-    """The parts that files lie in by their folders, as far as these look like parts."""
-    tree, above = _unwrapped(_node(files), ())
-    roles = split_roles(tree.folders)
-    return {file: roles[file.parts[len(above)]] for file in files if file.parts[len(above)] in roles}
+def _folder_parts(root: Path, files: list[File], rules: Rules) -> dict[File, str]:
+    """The parts that files lie in by their folders, as far as these look like parts or are named as such."""
+    whole = _node(files)
+    tree, above = _unwrapped(whole, ())
+    if rules.splits is None:
+        places = {(*above, name): part for name, part in part_names.side_by_side(tree.folders).items()}
+    else:
+        places = _named_parts(root, whole, above, rules.splits)
+    return {file: part for file in files for folder, part in places.items() if file.parts[: len(folder)] == folder}
+
+
+def _named_parts(
+    root: Path, whole: _Node, above: tuple[str, ...], splits: Mapping[str, Sequence[str]]
+) -> dict[tuple[str, ...], str]:
+    """The folders that the configuration names as parts."""
+    places = {}
+    for part, patterns in splits.items():
+        found = [folder for folder in _folders(whole) if _matches(folder, above, patterns)]
+        if not found:
+            raise InputError(
+                f"splits: {part}: no folder of {root} is {', '.join(patterns)}. Found:\n{_drawn(root, whole)}"
+            )
+        places |= dict.fromkeys(found, part)
+    return places
+
+
+def _without_images(root: Path, levels: Iterable[tuple[str, ...]], whole: _Node, ignore: Sequence[str]) -> list[str]:
+    """Folders that stand where those of parts and classes do, and have no image in them."""
+    found = []
+    for level in levels:
+        with os.scandir(root.joinpath(*level)) as entries:
+            names = {entry.name for entry in entries if entry.is_dir(follow_symlinks=False)}
+        for name in names - set(_at(whole, level).folders):
+            if not junk(name, folder=True) and not _ignored((*level, name), ignore):
+                found.append("/".join((*level, name)))
+    return sorted(found)
 
 
 def _by_folders(root: Path, files: list[File], rules: Rules) -> _Arranged:
@@ -481,7 +510,7 @@ def _by_folders(root: Path, files: list[File], rules: Rules) -> _Arranged:
     tree, above = _unwrapped(whole, ())
     notes: list[str] = []
     if rules.splits is None:
-        roles = split_roles(tree.folders)
+        roles = part_names.side_by_side(tree.folders)
         places = {(*above, name): part for name, part in roles.items()}
         if places and (rest := sorted(set(tree.folders) - set(roles))):
             raise _unclear(
@@ -494,16 +523,10 @@ def _by_folders(root: Path, files: list[File], rules: Rules) -> _Arranged:
                     _write("splits", "{train: …, test: …}", "to say which are parts"),
                 ],
             )
-        inverted = None if places else _inverted(tree)
+        inverted = {} if places else _inverted(tree, above)
     else:
-        places, inverted = {}, None
-        for part, patterns in rules.splits.items():
-            found = [folder for folder in _folders(whole) if _matches(folder, above, patterns)]
-            if not found:
-                raise InputError(
-                    f"splits: {part}: no folder of {root} is {', '.join(patterns)}. Found:\n{_drawn(root, whole)}"
-                )
-            places |= dict.fromkeys(found, part)
+        places = _named_parts(root, whole, above, rules.splits)
+        inverted = places if _within_classes(whole, places) else {}
     if above:
         notes.append(f"{'/'.join(map(name_text, above))} only wraps the folders within it")
     for folder, part in places.items():
@@ -524,6 +547,8 @@ def _by_folders(root: Path, files: list[File], rules: Rules) -> _Arranged:
             f"{_listed('/'.join(folder) for folder in places)} look like parts of a data set, and none is for training",
             [_write("splits", "{train: …}", "to say which is"), _write("splits", "{}", "if all of them are classes")],
         )
+    if inverted:
+        starts = {above: (None, tree)}
     known = {name for part, within in starts.values() if part in (None, "train") for name in within.folders}
     unlabelled = {
         start for start, (part, within) in starts.items() if part not in (None, "train") and _bare(within, known)
@@ -543,8 +568,10 @@ def _by_folders(root: Path, files: list[File], rules: Rules) -> _Arranged:
             passed["without a label"].append(file.name)
         elif len(below) == 1:
             passed["beside the folders of classes"].append(file.name)
-        elif inverted and len(below) == 3:
-            taken[file] = _Place(below[0], inverted[below[1]])
+        elif part_within := inverted.get(file.parts[:-1]):
+            taken[file] = _Place(below[0], part_within)
+        elif inverted and rules.splits:
+            passed["in no part that is named by splits"].append(file.name)
         else:
             taken[file] = _Place(below[0], part)
             if len(below) > 2:
@@ -564,32 +591,14 @@ def _by_folders(root: Path, files: list[File], rules: Rules) -> _Arranged:
         )
     if inverted:
         notes.append("each class has its own folders of parts")
+    if bare := _without_images(
+        root, {*(above[:level] for level in range(len(above) + 1)), *starts}, whole, rules.ignore
+    ):
+        notes.append(f"no image is in {_listed(bare)}")
     return _Arranged(taken, dict(passed), notes)
 
 
 _SAID = {"train": "for training", "val": "for validation", "test": "to test"}
-
-
-def split_roles(names: Iterable[str]) -> dict[str, str]:
-    """Which of some folders, side by side, look like parts of a data set, and which parts: name → part.
-
-    ``Train``, ``validation``, ``test_images``, ``TrainSet``, ``val2017``; and with something in common, which must be
-    two or more, ``birds-train`` and ``birds-test``.
-    """
-    plain, shared = {}, collections.defaultdict(dict)
-    for name in names:
-        words = re.findall(r"\d+|[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name))
-        words = [word.casefold() for word in words]
-        words = [match[1] if (match := _GLUED.fullmatch(word)) else word for word in words]
-        said = [word for word in words if word in PARTS]
-        if len(said) != 1:
-            continue
-        rest = tuple(word for word in words if word not in PARTS and word not in _FILLERS and not word.isdigit())
-        (shared[rest] if rest else plain)[name] = PARTS[said[0]]
-    for found in shared.values():
-        if len(set(found.values())) > 1:
-            plain |= found
-    return plain
 
 
 @dataclasses.dataclass
@@ -651,12 +660,19 @@ def _bare(node: _Node, known: set[str]) -> bool:
     return not node.folders or (len(node.folders) == 1 and not known & set(node.folders))
 
 
-def _inverted(tree: _Node) -> dict[str, str] | None:
+def _inverted(tree: _Node, above: tuple[str, ...]) -> dict[tuple[str, ...], str]:
     """The parts, where each class's folder holds folders of parts."""
     names = {name for node in tree.folders.values() for name in node.folders}
-    roles = split_roles(names)
+    roles = part_names.side_by_side(names)
     whole = names and set(roles) == names and not any(node.images for node in tree.folders.values())
-    return roles if whole and len(tree.folders) > 1 and "train" in roles.values() else None
+    if not whole or len(tree.folders) < 2 or "train" not in roles.values():
+        return {}
+    return {(*above, name, within): roles[within] for name, node in tree.folders.items() for within in node.folders}
+
+
+def _within_classes(whole: _Node, places: Iterable[tuple[str, ...]]) -> bool:
+    """Whether folders that are named as parts hold images alone, and lie in several folders, which then are classes."""
+    return len({folder[:-1] for folder in places}) > 1 and not any(_at(whole, folder).folders for folder in places)
 
 
 def _nested(root: Path, whole: _Node, deeper: list[File], starts: Mapping[tuple[str, ...], Any]) -> InputError:
@@ -672,6 +688,10 @@ def _nested(root: Path, whole: _Node, deeper: list[File], starts: Mapping[tuple[
             _write("splits", f"{{train: [{', '.join(tops[:_SHOWN])}]}}", "if the folders within them are the classes"),
             *ways,
         ]
+    within = [sorted(_at(whole, (*start, top)).folders) for top in tops]
+    if len(tops) > 1 and len(within[0]) > 1 and within.count(within[0]) == len(tops):
+        first, last = within[0][-1], within[0][0]
+        ways.append(_write("splits", f'{{train: "*/{first}", test: "*/{last}"}}', "if each class has these parts"))
     ways.append(
         _write("group", r"'^(.+)/[^/]+$'", f"if {_listed(tops)} are classes, and what is within them are scenes, say")
     )
@@ -726,9 +746,12 @@ def _classes(
     Raises
     ------
     InputError
-        If there is one class only, or a class has no image to train on.
+        If there is one class only, or a class has no image to train on, or none to test where there is a test part.
     """
     learned = {place.label for _, place in found if place.part in (None, "train")}
+    if found and not learned:
+        named = ", ".join(sorted({place.part for _, place in found}))
+        raise InputError(f"{root} has parts, {named}, and none for training")
     if lost := {place.label for place in arranged.places.values() if place.part in (None, "train")} - learned:
         raise InputError(
             f"{root}: no image of the class {name_text(min(lost))!r} can be read; {unreadable[0]['file']}: "
@@ -749,13 +772,23 @@ def _classes(
                 f"{_listed(sorted(learned))}"
             )
         called.append((file, place._replace(label=names[0])))
-    if len(learned) < 2:
-        what = f"one class, {name_text(min(learned))!r}" if learned else "no image that can be read"
+    _require_classes(root, learned)
+    tested = {place.label for _, place in called if place.part == "test"}
+    if tested and (lost := learned - tested):
+        raise InputError(
+            f"{root}: class {name_text(min(lost))!r} has no readable image to test, others have: leave the test out by "
+            "ignore, and it is taken from the training images"
+        )
+    return called, sorted(learned)
+
+
+def _require_classes(root: Path, names: set[str]) -> None:
+    if len(names) < 2:
+        what = f"one class, {name_text(min(names))!r}" if names else "no image that can be read"
         raise InputError(
             f"{root} has {what}: there is nothing to tell apart. Needed: class/image or train/class/image, with two "
             "classes or more, or a table of labels"
         )
-    return called, sorted(learned)
 
 
 def _parts(root: Path, found: _Found, notes: list[str]) -> _Found:
@@ -766,8 +799,6 @@ def _parts(root: Path, found: _Found, notes: list[str]) -> _Found:
         if named:
             notes.append("all images are for training: those for validation and to test are taken from them")
         return [(file, place._replace(part=None)) for file, place in found]
-    if "train" not in named:
-        raise InputError(f"{root} has parts, {', '.join(sorted(named))}, and none for training")
     if counts[None]:
         notes.append(f"{_count(counts[None])} of no part: for training")
     if "test" not in named:

@@ -7,22 +7,26 @@ guessed by what is in it and by its name, and said; the configuration can name t
 
 from __future__ import annotations
 
+import codecs
 import collections
 import csv
 import dataclasses
 import io
 import os
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from winnow.files import InputError
+from winnow.data import part_names
+from winnow.files import InputError, first_line
 
 Parts = tuple[str, ...]
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
 # How deep below the root a table may lie to be found.
-_DEPTH = 2
+_DEPTH = 3
 COLUMNS = ("file", "label", "split", "group")
 # What columns are called, best first.
 _LABELS = (
@@ -36,9 +40,11 @@ _GROUPS = (
 )
 # Answers that somebody is asked to fill in, as competitions have them.
 _TEMPLATES = ("submission",)
-# Share of a table's rows that name an image.
+# Share of a table's rows that name an image or, where many are missing, of the images that it names.
 _NAMES_IMAGES = 0.5
 _GUESSED_BY = 500
+# A first row with one of these is a heading, even if an image is called like another of its names.
+_KNOWN = frozenset((*_LABELS, *_SPLITS, *_GROUPS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +95,6 @@ def find(
     images: Sequence[Parts],
     others: Sequence[Parts],
     rule: Mapping[str, str] | str | bool | None,
-    roles: Callable[[Iterable[str]], Mapping[str, str]],
 ) -> Labels | None:
     """What the tables of a folder say of its images; None if none says anything.
 
@@ -99,8 +104,6 @@ def find(
         Paths below the root.
     rule
         The table's path, or a mapping of ``path``, ``file``, ``label``, ``split`` and ``group``; False for no table.
-    roles
-        Which of some names are parts, of :func:`winnow.data.folders.split_roles`.
 
     Raises
     ------
@@ -116,54 +119,97 @@ def find(
             raise InputError(f"table: {named} does not exist")
         places = [named]
     else:
-        places = [
-            root.joinpath(*parts)
-            for parts in others
-            if may_be_table(parts) and not any(word in parts[-1].lower() for word in _TEMPLATES)
-        ]
+        places = _candidates(root, others)
     lookup = _Lookup(images)
     found = []
     for place in places:
-        table = _read(place)
+        try:
+            table = _read(root, place, lookup)
+        except InputError:
+            if named:
+                raise
+            continue  # What nobody has named need not be a table.
         if table is None or not table.rows:
             continue
-        understood = _understand(place, table, lookup, columns, roles, insist=bool(named or columns))
+        understood = _understand(place, table, lookup, columns, insist=bool(named or columns))
         if understood:
             found.append((place, table, understood))
     if not found:
         if named or columns:
             raise InputError(f"table: no table of {root} names its images in the columns {columns}")
         return None
-    parts_of = roles([place.stem for place, _, _ in found])
+    parts_of = part_names.side_by_side([place.stem for place, _, _ in found])
     if len(found) > 1 and len(parts_of) < len(found):
-        sure = [each for each in found if each[2].sure]
-        if len(sure) != 1:
+        parts_of = {}
+        found = [each for each in found if each[2].sure] or found
+        if len(found) > 1 and _overlap(found, lookup):
             names = ", ".join(str(place.relative_to(root)) for place, _, _ in found)
             raise InputError(f"{root} has several tables of labels, {names}: say which with table: {{path: …}}")
-        found = sure
     elif len(found) == 1:
         parts_of = {}
-    return _combined(root, found, parts_of, lookup, roles)
+    return _combined(root, found, parts_of, lookup)
+
+
+def _candidates(root: Path, others: Sequence[Parts]) -> list[Path]:
+    return [
+        root.joinpath(*parts)
+        for parts in others
+        if may_be_table(parts) and not any(word in parts[-1].lower() for word in _TEMPLATES)
+    ]
+
+
+def _overlap(found: Iterable[tuple[Path, _Table, _Understood]], lookup: _Lookup) -> bool:
+    """Whether an image stands in two of some tables."""
+    named = [{lookup(row[at.file], table.place) for row in table.rows} - {None} for _, table, at in found]
+    return sum(map(len, named)) > len(set().union(*named))
+
+
+def unclear(root: Path, images: Sequence[Parts], others: Sequence[Parts]) -> str:
+    """Which tables name images, of which no column has to be the labels, as a sentence; empty if there is none."""
+    lookup, said = _Lookup(images), []
+    for place in _candidates(root, others):
+        try:
+            table = _read(root, place, lookup)
+        except InputError:
+            continue
+        at = _file_column(table, lookup) if table and table.rows else None
+        if at is not None:
+            columns = [name for each, name in enumerate(table.columns) if each != at]
+            said.append(
+                f"{_below(root, place)} names them in the column {table.columns[at]!r}; which has the labels? "
+                f"Say table: {{path: {_below(root, place)}, label: …}}; allowed: {', '.join(columns)}"
+            )
+    return "; ".join(said)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Table:
     columns: list[str]
     rows: list[list[str]]
+    place: Parts
 
 
 @dataclasses.dataclass(frozen=True)
 class _Understood:
-    """Positions of a table's columns; None for one that it does not have."""
+    """Positions of a table's columns, None for one that it does not have, and what is to be said of them."""
 
     file: int
     label: int
     split: int | None
     group: int | None
     sure: bool
+    notes: tuple[str, ...]
 
 
-def _read(place: Path) -> _Table | None:
+def _read(root: Path, place: Path, lookup: _Lookup) -> _Table | None:
+    """A table's columns and rows; None for one without any.
+
+    Raises
+    ------
+    InputError
+        If it is no table.
+    """
+    below = place.parent.relative_to(root).parts if place.is_relative_to(root) else ()
     if place.suffix.lower() == ".parquet":
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -171,23 +217,44 @@ def _read(place: Path) -> _Table | None:
         try:
             table = pq.read_table(place)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(f"{place} cannot be read: {str(error).splitlines()[0]}") from None
-        columns = [column.to_pylist() for column in table.columns]
-        return _Table(table.column_names, [[_text(value) for value in row] for row in zip(*columns, strict=True)])
-    content = place.read_bytes()
+            raise InputError(f"{place} cannot be read: {first_line(error)}") from None
+        columns = [map(_text, column.to_pylist()) for column in table.columns]
+        return _Table(table.column_names, [list(row) for row in zip(*columns, strict=True)], below)
+    text = _decoded(place.read_bytes())
+    first, _, rest = text.lstrip().partition("\n")
+    if said := re.fullmatch(r"sep=(.)", first.strip()):  # as Excel writes it
+        text, delimiter = rest, said[1]
+    else:
+        # The one that the heading has most of; of two, the one that text has less of.
+        delimiter = max("\t;|,", key=first.count)
     try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("latin-1")
-    try:
-        dialect: Any = csv.Sniffer().sniff(text[:20_000], delimiters=",;\t|")
-    except csv.Error:
-        dialect = csv.excel_tab if place.suffix.lower() == ".tsv" else csv.excel
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), dialect) if any(cell.strip() for cell in row)]
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+        rows = [row for row in lines if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise InputError(f"{place} cannot be read: {error}") from None
     if not rows:
         return None
     width = len(rows[0])
-    return _Table([name.strip() for name in rows[0]], [(row + [""] * width)[:width] for row in rows[1:]])
+    heading = [name.strip() for name in rows[0]]
+    if not {_plain(name) for name in heading} & _KNOWN and any(map(lookup, heading)):
+        heading = [f"column {number}" for number in range(1, width + 1)]
+    else:
+        del rows[0]
+    return _Table(heading, [(row + [""] * width)[:width] for row in rows], below)
+
+
+def _decoded(content: bytes) -> str:
+    for mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        if content.startswith(mark):
+            return content.decode("utf-16", "replace")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+def _plain(column: str) -> str:
+    return column.casefold().replace(" ", "_")
 
 
 def _text(value: Any) -> str:
@@ -196,36 +263,70 @@ def _text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
+_Reading = Callable[[Parts], Parts]
+
+
+def _as_it_is(names: Parts) -> Parts:
+    return names
+
+
+def _bare(names: Parts) -> Parts:
+    return (*names[:-1], os.path.splitext(names[-1])[0])
+
+
+def _folded(names: Parts) -> Parts:
+    """Without regard to case, and to how a file system writes accents."""
+    return tuple(unicodedata.normalize("NFC", name).casefold() for name in names)
+
+
+def _folded_bare(names: Parts) -> Parts:
+    return _folded(_bare(names))
+
+
+def _other_suffix(names: Parts) -> Parts:
+    """Less the suffix of another format: the images may have been converted."""
+    return _folded_bare(names) if re.fullmatch(r"\.[A-Za-z]\w{2,3}", os.path.splitext(names[-1])[1]) else ()
+
+
+# How a table's value is read, and an image's path; the closest first.
+_READINGS: tuple[tuple[_Reading, _Reading], ...] = (
+    (_as_it_is, _as_it_is),
+    (_as_it_is, _bare),
+    (_folded, _folded),
+    (_folded, _folded_bare),
+    (_other_suffix, _folded_bare),
+)
+
+
 class _Lookup:
     """Images by what a table may call them."""
 
     def __init__(self, images: Sequence[Parts]):
-        self._images = images
-        # By how many of the last names of its path, and whether the suffix is among them.
-        self._by: dict[tuple[int, bool], dict[Parts, Parts | None]] = {}
+        self._images, self.images = images, len(images)
+        # By how many of the last names of its path, and by what of them counts.
+        self._by: dict[tuple[int, _Reading], dict[Parts, Parts | None]] = {}
 
-    def __call__(self, value: str) -> Parts | None:
-        """The one image that a value names."""
+    def __call__(self, value: str, place: Parts = ()) -> Parts | None:
+        """The one image that a value names, in a table that lies in the folder ``place``."""
         names = tuple(name for name in value.strip().replace("\\", "/").split("/") if name not in ("", "."))
-        for start in range(len(names)):
-            for whole in (True, False):
-                found = self._index(len(names) - start, whole).get(names[start:])
+        tails = [(*place, *names)] if place and names else []
+        for tail in (*tails, *(names[start:] for start in range(len(names)))):
+            for of_value, of_image in _READINGS:
+                found = self._index(len(tail), of_image).get(of_value(tail))
                 if found:
                     return found
         return None
 
-    def _index(self, length: int, whole: bool) -> dict[Parts, Parts | None]:
-        if (length, whole) not in self._by:
+    def _index(self, length: int, reading: _Reading) -> dict[Parts, Parts | None]:
+        if (length, reading) not in self._by:
             index: dict[Parts, Parts | None] = {}
             for image in self._images:
                 if len(image) >= length:
-                    tail = image[-length:]
-                    if not whole:
-                        tail = (*tail[:-1], os.path.splitext(tail[-1])[0])
+                    tail = reading(image[-length:])
                     # Two of that name: it names neither.
                     index[tail] = None if tail in index else image
-            self._by[length, whole] = index
-        return self._by[length, whole]
+            self._by[length, reading] = index
+        return self._by[length, reading]
 
 
 def _understand(
@@ -233,7 +334,6 @@ def _understand(
     table: _Table,
     lookup: _Lookup,
     named: Mapping[str, str],
-    roles: Callable[[Iterable[str]], Mapping[str, str]],
     insist: bool,
 ) -> _Understood | None:
     """Which column is which; None for a table of something else."""
@@ -242,26 +342,30 @@ def _understand(
         if column not in table.columns:
             raise InputError(f"table: {place} has no column {column!r} ({key}); allowed: {', '.join(table.columns)}")
         positions[key] = table.columns.index(column)
-    sample = table.rows[:_GUESSED_BY]
-    by_name = {name.casefold().replace(" ", "_"): at for at, name in reversed(list(enumerate(table.columns)))}
+    by_name = {_plain(name): at for at, name in reversed(list(enumerate(table.columns)))}
     if "file" not in positions:
-        shares = [sum(lookup(row[at]) is not None for row in sample) / len(sample) for at in range(len(table.columns))]
-        best = max(range(len(shares)), key=shares.__getitem__)
-        if shares[best] < _NAMES_IMAGES:
+        at = _file_column(table, lookup)
+        if at is None:
             if insist:
                 raise InputError(f"table: no column of {place} names images of the folder: {', '.join(table.columns)}")
             return None
-        positions["file"] = best
+        positions["file"] = at
     free = [at for at in range(len(table.columns)) if at not in positions.values()]
+    notes = []
     for key, names in (("split", _SPLITS), ("group", _GROUPS)):
-        found = next((by_name[name] for name in names if by_name.get(name) in free), None)
-        if key not in positions and found is not None:
-            if key == "split" and not all(
-                _part(table.columns[found], row[found], roles) for row in sample if row[found].strip()
-            ):
-                continue
-            positions[key] = found
-            free.remove(found)
+        at = positions.get(key, next((by_name[name] for name in names if by_name.get(name) in free), None))
+        if at is None:
+            continue
+        if key == "split" and (odd := _no_part(table, at)):
+            if key in positions:
+                raise InputError(
+                    f"table: split: {odd!r} in the column {table.columns[at]!r} of {place} is no part; allowed: train, "
+                    "val, test, under any of their names"
+                )
+            notes.append(f"the column {table.columns[at]} is not taken for parts: {odd!r} is none")
+            continue
+        positions[key] = at
+        free = [each for each in free if each != at]
     sure = "label" in positions
     if not sure:
         called = next((by_name[name] for name in _LABELS if by_name.get(name) in free), None)
@@ -278,18 +382,40 @@ def _understand(
             return None
         positions["label"] = several[0] if called is None else called
     return _Understood(
-        positions["file"], positions["label"], positions.get("split"), positions.get("group"), sure or insist
+        positions["file"],
+        positions["label"],
+        positions.get("split"),
+        positions.get("group"),
+        sure or insist,
+        tuple(notes),
     )
 
 
-def _part(column: str, value: str, roles: Callable[[Iterable[str]], Mapping[str, str]]) -> str | None:
+def _file_column(table: _Table, lookup: _Lookup) -> int | None:
+    """The column that names images; None if none does."""
+    some = table.rows[:: max(1, len(table.rows) // _GUESSED_BY)]
+    shares = [sum(lookup(row[at], table.place) is not None for row in some) for at in range(len(table.columns))]
+    best = max(range(len(shares)), key=shares.__getitem__)
+    if shares[best] >= _NAMES_IMAGES * len(some):
+        return best
+    there = {lookup(row[best], table.place) for row in table.rows} - {None} if shares[best] else ()
+    return best if len(there) >= _NAMES_IMAGES * lookup.images else None
+
+
+def _no_part(table: _Table, at: int) -> str | None:
+    """What stands in a column and is no part, if anything does."""
+    cells = {row[at].strip() for row in table.rows} - {""}
+    return min((cell for cell in cells if not _part(table.columns[at], cell)), default=None)
+
+
+def _part(column: str, value: str) -> str | None:
     """The part that a cell names; ``is_valid`` and ``is_test`` are true or not."""
-    plain, name = value.strip().casefold(), column.casefold()
+    plain, name = value.strip().casefold(), _plain(column)
     if name in ("is_valid", "is_test"):
         if plain in ("true", "1", "yes"):
             return "val" if name == "is_valid" else "test"
         return "train" if plain in ("false", "0", "no") else None
-    return roles([value.strip()]).get(value.strip())
+    return part_names.named(value)
 
 
 def _combined(
@@ -297,7 +423,6 @@ def _combined(
     found: list[tuple[Path, _Table, _Understood]],
     parts_of: Mapping[str, str],
     lookup: _Lookup,
-    roles: Callable[[Iterable[str]], Mapping[str, str]],
 ) -> Labels:
     """The rows of one table, or of one a part, with what is odd in them counted and named."""
     said: dict[Parts, list[Row]] = collections.defaultdict(list)
@@ -305,17 +430,17 @@ def _combined(
     for place, table, at in found:
         names = {key: table.columns[position] for key in COLUMNS if (position := getattr(at, key)) is not None}
         which = ", ".join(f"{key}: {name}" for key, name in names.items())
-        notes.append(f"labels are from {_below(root, place)} ({which})")
+        notes += [f"labels are from {_below(root, place)} ({which})", *at.notes]
         whole = parts_of.get(place.stem)
         for row in table.rows:
-            image = lookup(row[at.file])
+            image = lookup(row[at.file], table.place)
             label = row[at.label].strip()
             if image is None:
                 gone.append(row[at.file].strip())
             elif not label:
                 bare.append(image)
             else:
-                part = whole if at.split is None else _part(table.columns[at.split], row[at.split], roles)
+                part = whole if at.split is None else _part(table.columns[at.split], row[at.split])
                 group = row[at.group].strip() or None if at.group is not None else None
                 said[image].append(Row(label, part, group))
     if gone:
