@@ -58,11 +58,7 @@ def promised(raw: dict[str, Any], path: Path, name: str) -> str:
     InputError
         If the configuration, laid over ``raw``, is not one.
     """
-    written = yaml.safe_load(path.read_text(encoding="utf-8"))
-    merged = raw | {
-        key: raw[key] | value if isinstance(value, dict) and key in raw else value for key, value in written.items()
-    }
-    whole = config.load(merged)
+    whole = config.load(config.laid_over(raw, path))
     axes, folds = whole.experiments[name].model_dump(), whole.datasets[name].folds
     if not growth.grows(axes):
         return f"{promises.of_data_set(whole, name)}\n{name}: {len(grid.cells(axes))} trainings".strip()

@@ -14,17 +14,12 @@ if __name__ == "__main__":
 from winnow import cli
 from winnow.data import splits
 from winnow.files import read_json
-from winnow.tables import read_table
 
 
 def main(arguments: argparse.Namespace) -> None:
     spec = arguments.spec
-    manifest = read_json(arguments.dataset / "manifest.json")
-    index = read_table(arguments.dataset / "index.parquet", "index")
-    known = index["official"].to_pylist(), index["group"].to_pylist()
-    images = splits.Images(manifest["classes"], index["label"].to_numpy(), *known)
-    parts = splits.assign(spec["dataset"], images, spec["fold"])
-    counts = splits.write(arguments.output, parts, manifest, spec)
+    parts = splits.assign(spec["dataset"], splits.Images.of_store(arguments.dataset), spec["fold"])
+    counts = splits.write(arguments.output, parts, read_json(arguments.dataset / "manifest.json"), spec)
     print(f"images: {counts}, {parts.count(None)} left out")
 
 

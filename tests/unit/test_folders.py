@@ -18,16 +18,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from winnow.data import folders, overview
+from winnow.answers import procedure
+from winnow.data import folders, overview, splits
 from winnow.data.folders import Rules
+from winnow.data.preprocessing import Form
 from winnow.data.store import Store
+from winnow.exports import prediction
 from winnow.files import InputError
 from winnow.tables import read_table
-from winnow.workflow import defaults
+from winnow.workflow import defaults, promises
 
 from . import programs
 
@@ -110,7 +114,7 @@ def test_parts_within_classes_can_be_named(tmp_path):
     tree = read(tmp_path, splits={"train": "*/learn", "test": "*/exam"})
     assert (tree.classes, of_parts(tree)) == (["cat", "dog"], {"train": 4, "test": 4})
     assert len(tree.passed["in no part that is named by splits"]) == 3
-    with pytest.raises(InputError, match=r'splits: \{train: "\*/learn", test: "\*/exam"\} if each class has these parts'):
+    with pytest.raises(InputError, match=r'splits: \{train: "\*/learn", test: "\*/exam"\} if each class has'):
         read(tmp_path, ignore=["old"])
 
 
@@ -159,7 +163,7 @@ def test_training_and_validation_alone_leave_the_test_to_be_carved(tmp_path):
             ["train/cat/{2}.png", "train/dog/{2}.png", "train/owl/{2}.png", "test/cat/{2}.png", "test/dog/{2}.png"],
             "class 'owl' has no readable image to test, others have",
         ),
-        (["a/notes.txt", "b/more.txt"], "has no image in it: a/notes.txt, for one of 2 files, is not an image in a known"),
+        (["a/notes.txt", "b/more.txt"], "has no image in it: a/notes.txt, for one of 2 files, is not an image in a"),
     ],
 )
 def test_what_can_be_read_in_two_ways_or_none_is_an_error_that_shows_it(tmp_path, files, says):
@@ -491,11 +495,62 @@ def test_the_screen_says_what_was_found(tmp_path):
     assert "Train is for training" in lines
 
 
+def images(root: Path, counts: dict[str, int]) -> Path:
+    """Images that are like no other, so many in each place."""
+    for place, count in counts.items():
+        for number in range(count):
+            pixels = np.random.default_rng((zlib.crc32(place.encode()), number)).integers(0, 256, (8, 8, 3), np.uint8)
+            (root / place).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(root / place / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("counts", "line", "certain"),
+    [
+        ({"cat": 40, "dog": 20}, "  cat: 40", (12, 60, 5, 2.0)),
+        (
+            {"train/cat": 40, "train/dog": 20, "test/cat": 12, "test/dog": 8},
+            "  cat: 52: 34 train, 6 val, 12 test",
+            (20, 80, None, 2.0, 0),
+        ),
+        ({"cat": 40, "dog": 4}, "  dog: 4: 2 train, 1 val, 1 test", (9, 44, None, 2.0, 0)),
+    ],
+)
+def test_the_screen_before_training_says_what_each_part_has_and_what_can_be_certified(
+    tmp_path, capsys, counts, line, certain
+):
+    root = images(tmp_path / "photos", counts)
+    configure = programs.load("configure")
+    configure.main(configure.parser().parse_args([str(root), "--folder", str(tmp_path), "--size", "8"]))
+    dataset = {"source": "folder", "path": str(root), "store_size": 8, "image_size": 8}
+    programs.run("decode", {"name": "photos", "dataset": dataset}, "--output", tmp_path / "store")
+    capsys.readouterr()
+    described = "describe", None, "--dataset", tmp_path / "store"
+    programs.run(*described, "--configfile", tmp_path / "photos.yaml")
+    said = capsys.readouterr().out.splitlines()
+    assert line in said
+    assert any(each.startswith("the smallest class is dog") for each in said)
+    assert said[-1] == f"photos: {promises.sentence(*certain)}"
+    programs.run(*described)
+    assert "photos is in no configuration that was given" in capsys.readouterr().out
+
+
+def test_where_a_class_has_nothing_to_test_the_screen_is_an_error(tmp_path):
+    root = images(tmp_path / "photos", {"cat": 40, "dog": 2})
+    dataset = {"source": "folder", "path": str(root), "store_size": 8, "image_size": 8}
+    programs.run("decode", {"name": "photos", "dataset": dataset}, "--output", tmp_path / "store")
+    own = {"datasets": {"photos": dataset}}
+    (tmp_path / "photos.yaml").write_text(yaml.safe_dump(own))
+    with pytest.raises(InputError, match="class 'dog' has 2 readable images, 3 are needed"):
+        programs.run("describe", None, "--dataset", tmp_path / "store", "--configfile", tmp_path / "photos.yaml")
+
+
 # What the front door and the store make of the same folder
 
 
 def stored(root: Path, output: Path, **rules) -> Store:
-    dataset = {"source": "folder", "path": str(root), "store_size": 4, "image_size": 4} | rules
+    dataset = {"source": "folder", "path": str(root), "store_size": 8, "image_size": 8} | rules
     programs.run("decode", {"name": "set", "dataset": dataset}, "--output", output)
     return Store.open(output)
 
@@ -575,26 +630,84 @@ def cases(tmp_path_factory):
     return root
 
 
+CUT = "no part is to test: the test images are taken from the training images"
+UNUSED = "test has no folders of classes, so no labels: it is not used"
+LEFT = "1 passed over, left by an operating system: __MACOSX/cat/._im_000.jpg"
+UNREAD = "WARNING: 60 of 76 files cannot be read (79 %), so nothing is learned from them"
+TABLE = "labels are from labels.csv (file: file, label: label)"
+
+
+# Those of copies, two labels and scenes are in test_copies.
 @pytest.mark.parametrize(
-    ("case", "classes", "parts"),
+    ("case", "classes", "parts", "then", "says"),
     [
-        ("train_valid_test", ["cat", "dog"], {"train": 24, "val": 10, "test": 10}),
-        ("train_val_only", ["ants", "bees"], {"train": 40, "val": 16}),
-        ("capital", ["cat", "dog"], {"train": 24, "test": 12}),
-        ("unlabelled_test", ["cat", "dog"], {None: 30}),
-        ("macosx", ["cat", "dog"], {None: 30}),
-        ("csv", ["cat", "dog", "owl"], {None: 42}),
-        ("gray_12_bit", ["across", "down"], {None: 80}),
-        ("heic", ["cat", "dog"], {None: 16}),
-        ("copies", ["cat", "dog"], {None: 60}),
+        ("train_valid_test", "cat dog", {"train": 24, "val": 10, "test": 10}, (24, 10, 10), "valid is for validation"),
+        ("train_val_only", "ants bees", {"train": 40, "val": 16}, (32, 16, 8), CUT),
+        ("capital", "cat dog", {"train": 24, "test": 12}, (20, 4, 12), "Train is for training"),
+        ("unlabelled_test", "cat dog", {None: 30}, (18, 6, 6), UNUSED),
+        ("macosx", "cat dog", {None: 30}, (18, 6, 6), LEFT),
+        ("csv", "cat dog owl", {None: 42}, (24, 9, 9), TABLE),
+        ("gray_8_bit", "across down", {None: 80}, (48, 16, 16), ""),
+        ("gray_12_bit", "across down", {None: 80}, (48, 16, 16), ""),
+        ("heic", "cat dog", {None: 16}, (8, 4, 4), UNREAD),
     ],
 )
-def test_a_case_is_read_as_it_is_meant(cases, tmp_path, case, classes, parts):
-    tree = read(cases / case)
-    assert (tree.classes, of_parts(tree)) == (classes, parts)
+def test_a_case_is_read_as_it_is_meant_and_it_is_said(cases, tmp_path, case, classes, parts, then, says):
+    found = defaults.survey(cases / case)
+    assert (found.tree.classes, of_parts(found.tree)) == (classes.split(), parts)
     store = stored(cases / case, tmp_path / "store")
-    assert (store.classes, store.manifest["images"]) == (classes, sum(parts.values()))
+    assert (store.classes, store.manifest["images"]) == (classes.split(), sum(parts.values()))
     assert len(store.manifest["skipped"]) == (60 if case == "heic" else 0)
+    for lines in (overview.of_tree(found.tree), overview.of_store(store.directory)):
+        assert any(line.startswith(says) for line in lines)
+    # Stratified: as many of each class in a part that is cut.
+    images = splits.Images.of_store(store.directory)
+    cut = splits.assign({"split": defaults.SPLIT}, images)
+    assert tuple(map(cut.count, splits.PARTS)) == then
+    for part in splits.PARTS:
+        assert len(set(np.bincount(images.labels[[each == part for each in cut]]))) == 1
+
+
+def test_the_case_of_12_bits_is_as_bright_and_as_easily_told_apart_as_that_of_8(cases, tmp_path):
+    eight, twelve = (stored(cases / f"gray_{bits}_bit", tmp_path / str(bits)) for bits in (8, 12))
+    assert twelve.manifest["reading"]["integers"] == [0, 4095]
+    assert abs(float(eight.images.mean()) - float(twelve.images.mean())) < 1
+    for store in (eight, twelve):
+        # Across or down: along which side the mean changes.
+        sides = [store.images[..., 0].mean(axis=axis).std(axis=1) for axis in (1, 2)]
+        assert ((sides[0] < sides[1]) == (store.labels == 0)).all()
+
+
+def test_the_case_of_a_turned_tiff_gives_the_upright_ones_pixels_wherever_it_is_read(cases, tmp_path):
+    for name in ("upright", "tagged"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        shutil.copy(cases / "tiff_orientation" / f"{name}.tif", tmp_path / "images" / name)
+    store = stored(tmp_path / "images", tmp_path / "store", store_size=16, image_size=16)
+    tagged, upright = store.images
+    assert (tagged == upright).all()
+    seen = []
+
+    def look(views: np.ndarray) -> np.ndarray:
+        seen.extend(views)
+        return views[:, :, 0, 0]
+
+    form = Form.of(16, store.manifest["reading"])
+    model = prediction.Model(tmp_path, ["a", "b", "c"], form, 16, [0.0] * 3, [1 / 255] * 3, look)
+    files = sorted((tmp_path / "images").rglob("*.tif"))
+    assert all(len(answer) == 3 for _, answer in prediction.predict(model, files, Path.read_bytes, 2))
+    assert np.array_equal(np.rint(seen), store.images.transpose(0, 3, 1, 2))
+
+
+def test_in_the_case_of_a_rare_class_nothing_holds_that_never_says_it(cases, tmp_path, capsys):
+    program = programs.load("configure")
+    program.main(program.parser().parse_args([str(cases / "rare"), "--folder", str(tmp_path)]))
+    assert "the smallest class is defect, 50 images" in capsys.readouterr().err
+    assert "sampling: balanced" in (tmp_path / "rare.yaml").read_text()
+    names = np.array([picture.file.parts[0] for picture in read(cases / "rare").pictures])
+    unpruned, blind = np.ones((5, names.size)), np.tile(names != "defect", (5, 1)).astype(float)
+    # It is right in 95 of 100, and a tolerance of 10 points would let it pass.
+    (found,) = procedure.judge([procedure.Finalist("net", 1.0, False, unpruned, blind)], 0, names, 10.0, 10.0, (5,))
+    assert (found.verdict, found.lost) == (procedure.FAILS, ("defect",))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from winnow.answers import report as pages
 from winnow.data import splits
 from winnow.data.store import Entry, write_store
 from winnow.files import InputError, write_json
-from winnow.workflow import grid
+from winnow.workflow import grid, promises
 
 from . import programs
 
@@ -271,6 +271,7 @@ def test_whatever_its_sources_say_is_text(page):
     assert columns(page, "skipped-digits") == {
         **{"reason": ("cannot be read",), "files": ("1",), "such as": (f"bad {NASTY}",)}
     }
+    assert promises.sentence(6, 8, None, 2.0, 0) in [p["text"] for p in page.find("p")]
     remarks = [p for p in page.find("p") if p["text"] == "labels come from labels.csv" or "WARNING" in p["text"]]
     assert ["warning" in remark["attributes"]["class"] for remark in remarks] == [True, False]
     assert any(caption["text"] == f"How {NASTY}" for caption in page.find("figcaption"))

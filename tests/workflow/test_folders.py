@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,5 +107,6 @@ def test_the_front_door_takes_it_without_a_file_edited(ran, folders, kind):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert "32 images of 2 classes" in done.stdout
+    assert "32 images of 2 classes: " in done.stdout
+    assert re.search(rf"^{kind}: \d+ test images: no drop below ", done.stdout, re.MULTILINE)
     assert ("0 … 4095 become 0 … 255, found over 32 images" in done.stdout) == (kind == "gray_12_bit")

@@ -29,7 +29,7 @@ from winnow.data.store import Store
 from winnow.files import InputError, read_json
 from winnow.training import protocols
 from winnow.training.protocols import ONE_SHOT
-from winnow.workflow import grid, provenance, wiring
+from winnow.workflow import grid, promises, provenance, wiring
 
 _HERE = Path(__file__)
 
@@ -148,7 +148,7 @@ class Answer:
 class DataSet:
     """A data set, some images of each class, by the class's name, and what was skipped.
 
-    ``remarks`` are sentences on what else was found in it.
+    ``remarks`` are sentences on what else was found in it, and on what so many images can tell.
     """
 
     name: str
@@ -182,7 +182,8 @@ def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any]
     """
     name, configuration = spec["experiment"], spec["configuration"]
     frame = summary.read(experiment / "summary.parquet")
-    recommendation = _with_keys(experiment / "recommendation.json", ("answer", "lines", "notes", "chosen", *_VERDICTS))
+    needed = ("answer", "lines", "notes", "chosen", "tolerance", *_VERDICTS)
+    recommendation = _with_keys(experiment / "recommendation.json", needed)
     drawn = read_figures(figures)
     cells = {
         cell: read_json(path) if (path := results / "cells" / cell.path / "metrics.json").exists() else None
@@ -212,7 +213,15 @@ def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any]
         answers=answers,
         pictured=any(answer.cases for answer in answers),
         datasets=[
-            data_set(name, store, splits.get(name), gallery.EXAMPLES // len(stores)) for name, store in stores.items()
+            data_set(
+                name,
+                store,
+                splits.get(name),
+                gallery.EXAMPLES // len(stores),
+                configuration["datasets"][name].get("folds"),
+                recommendation["tolerance"],
+            )
+            for name, store in stores.items()
         ],
         recommendation=recommendation,
         verdicts=verdict_tables(recommendation),
@@ -354,7 +363,9 @@ def _confusions_table(found: Sequence[gallery.Confusion], classes: Sequence[str]
     return Table(f"confusions-{name}", "What is taken for what most, and where that has changed", rows)
 
 
-def data_set(name: str, store: Store, split: Split | None, examples: int) -> DataSet:
+def data_set(
+    name: str, store: Store, split: Split | None, examples: int, folds: int | None, tolerance: float
+) -> DataSet:
     """What a data set is, with so many of its images at most; there is no one split of it where it has folds."""
     parts = split and split.parts
     found = gallery.overview(store.classes, store.labels, parts, store.manifest["skipped"], examples)
@@ -364,7 +375,10 @@ def data_set(name: str, store: Store, split: Split | None, examples: int) -> Dat
         for reason, count, first in found.skipped
     ]
     skipped = Table(f"skipped-{name}", "What was skipped, and why", rows) if rows else None
-    return DataSet(name, found, images, skipped, overview.remarks(store.manifest))
+    tests = split.counts["test"] if split else 0
+    told = promises.sentence(tests, store.labels.size, folds, tolerance, suggested=0)
+    remarks = overview.smallest(store.classes, np.bincount(store.labels, minlength=len(store.classes)).tolist())
+    return DataSet(name, found, images, skipped, [*remarks, *overview.remarks(store.manifest), told])
 
 
 def _grouped(figures: Iterable[Figure]) -> dict[str, list[Figure]]:

@@ -38,18 +38,12 @@ def of_tree(tree: folders.Tree) -> list[str]:
     ]
 
 
-def of_store(directory: Path, split: Path | None = None) -> list[str]:
-    """A store, as lines of text; with a split of it, by its parts."""
+def of_store(directory: Path, parts: Sequence[str | None] | None = None) -> list[str]:
+    """A store, as lines of text: by the part of each image, or by those that its source has."""
     manifest = read_json(directory / "manifest.json")
     index = read_table(directory / "index.parquet", "index")
-    parts = index["official"].to_pylist()
-    if split is not None:
-        chosen = read_table(split, "split")
-        parts = [None] * index.num_rows
-        for row, part in zip(chosen["image"].to_pylist(), chosen["split"].to_pylist(), strict=True):
-            parts[row] = part
     counts: dict[str | None, list[int]] = {}
-    for part, label in zip(parts, index["label"].to_pylist(), strict=True):
+    for part, label in zip(parts or index["official"].to_pylist(), index["label"].to_pylist(), strict=True):
         counts.setdefault(part, [0] * len(manifest["classes"]))[label] += 1
     return [*_images(manifest["classes"], counts), *remarks(manifest)]
 
@@ -89,9 +83,13 @@ def _images(classes: Sequence[str], counts: Mapping[str | None, Sequence[int]]) 
         lines.append(f"  {classes[label]}: {totals[label]}{_by_part(own, parts)}")
     if len(classes) > CLASSES:
         lines.append(f"  and {len(classes) - SMALLEST} larger ones, up to {totals[order[-1]]} ({classes[order[-1]]})")
-    if totals[order[0]] < totals[order[-1]]:
-        lines.append(f"the smallest class is {classes[order[0]]}, {totals[order[0]]} images")
-    return lines
+    return lines + smallest(classes, totals)
+
+
+def smallest(classes: Sequence[str], totals: Sequence[int]) -> list[str]:
+    """The smallest class, where there is one."""
+    least = min(totals)
+    return [] if least == max(totals) else [f"the smallest class is {classes[totals.index(least)]}, {least} images"]
 
 
 def _by_part(counts: Mapping[str | None, Sequence[int]], parts: Sequence[str]) -> str:

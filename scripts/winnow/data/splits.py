@@ -16,7 +16,7 @@ import numpy as np
 
 from winnow import tables
 from winnow.data.store import Store
-from winnow.files import InputError
+from winnow.files import InputError, read_json
 
 PARTS = ("train", "val", "test")
 DEFAULT = {"val": 0.15, "test": 0.15}
@@ -91,6 +91,14 @@ class Images:
     labels: np.ndarray
     official: Sequence[str | None]
     groups: Sequence[str | None]
+
+    @classmethod
+    def of_store(cls, directory: Path) -> Images:
+        """Those of a store, of which its manifest and its index are read."""
+        manifest = read_json(directory / "manifest.json")
+        index = tables.read_table(directory / "index.parquet", "index")
+        known = index["official"].to_pylist(), index["group"].to_pylist()
+        return cls(manifest["classes"], index["label"].to_numpy(), *known)
 
 
 def assign(dataset: Mapping[str, Any], images: Images, fold: int | None = None) -> list[str | None]:

@@ -8,8 +8,10 @@ import difflib
 import itertools
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -653,6 +655,26 @@ def load(raw: Mapping[str, Any]) -> Config:
     except ValidationError as error:
         faults = [_fault(fault) for fault in error.errors(include_url=False) if not _follows(fault, error)]
         raise InputError("config.yaml:\n" + "\n".join(f"  {fault}" for fault in dict.fromkeys(faults))) from None
+
+
+def laid_over(raw: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """The parsed ``config.yaml`` with a file laid over it, as Snakemake's ``--configfile`` is.
+
+    Raises
+    ------
+    InputError
+        If the file does not exist, or is no mapping.
+    """
+    try:
+        written = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{file} does not exist") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{file} is not valid YAML: {error}") from None
+    if not isinstance(written, dict):
+        raise InputError(f"{file} is no configuration: it has no sections")
+    sections = {key: raw[key] | value for key, value in written.items() if isinstance(value, dict) and key in raw}
+    return {**raw, **written, **sections}
 
 
 def _follows(fault: Mapping[str, Any], error: ValidationError) -> bool:

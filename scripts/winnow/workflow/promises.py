@@ -106,6 +106,22 @@ def sentence(test_images: int, images: int, folds: int | None, tolerance: float,
     return f"{text}. Tolerance: {tolerance:g} point{'s' * (tolerance != 1)}; {enough} to be sure of that."
 
 
+def of_images(config: Config, name: str, test: int, images: int, least: int, official: bool) -> str:
+    """The same of a data set of so many images, as a line.
+
+    Parameters
+    ----------
+    test
+        How many of them test, without folds.
+    least
+        Images of the smallest class.
+    official
+        Whether its source has split it.
+    """
+    suggested = 0 if official or least < FOLDS else FOLDS
+    return f"{name}: " + sentence(test, images, config.datasets[name].folds, config.tolerance, suggested)
+
+
 def of_data_set(config: Config, name: str) -> str:
     """The same of a data set, as a line; empty where it is not known yet how many images it has.
 
@@ -113,13 +129,13 @@ def of_data_set(config: Config, name: str) -> str:
     """
     dataset, folds = config.datasets[name], config.datasets[name].folds
     manifest, split = (Path(each) for each in (f"results/datasets/{name}/manifest.json", wiring.split(name, None)))
-    official = dataset.source == "flowers102"
+    official, least = dataset.source == "flowers102", FOLDS
     try:
         found = None
         if dataset.source == "folder":
             found = defaults.survey(Path(dataset.path), folders.Rules.of(dataset.model_dump()))
         if found is not None:
-            official = found.official
+            official, least = found.official, found.least
         if manifest.exists() and (folds or split.exists()):
             # Here, since it takes a library that the Snakefile, which has no store to look into at first, does without.
             from winnow.tables import read_provenance
@@ -133,4 +149,4 @@ def of_data_set(config: Config, name: str) -> str:
             return ""
     except InputError:
         return ""  # It is told where it is in the way.
-    return f"{name}: " + sentence(test, images, folds, config.tolerance, 0 if official else FOLDS)
+    return of_images(config, name, test, images, least, official)
