@@ -24,15 +24,17 @@ def main(arguments: argparse.Namespace) -> None:
     spec, output = arguments.spec, arguments.output
     backbone = spec["backbone"]
     architecture, head = backbone["architecture"], backbone["head"]
-    seed = weights.RANDOM_SEED
+    seed, path = weights.RANDOM_SEED, arguments.weights
     if backbone["weights"] == "random":
         network, source = backbones.initialised(architecture, head, weights.CLASSES, seed), f"drawn, seed {seed}"
-    elif path := arguments.weights:
+    elif path:
         if spec.get("digest"):
             downloads.verify(path, spec["digest"])
         state, left = weights.read_state(path)
         network, drawn, other = weights.fitted(architecture, head, state)
         left += other
+        if backbone["weights"] and head == "classifier":
+            weights.check_published(architecture, backbone["weights"], network, drawn, left)
         source = f"torchvision {architecture} {backbone['weights']} ({path.name})" if backbone["weights"] else path.name
         if drawn:
             source += f"; not in it and drawn, seed {seed}: {', '.join(drawn)}"
@@ -58,6 +60,8 @@ def main(arguments: argparse.Namespace) -> None:
         "mean": backbone["mean"],
         "std": backbone["std"],
         "source": source,
+        # Of the whole file: of torchvision's not all are known beforehand.
+        "source_sha256": file_digest(path) if path else None,
         "weights_sha256": file_digest(stored),
         "channels_sha256": file_digest(output / "channels.parquet"),
         "layers": [dataclasses.asdict(layer) for layer in found.layers],

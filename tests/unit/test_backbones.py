@@ -13,7 +13,7 @@ import torchvision
 from safetensors.torch import load_file, save_file
 
 from winnow.files import InputError, file_digest, read_json
-from winnow.networks import architectures, backbones, channels, published, surgery
+from winnow.networks import architectures, backbones, channels, published, surgery, weights
 from winnow.workflow import config
 
 from . import programs
@@ -284,6 +284,7 @@ def test_no_weights_at_all_is_an_error(tmp_path):
 
 
 def test_the_table_of_published_weights_is_torchvisions():
+    whole = set()
     for architecture in architectures.NAMES:
         try:
             members = torchvision.models.get_model_weights(architecture).__members__
@@ -298,7 +299,10 @@ def test_the_table_of_published_weights_is_torchvisions():
             assert algorithm == "sha256"
             assert len(digest) in (8, 64)
             assert digest[:8] in weights.file.name
+            whole |= {digest} if len(digest) == 64 else set()
             assert [*weights.mean, *weights.std] == pytest.approx([*transforms.mean, *transforms.std], rel=1e-3)
+
+    assert whole == set(published._SHA256.values()), "a digest that no file has"
 
 
 @pytest.mark.parametrize(
@@ -333,7 +337,9 @@ def test_published_weights_are_named_in_the_manifest(tmp_path):
     imported(tmp_path / "net", file, digest, weights="V1")
     loaded = load_file(tmp_path / "net" / "weights.safetensors")
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
-    assert read_json(tmp_path / "net" / "manifest.json")["source"] == f"torchvision vgg_digits V1 ({file.name})"
+    manifest = read_json(tmp_path / "net" / "manifest.json")
+    assert manifest["source"] == f"torchvision vgg_digits V1 ({file.name})"
+    assert manifest["source_sha256"] == file_digest(file)
 
 
 def test_a_file_of_weights_is_held_against_its_digest(tmp_path):
@@ -342,6 +348,35 @@ def test_a_file_of_weights_is_held_against_its_digest(tmp_path):
     with pytest.raises(InputError, match=rf"{file} is not the expected file.*expected is {digest.split(':')[1]}"):
         imported(tmp_path / "net", file, digest, weights="V1")
     assert not (tmp_path / "net").exists()
+
+
+HEAD = "classifier.1"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({HEAD: None}, rf"squeezenet1_1's V1 .*: {HEAD}\.weight is not in it, {HEAD}\.bias is not in it"),
+        ({HEAD: 10}, "it has 10 classes, not 1000"),
+        ({"classifier.9": 1000}, r"classifier\.9\.weight is nothing of it"),
+        ({"features.0": 64}, r"features\.0\.weight needs torch\.float32, found torch\.int64"),
+    ],
+)
+def test_what_torchvision_publishes_is_all_of_a_network_and_nothing_else(tmp_path, change, says):
+    state = dict(backbones.initialised("squeezenet1_1", "classifier", 1000, 0).state_dict())
+    weights.check_published("squeezenet1_1", "V1", *weights.fitted("squeezenet1_1", "classifier", state))
+    for name, filters in change.items():
+        state = {key: tensor for key, tensor in state.items() if not key.startswith(f"{name}.")}
+        if filters:
+            shape, kind = ((3, 3, 3), torch.int64) if name == "features.0" else ((512, 1, 1), torch.float32)
+            state |= {f"{name}.weight": torch.ones(filters, *shape, dtype=kind), f"{name}.bias": torch.zeros(filters)}
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=says):
+        imported(tmp_path / "net", tmp_path / "w.pth", weights="V1", head="classifier", architecture="squeezenet1_1")
+    if change == {HEAD: None}:
+        # Of the features alone that is how they are.
+        found = weights.fitted("squeezenet1_1", "classifier", state)
+        weights.check_published("squeezenet1_1", published.FEATURES, *found)
 
 
 @pytest.mark.parametrize("absent", ["not a number", "not there"])

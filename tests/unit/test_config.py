@@ -223,7 +223,7 @@ def test_a_file_of_weights_is_one_download_for_all_backbones_that_use_it(raw):
     ]
     assert found["flowers/setid.mat"].url == "file:///s"
     assert found["weights/resnet50-11ad3fa6.pth"].url.endswith("/resnet50-11ad3fa6.pth")
-    assert found["weights/resnet50-11ad3fa6.pth"].digest == "sha256:11ad3fa6"
+    assert found["weights/resnet50-11ad3fa6.pth"].digest.startswith("sha256:11ad3fa6")
 
     raw["backbones"] |= {"mirrored": mirror, "again": mirror, "last": resnet}
     assert config.load(raw).downloads()["weights/resnet50-11ad3fa6.pth"].url == "file:///mirror.pth"

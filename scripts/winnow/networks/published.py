@@ -13,6 +13,8 @@ import math
 from winnow.data.archives import Archive
 from winnow.files import InputError
 
+# Weights of the features alone: what stands for the classifier in the file is not numbers.
+FEATURES = "IMAGENET1K_FEATURES"
 _ADDRESS = "https://download.pytorch.org/models/"
 # Architecture → member of its enum of weights → file.
 _FILES = {
@@ -100,11 +102,37 @@ _FILES = {
         "IMAGENET1K_V2": "wide_resnet101_2-d733dc28.pth",
     },
 }
-# A file's name ends in the first digits of its SHA-256; where all are known, it is held against all.
+# A file's name ends in the first eight digits of its SHA-256; where two or more people who have it say all of them
+# alike, it is held against all.
 _SHA256 = {
-    "resnet18-f37072fd.pth": "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
-    "resnet50-0676ba61.pth": "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
-    "vgg16-397923af.pth": "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+    digest[:8]: digest
+    for digest in (
+        "7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02",
+        "a639ec97d7c33b07ae66f0b5fb7d0192f95a3b11b7576c66c0126c2a727c4395",
+        "7f5810bc96def8f7552d5b7e68d53c4786f81167d28291b21c0d90e1fca14934",
+        "23ab8bcd5bdbef61a7a43b91adcad81f622fd7f36fb4935a569828d77888c44e",
+        "dd5fe13b1d60ec15317ccc8ca158186e134d3366c3dde9cb9a4e301f2dc66c74",
+        "1378be20a8e875cf1568b8a71654e704449655e34711a959a38b04fb34905cef",
+        "0cc3c7bd75056d25e46cba549dc184522069b81e9787eff6df84f397bd52a5ef",
+        "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+        "7ebf99e03e254b273379b23edca7ec0da9f48273b23a332b93c1c99d49e86e8f",
+        "8738ca797c879b547d18bbd15da5736ff2557b2036a9af72225393ca61759a04",
+        "5c1a416349c4cf298f2a6a5e2600ed0ee55e604713578f5e74e6bc8bcaef7997",
+        "047dcff4addef86ea5bc2eff13c9614dc11f47ab1160d0a71a25e7db994f4e1f",
+        "63fe2227b86e8f1f2063f43a75c84d195911b6a0eace650907dd3dc62dd49a0a",
+        "cd907fc2a0de2292b2ba2b27d2216bc672d84632d1cf20058d01c0c03b5e020e",
+        "394f9c45966e3651a89bbb78a48410a6755854ce4a5ab64927cf1c7247f85e58",
+        "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec",
+        "b627a593bcbe140c234610266fe4f8ae95ea42fc881d091c9b6052e6b1d0590f",
+        "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a",
+        "11ad3fa62ca79e40addfd354a8ec4b7c75143b3038b8d2a807fbc68deab379ca",
+        "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
+        "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
+        "6c64b3138f2f4fcb3bcc4cafde11619c4f440eb1631787e93a682fd88305888a",
+        "dcbb9e9dad569fff7a846263a77324fc34978fea2bfb039c012d710e1776ae44",
+        "c79401a0cf3cb42714e4182f5868c7a6f4f4534f5df9e956e2bb2098de41cbb6",
+        "95faca4d11227dddf8633dbb5ff6c8a9003c1aa5b8945c73834b8007b10950b8",
+    )
 }
 # Mean and standard deviation of the images that weights were trained on.
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -144,7 +172,8 @@ def weights(architecture: str, name: str) -> Weights:
     files = _FILES[architecture]
     newest = "IMAGENET1K_V2" if "IMAGENET1K_V2" in files else "IMAGENET1K_V1"
     file = files[newest if name == "DEFAULT" else name]
-    digest = _SHA256.get(file) or file.rpartition(".")[0].rpartition("-")[2]
+    first = file.rpartition(".")[0].rpartition("-")[2]
+    digest = _SHA256.get(first, first)
     return Weights(Archive(file, f"{_ADDRESS}{file}", f"sha256:{digest}"), *_OTHERS.get(file, _IMAGENET))
 
 

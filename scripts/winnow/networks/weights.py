@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from winnow.files import InputError, first_line
-from winnow.networks import backbones
+from winnow.networks import backbones, published
 
 # Of drawn weights, for a backbone that has nothing better.
 RANDOM_SEED = 0
@@ -211,6 +211,8 @@ def fitted(architecture: str, head: str, state: dict[str, torch.Tensor]) -> tupl
                 faults.append(f"{name} needs shape {tuple(tensor.shape)}, found nothing of that name")
         elif state[name].shape != tensor.shape:
             faults.append(f"{name} needs shape {tuple(tensor.shape)}, found {tuple(state[name].shape)}")
+        elif state[name].is_floating_point() != tensor.is_floating_point():
+            faults.append(f"{name} needs {tensor.dtype}, found {state[name].dtype}")
         elif not torch.isfinite(state[name]).all():
             faults.append(f"{name} holds values that are not finite")
     faults += [f"{name} belongs to no layer of it" for name in state if name not in wanted]
@@ -225,6 +227,24 @@ def fitted(architecture: str, head: str, state: dict[str, torch.Tensor]) -> tupl
     if any(buffer.is_meta for buffer in network.buffers()):
         raise InputError(f"{architecture} has buffers that no state dict carries: register them as persistent")
     return network, [name for name in missing if name.startswith(prefix)], left
+
+
+def check_published(architecture: str, name: str, network: nn.Module, drawn: list[str], left: list[str]) -> None:
+    """Hold what :func:`fitted` made of a file against the network that torchvision publishes under this name: all of
+    it, and nothing else.
+
+    Raises
+    ------
+    InputError
+        If a tensor was drawn or left out, or there are other classes; the first are named.
+    """
+    faults = [f"{each} is not in it" for each in drawn if name != published.FEATURES]
+    faults += [f"{each} is nothing of it" for each in left]
+    classes = network.get_submodule(backbones.last_layer(network)).weight.shape[0]
+    if classes != CLASSES:
+        faults.append(f"it has {classes} classes, not {CLASSES}")
+    if faults:
+        raise InputError(f"the file is not {architecture}'s {name} as torchvision publishes it: {some(faults)}")
 
 
 def _unprefixed(
