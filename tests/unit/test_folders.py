@@ -120,7 +120,7 @@ def test_parts_within_classes_can_be_named(tmp_path):
 
 def test_a_folder_that_stands_among_classes_or_parts_without_an_image_is_named(tmp_path):
     draw(tmp_path, "train/cat/{3}.png", "train/dog/{3}.png")
-    draw(tmp_path, "train/owl/IM{3}", content=bytes(128) + b"DICM" + bytes(64))
+    draw(tmp_path, "train/owl/film{3}.mp4", content=b"\0\0\0\x18ftypmp42" + bytes(99))
     for bare in ("train/fox", "test", ".cache", "train/@eaDir"):
         (tmp_path / bare).mkdir()
     assert "no image is in test, train/fox, train/owl" in read(tmp_path).notes
@@ -210,7 +210,7 @@ def test_what_is_named_by_ignore_is_left_out_and_counted(tmp_path):
         *("__MACOSX/cat/._0.png", "cat/._0.png", ".Trash-1000/files/0.png", "$RECYCLE.BIN/0.png"),
         *("cat/@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg", "#recycle/cat/0.png", ".@__thumb/0.png", "@Recycle/cat/0.png"),
         *(".ipynb_checkpoints/cat/0.png", "cat/.ipynb_checkpoints/0-checkpoint.png", ".thumbnails/0.png"),
-        *("lost+found/0.png", "LOST.DIR/0.png", "cat/IMG_1.THM", "cat/IMG_1.CR2", "cat/Thumbs.db", ".git/0.png"),
+        *("lost+found/0.png", "LOST.DIR/0.png", "cat/IMG_1.THM", "cat/0.CR2", "cat/Thumbs.db", ".git/0.png"),
         *("System Volume Information/0.png", ".AppleDouble/0.png", "Temporary Items/0.png", "FOUND.000/0.png"),
         *("thumbnails/0.png", "cat/Thumbnails/0.png", "@tmp/0.png", "@SynoResource/0.png", "DCIM/CANONMSC/0.png"),
         *("PRIVATE/THMBNL/0.JPG", "wandb/run/0.png", "cat/._0.heic", ".ipynb_checkpoints/labels-checkpoint.csv"),
@@ -234,6 +234,23 @@ def test_files_are_known_by_what_is_in_them(tmp_path):
         "dog/empty.png": "empty file",
     }
     assert tree.passed["not an image"] == ["cat/notes.txt", "dog/film.mp4"]
+
+
+def test_what_should_be_an_image_and_is_read_by_nothing_counts_as_unread(tmp_path):
+    draw(tmp_path, "cat/{3}.png", "dog/{3}.png", "cat/0.NEF", "dog/more.nef")
+    draw(tmp_path, "dog/IM0001", "dog/x.dcm", content=bytes(128) + b"DICM" + bytes(64))
+    draw(tmp_path, "dog/drawn.svg", content=b"<svg/>")
+    tree = read(tmp_path)
+    assert {each["file"]: each["reason"] for each in tree.unreadable} == {
+        "dog/IM0001": folders.DICOM,
+        "dog/drawn.svg": "not an image in a known format",
+        "dog/more.nef": folders.RAW,
+        "dog/x.dcm": folders.DICOM,
+    }
+    assert tree.passed == {"a camera's raw file beside its image": ["cat/0.NEF"]}
+    assert overview.of_tree(tree)[-2].startswith("WARNING: 4 of 10 files cannot be read (40 %)")
+    # Nor does predict.py take the small picture in it for the image.
+    assert "dog/more.nef" not in [file.name for file in folders.images(tmp_path)]
 
 
 def test_a_class_of_which_nothing_can_be_read_is_no_class_that_is_lost_in_silence(tmp_path):

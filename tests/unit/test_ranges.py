@@ -107,14 +107,15 @@ def test_a_store_of_12_bits_is_that_of_8(tmp_path, bits):
     assert eight.manifest["reading"]["integers"] is None
 
 
-def test_a_range_can_be_stated_and_an_official_test_has_no_say_in_one_that_is_found(tmp_path):
+def test_a_range_can_be_stated_and_official_test_and_validation_have_no_say_in_one_that_is_found(tmp_path):
     folder = waves(tmp_path / "images", 12)
     assert stored(folder, tmp_path / "a", range=[0, 8190]).manifest["reading"]["integers"] == [0, 8190]
     (folder / "train").mkdir()
     for kind in ("across", "down"):
         (folder / kind).rename(folder / "train" / kind)
-        (folder / "test" / kind).mkdir(parents=True)
-        Image.fromarray(np.full((32, 32), 60_000, np.uint16)).save(folder / "test" / kind / "0.png")
+        for part in ("test", "val"):
+            (folder / part / kind).mkdir(parents=True)
+            Image.fromarray(np.full((32, 32), 60_000, np.uint16)).save(folder / part / kind / "0.png")
     store = stored(folder, tmp_path / "b")
     assert store.manifest["ranges"]["integers"] == {"bounds": [0, 4095], "images": 40}
 

@@ -166,14 +166,14 @@ def folder(dataset: dict[str, Any], archives: list[Path]) -> Source:
 
 
 def form(dataset: dict[str, Any], source: Source, threads: int) -> tuple[Form, dict[str, Any]]:
-    """What images are made into, and how their range was found: as it was stated, or over all that are no official
-    test images."""
+    """What images are made into, and how their range was found: as it was stated, or over those that train, which are
+    all where their source does not say which do."""
     size, channels = dataset["store_size"], dataset.get("channels", 3)
     limit = dataset.get("megapixels") or MEGAPIXELS
     if stated := dataset.get("range"):
         return Form(size, channels, tuple(stated), tuple(stated), limit), {"stated": list(stated)}
     pictures = source.tree.pictures if source.tree else ()
-    found = ranges.find([(each.file.path, each.depth) for each in pictures if each.part != "test"], threads)
+    found = ranges.find([(each.file.path, each.depth) for each in pictures if each.part in (None, "train")], threads)
     bounds = {kind: tuple(each["bounds"]) for kind, each in found.items()}
     return Form(size, channels, bounds.get("integers"), bounds.get("floats"), limit), found
 

@@ -32,11 +32,13 @@ SUFFIXES = frozenset(
     for name in (
         *("jpg", "jpeg", "jpe", "jfif", "png", "apng", "bmp", "dib", "gif", "tif", "tiff", "webp", "avif", "avifs"),
         *("heic", "heif", "hif", "heics", "jp2", "j2k", "jpf", "jpx", "ppm", "pgm", "pbm", "pnm", "tga", "qoi"),
+        # Nothing here reads these, which has to be said.
+        *("dcm", "dicom", "exr", "svg"),
     )
 )
 # What Pillow knows by name, but is no picture that it can decode.
 _NO_PICTURES = ("HDF5", "GRIB", "BUFR", "WMF", "EPS", "MPEG")
-# Pillow would read the small picture within, if any.
+# Pillow would read the small picture within, if any. Where a camera has put a JPEG beside it, that is the image.
 _RAW = frozenset(
     f".{name}"
     for name in (
@@ -71,6 +73,9 @@ _FOLDERS = {
 _FILES = frozenset(
     ("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "picasa.ini", "zbthumbnail.info")
 )
+
+DICOM = "a DICOM file, which is not read: convert it"
+RAW = "a camera's raw file, which is not developed: convert it"
 
 # Entries of a level, and levels, of the tree that an error shows.
 _SHOWN, _LEVELS = 6, 3
@@ -198,7 +203,7 @@ def junk(name: str, folder: bool) -> str | None:
     if plain in _FILES or name.startswith("~$"):
         return _SYSTEM
     suffix = os.path.splitext(plain)[1]
-    return "a camera's small copy" if suffix == ".thm" else "a camera's raw file" if suffix in _RAW else None
+    return "a camera's small copy" if suffix == ".thm" else None
 
 
 def listing(root: Path, ignore: Sequence[str] = ()) -> tuple[list[File], dict[str, list[str]]]:
@@ -291,7 +296,7 @@ def images(root: Path, ignore: Sequence[str] = ()) -> list[File]:
         If the folder is missing or cannot be read.
     """
     files, _ = listing(root, ignore)
-    return [file for file in files if file.suffix in SUFFIXES or not isinstance(header(file.path), str)]
+    return [file for file in files if file.suffix not in _RAW and _is_image(file)]
 
 
 def digest(root: Path, rules: Rules) -> str:
@@ -305,13 +310,21 @@ def digest(root: Path, rules: Rules) -> str:
     for file in files:
         if labels.may_be_table(file.parts) and rules.table is not False:
             found.update(f"{'/'.join(file.parts)}\0{file_digest(file.path)}\n".encode(errors="surrogateescape"))
-        elif file.suffix in SUFFIXES or not isinstance(header(file.path), str):
+        elif file.suffix in _RAW or _is_image(file):
             # A dangling link is listed too: decoding skips it by name, and does so again once it points somewhere.
             size = "missing" if file.size is None else file.size
             found.update(f"{'/'.join(file.parts)}\0{size}\n".encode(errors="surrogateescape"))
     if place := labels.elsewhere(root, rules.table):
         found.update(file_digest(place).encode())
     return found.hexdigest()[:32]
+
+
+def _is_image(file: File, head: Header | str | None = None) -> bool:
+    """Whether a file is one, or should be."""
+    if file.suffix in SUFFIXES:
+        return True
+    head = head or header(file.path)
+    return not isinstance(head, str) or head == DICOM
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,7 +360,16 @@ def header(path: Path) -> Header | str:
             texts = [args if isinstance(args, str) else args[0] for args in stored if args]
             return Header(needs, needs is None and any(isinstance(text, str) and ";16" in text for text in texts))
     except Exception as error:  # Pillow's plugins raise what they like; a bad file is never more than a bad file
-        return reason(error)
+        return DICOM if _is_dicom(path) else reason(error)
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file begins as those of scanners do, which often have no suffix."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 @functools.cache
@@ -369,8 +391,15 @@ def read(root: Path, rules: Rules) -> Tree:
     files, passed = listing(root, rules.ignore)
     with ThreadPoolExecutor(_READERS) as pool:
         headers = dict(zip(files, pool.map(lambda file: header(file.path), files, chunksize=64), strict=True))
-    candidates = [file for file in files if file.suffix in SUFFIXES or not isinstance(headers[file], str)]
-    taken = set(candidates)
+    raw = {file for file in files if file.suffix in _RAW}
+    headers |= dict.fromkeys(raw, RAW)
+    candidates = [file for file in files if file in raw or _is_image(file, headers[file])]
+    developed = {_shot(file) for file in candidates if file not in raw}
+    beside = {file for file in raw if _shot(file) in developed}
+    if beside:
+        passed["a camera's raw file beside its image"] = [file.name for file in files if file in beside]
+    candidates = [file for file in candidates if file not in beside]
+    taken = {*candidates, *beside}
     others = [file for file in files if file not in taken]
     if not candidates:
         seen = f": {others[0].name}, for one of {len(others)} files, is {headers[others[0]]}" if others else ""
@@ -428,6 +457,11 @@ def read(root: Path, rules: Rules) -> Tree:
         {why: names for why, names in passed.items() if names},
         notes,
     )
+
+
+def _shot(file: File) -> tuple[str, ...]:
+    """What a camera's files of one picture share: all but the suffix."""
+    return (*file.parts[:-1], os.path.splitext(file.parts[-1])[0].casefold())
 
 
 def _pattern(text: str | None) -> re.Pattern | None:
