@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import re
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from winnow.data.preprocessing import Form, decode
+from winnow.data import preprocessing
 from winnow.data.store import Store
 from winnow.tables import read_table
 
@@ -83,10 +84,15 @@ def test_a_folder_becomes_a_verdict_and_a_model_that_reads_its_files_to_the_last
     assert said["classes"] == ["across", "down"]
     store = Store.open(ran.path / "results/datasets" / kind)
     assert said["reading"] == store.manifest["reading"]
-    form = Form.of(said["store_size"], said["reading"])
-    for row in read_table(store.directory / "index.parquet", "index").to_pylist():
-        pixels = decode((folders / kind / row["file"]).read_bytes(), form).pixels
-        assert (pixels == store.images[row["image"]]).all()
+    # By the library's code, which predict.py runs, and by that which goes along with the model.
+    place = importlib.util.spec_from_file_location("preprocessing", model / "preprocessing.py")
+    exported = importlib.util.module_from_spec(place)
+    place.loader.exec_module(exported)
+    for code in (preprocessing, exported):
+        form = code.Form.of(said["store_size"], said["reading"])
+        for row in read_table(store.directory / "index.parquet", "index").to_pylist():
+            pixels = code.decode((folders / kind / row["file"]).read_bytes(), form).pixels
+            assert (pixels == store.images[row["image"]]).all()
     assert said["reading"]["integers"] == ([0, 4095] if kind == "gray_12_bit" else None)
     assert said["skipped"] == (2 if kind == "heic" else 0)
     assert ("2 of 34 files could not be read" in (model / "README.md").read_text()) == (kind == "heic")

@@ -55,16 +55,16 @@ def test_a_folder_of_images_becomes_a_verdict_a_report_and_a_model(tmp_path, pho
     done = make(checkout, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     # What so few images can tell is said before any of them is trained on, and what it takes at most.
-    promised = "my_photos: 45 images in 5 folds: no drop below "
+    promised = "my_photos: 9 test images: no drop below "
     assert promised in done.stderr
     assert (
-        "my_photos: 22 short trainings choose, then two networks and the unpruned one are trained 5 times each, and "
-        "more where that is not enough; 100 more at most" in done.stderr
+        "my_photos: 22 short trainings choose, then two networks and the unpruned one are trained 3 times each, and "
+        "more where that is not enough; " in done.stderr
     )
     assert re.search(r"cells 1/\d+, .* so far, about .* left", done.stderr)
     # On one screen, when it is decoded, and before the answer.
     screen = done.stdout.partition("How small can it be?")[0]
-    assert "45 images of 3 classes\n  5: 15\n" in screen
+    assert "45 images of 3 classes: 27 train, 9 val, 9 test\n  5: 15: 9 train, 3 val, 3 test\n" in screen
     assert promised in screen
     own = checkout.path / "own" / "my_photos.yaml"
     text = own.read_text()
