@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import re
+import runpy
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -85,9 +86,7 @@ def test_a_folder_becomes_a_verdict_and_a_model_that_reads_its_files_to_the_last
     store = Store.open(ran.path / "results/datasets" / kind)
     assert said["reading"] == store.manifest["reading"]
     # By the library's code, which predict.py runs, and by that which goes along with the model.
-    place = importlib.util.spec_from_file_location("preprocessing", model / "preprocessing.py")
-    exported = importlib.util.module_from_spec(place)
-    place.loader.exec_module(exported)
+    exported = types.SimpleNamespace(**runpy.run_path(str(model / "preprocessing.py")))
     for code in (preprocessing, exported):
         form = code.Form.of(said["store_size"], said["reading"])
         for row in read_table(store.directory / "index.parquet", "index").to_pylist():
