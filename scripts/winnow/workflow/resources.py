@@ -36,8 +36,8 @@ COPIES = 4
 OPTIMIZER_COPIES = {"sgd": 1, "adamw": 2}
 # What a step takes over what it keeps for the backward pass: gradients of activations, the libraries' own workspace.
 WORKSPACE = 1.7
-# An evaluation's batch on a CPU, in pixels, as winnow.training.judging has it; it keeps a layer's activations, not those
-# of all.
+# An evaluation's batch on a CPU, in pixels, as winnow.training.judging has it; it keeps a layer's activations, not
+# those of all.
 EVALUATION_PIXELS = 2**19
 EVALUATION_SHARE = 0.4
 
