@@ -327,6 +327,14 @@ def test_a_name_that_two_images_have_but_for_its_case_or_suffix_is_neithers(tmp_
     assert any("2 rows of the table name no image here" in note for note in tree.notes)
 
 
+def test_an_image_that_is_missing_is_not_taken_for_one_of_that_name_in_another_folder(tmp_path):
+    draw(tmp_path, "cat/{2}.png", "dog/{4}.png")
+    rows = [f"/home/me/{kind}/{n}.png,{kind}" for kind in ("cat", "dog") for n in range(4) if (kind, n) != ("dog", 3)]
+    tree = read(table(tmp_path, "labels.csv", "file,label", *rows))
+    assert tree.counts() == {None: [2, 3]}
+    assert tree.passed["without a label in the table"] == ["dog/3.png"]
+
+
 def test_a_table_of_which_most_images_are_missing_is_one(tmp_path):
     draw(tmp_path, "photos/{6}.png")
     tree = read(table(tmp_path, "labels.csv", "file,label", *(f"{n}.png,{'ab'[n % 2]}" for n in range(100))))

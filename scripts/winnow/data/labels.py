@@ -303,17 +303,21 @@ class _Lookup:
 
     def __init__(self, images: Sequence[Parts]):
         self._images, self.images = images, len(images)
+        self._folders = {name for image in images for name in image[:-1]}
         # By how many of the last names of its path, and by what of them counts.
         self._by: dict[tuple[int, _Reading], dict[Parts, Parts | None]] = {}
 
     def __call__(self, value: str, place: Parts = ()) -> Parts | None:
-        """The one image that a value names, in a table that lies in the folder ``place``."""
+        """The one image that a value names, in a table that lies in the folder ``place``.
+
+        A path may begin with folders of another machine, but for those that are here and are not the image's.
+        """
         names = tuple(name for name in value.strip().replace("\\", "/").split("/") if name not in ("", "."))
         tails = [(*place, *names)] if place and names else []
         for tail in (*tails, *(names[start:] for start in range(len(names)))):
             for of_value, of_image in _READINGS:
                 found = self._index(len(tail), of_image).get(of_value(tail))
-                if found:
+                if found and self._folders.intersection(names[: -len(tail)]) <= set(found):
                     return found
         return None
 
