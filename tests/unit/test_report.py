@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -19,7 +20,7 @@ from winnow import tables
 from winnow.answers import gallery, summary, words
 from winnow.answers import report as pages
 from winnow.data import splits
-from winnow.data.store import Entry, write_store
+from winnow.data.store import Entry, Store, write_store
 from winnow.files import InputError, write_json
 from winnow.workflow import grid, promises
 
@@ -280,6 +281,13 @@ def test_whatever_its_sources_say_is_text(page):
     assert columns(page, "environments")["device"] == (f"Card {NASTY}",)
     charts = json.loads(page.find("script", id="charts")[0]["text"])
     assert next(iter(charts["digits-net-layer"]["datasets"].values()))[0]["name"] == NASTY
+
+
+def test_the_data_section_names_the_smallest_class_and_what_its_folds_can_tell(made):
+    store = dataclasses.replace(Store.open(made / "datasets/digits"), labels=np.repeat([0, 1], [6, 2]))
+    remarks = pages.data_set("digits", store, None, 4, 5, 2.0).remarks
+    assert remarks[0] == "the smallest class is six, 2 images"
+    assert remarks[-1] == promises.sentence(0, 8, 5, 2.0)
 
 
 def test_it_loads_nothing(made, page):
