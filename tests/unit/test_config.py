@@ -206,6 +206,25 @@ def test_several_faults_are_said_at_once(raw):
     assert "backbones.net.architecture" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [(None, "does not exist"), ("- a", "is no configuration"), ("a: [", "is not valid YAML")],
+)
+def test_a_file_that_cannot_be_laid_over_is_named(tmp_path, raw, text, says):
+    file = tmp_path / "own.yaml"
+    if text:
+        file.write_text(text)
+    with pytest.raises(InputError, match=rf"own\.yaml {says}"):
+        config.laid_over(raw, file)
+
+
+def test_a_file_is_laid_over_entry_by_entry(tmp_path, raw):
+    file = tmp_path / "own.yaml"
+    file.write_text("datasets: {mine: {source: digits}}\ntolerance: 5")
+    merged = config.laid_over(raw, file)
+    assert merged == raw | {"datasets": raw["datasets"] | {"mine": {"source": "digits"}}, "tolerance": 5}
+
+
 def test_a_file_of_weights_is_one_download_for_all_backbones_that_use_it(raw):
     resnet = {"architecture": "resnet50", "weights": "IMAGENET1K_V2"}
     mirror = resnet | {"weights_url": "file:///mirror.pth"}
