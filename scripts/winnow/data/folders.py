@@ -404,7 +404,8 @@ def read(root: Path, rules: Rules) -> Tree:
     if not candidates:
         seen = f": {others[0].name}, for one of {len(others)} files, is {headers[others[0]]}" if others else ""
         raise InputError(f"{root} has no image in it{seen}")
-    labelled = labels.find(root, [file.parts for file in candidates], [file.parts for file in others], rules.table)
+    paths = [file.parts for file in candidates], [file.parts for file in others]
+    labelled = labels.find(root, *paths, rules.table)
     if labelled and labelled.sure:
         arranged = _by_table(root, labelled, candidates, rules)
     else:
@@ -414,9 +415,7 @@ def read(root: Path, rules: Rules) -> Tree:
         except InputError as error:
             if labelled:
                 arranged = _by_table(root, labelled, candidates, rules)
-            elif rules.table is not False and (
-                hint := labels.unclear(root, [file.parts for file in candidates], [file.parts for file in others])
-            ):
+            elif rules.table is not False and (hint := labels.unclear(root, *paths)):
                 raise InputError(f"{error}\n{hint}") from None
             else:
                 raise
