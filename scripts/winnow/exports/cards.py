@@ -20,7 +20,7 @@ from winnow.training.protocols import (
     repairs,
     steps,
 )
-from winnow.workflow.grid import ANY, RANDOM, UNPRUNED
+from winnow.workflow.grid import ANY, AUTO, RANDOM, UNPRUNED
 
 # Longer lists of classes are cut short in sentences, and make no table.
 NAMED_CLASSES = 10
@@ -105,9 +105,9 @@ def card(model: dict[str, Any], name: str) -> str:
     sections += [
         "## How it was made",
         f"{method(cell, model)} Then it was fine-tuned on {images['train']} images: {epochs} epochs, batches "
-        f"of {recipe['batch_size']}, {recipe['optimizer']} at learning rate {recipe['learning_rate']:g}, seed "
-        f"{cell['seed']}; the weights are those of epoch {model['epoch']}. Trained and measured on "
-        f"{provenance['device']} in {provenance['precision']} with "
+        f"of {recipe['batch_size']}, {recipe['optimizer']} at learning rate {model['learning_rate']:g}"
+        f"{', which short trainings had found' * (recipe['learning_rate'] == AUTO)}, seed {cell['seed']}; the weights "
+        f"are those of epoch {model['epoch']}. Trained and measured on {provenance['device']} in {provenance['precision']} with "
         f"{', '.join(f'{package} {version}' for package, version in sorted(provenance['versions'].items()))}. "
         "`model.json` has the whole specification, and the width of every layer.",
         "## Use",

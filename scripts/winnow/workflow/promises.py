@@ -10,6 +10,7 @@ from statistics import NormalDist
 
 from winnow.data import folders
 from winnow.files import InputError, read_json
+from winnow.training import rates
 from winnow.workflow import defaults, wiring
 from winnow.workflow.config import Config, Split
 from winnow.workflow.defaults import FOLDS
@@ -104,6 +105,14 @@ def sentence(test_images: int, images: int, folds: int | None, tolerance: float,
             text += f"; with folds: {suggested}, where each of the {images} images judges, {better}"
     enough = "enough images" if high <= tolerance else "too few images" if low > tolerance else "perhaps enough images"
     return f"{text}. Tolerance: {tolerance:g} point{'s' * (tolerance != 1)}; {enough} to be sure of that."
+
+
+def of_searches(count: int) -> str:
+    """How many learning rates are searched and what that takes, in words; empty for none."""
+    if not count:
+        return ""
+    found = "1 learning rate is found first," if count == 1 else f"{count} learning rates are found first, each"
+    return f"{found} by 3 to {rates.MOST} trainings for a fourth of the epochs"
 
 
 def of_data_set(config: Config, name: str) -> str:
