@@ -70,8 +70,8 @@ def promised(raw: dict[str, Any], path: Path, name: str) -> str:
         compared, judged = growth.most(axes, lambda dataset: looks[-1])
         choosing = "short trainings choose" if axes["screening"] else "trainings choose"
         trained = (
-            f"{compared} {choosing}, then two networks and the unpruned one are trained {looks[0]} times each, and more "
-            f"where that is not enough; {judged} more at most"
+            f"{compared} {choosing}, then two networks and the unpruned one are trained {looks[0]} times each, and "
+            f"more where that is not enough; {judged} more at most"
         )
     else:
         trained = f"{len(grid.cells(axes))} trainings"

@@ -37,7 +37,8 @@ def main(arguments: argparse.Namespace) -> None:
     unpruned_macs = bench.unpruned_cost[1]
     precision = precision_for(recipe["precision"], bench.lease.device, unpruned_macs)
     described = (arguments.trunk, trunks.MANIFEST), (arguments.teacher, models.DESCRIPTION)
-    inputs = [arguments.mask, arguments.moments, arguments.rate, *(folder and folder / name for folder, name in described)]
+    inputs = [arguments.mask, arguments.moments, arguments.rate]
+    inputs += [folder and folder / name for folder, name in described]
 
     def attempt(micro_batch: int) -> cells.Outcome:
         images = bench.images

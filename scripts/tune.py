@@ -51,8 +51,8 @@ def main(arguments: argparse.Namespace) -> None:
                     *(copy.deepcopy(begun), bench.images, *rows, short | {"learning_rate": rate}),
                     *(cell["seed"], precision, micro_batch, checkpoint),
                 )
-                loss = trained.history[trained.epoch - 1]["val_loss"]
-                tries.append(rates.Try(rate, trained.val_accuracy, loss))
+                last = trained.history[-1]
+                tries.append(rates.Try(rate, last["val_accuracy"], last["val_loss"]))
             except judging.Diverged as divergence:
                 tries.append(rates.Try(rate, None, None, str(divergence)))
             clock.lap("train")

@@ -118,7 +118,8 @@ def test_a_trunk_has_the_learning_rate_of_a_network_of_its_share():
     found = grid.trunk(repaired, 9, {"d": 3}).rate_path
     assert found == "d/b/average_weight/layer/0.200~8/inherited~compensated/rate.json"
     first = dataclasses.replace(place, protocol="fitted_fine_tune_first")
-    assert grid.trunk(first, 9, {}).rate_path == place.baseline.rate_path == "d/b/unpruned/none/0.000/inherited/rate.json"
+    assert grid.trunk(first, 9, {}).rate_path == place.baseline.rate_path
+    assert place.baseline.rate_path == "d/b/unpruned/none/0.000/inherited/rate.json"
 
 
 @given(CELLS, st.integers(2, 20))

@@ -47,7 +47,8 @@ def test_a_cell_needs_its_mask_or_makes_its_own():
 
 
 def test_a_learning_rate_is_waited_for_only_where_the_recipe_leaves_it_to_a_search():
-    trunk = dict(dataset="digits", backbone="net", criterion="unpruned", scope="none", share="0", epochs="1", seed="4")
+    trunk = {"dataset": "digits", "backbone": "net", "criterion": "unpruned", "scope": "none"}
+    trunk |= {"share": "0", "epochs": "1", "seed": "4"}
     assert wiring.rates(CONFIG, **CELL) == wiring.rates(CONFIG, **trunk) == []
     raw = copy.deepcopy(RAW)
     raw["recipes"]["quick"]["learning_rate"] = "auto"
@@ -55,7 +56,8 @@ def test_a_learning_rate_is_waited_for_only_where_the_recipe_leaves_it_to_a_sear
     searching = config.load(raw)
     place = "results/rates/digits/net"
     assert wiring.rates(searching, **CELL) == [f"{place}/average_weight/layer/0.500/inherited/rate.json"]
-    assert wiring.rates(searching, **trunk | {"dataset": "digits~1"}) == [f"{place}/unpruned/none/0.000/inherited/rate.json"]
+    unpruned = [f"{place}/unpruned/none/0.000/inherited/rate.json"]
+    assert wiring.rates(searching, **trunk | {"dataset": "digits~1"}) == unpruned
     # What searches has no seed, and is of the first fold.
     searched = PLACE | {"criterion": "average_weight", "init": "inherited~compensated"}
     assert wiring.cell_split(searching, **searched) == ["results/splits/digits/0.parquet"]

@@ -60,6 +60,7 @@ def test_a_folder_of_images_becomes_a_verdict_a_report_and_a_model(tmp_path, pho
     promised = "my_photos: 180 images in 5 folds: no drop below 2.6 to 3.9 points can be told from none. "
     assert promised in names.stderr
     assert (
+        "my_photos: 5 learning rates are found first, each by 3 to 5 trainings for a fourth of the epochs\n"
         "my_photos: 22 short trainings choose, then two networks and the unpruned one are trained 5 times each, and "
         "more where that is not enough; 100 more at most" in names.stderr
     )

@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 from winnow.answers import words
 from winnow.answers.summary import CONFIDENCE, INIT_NAMES, SCOPE_NAMES, label, quantity
 from winnow.files import readable
+from winnow.training import rates
 from winnow.training.protocols import (
     COMPENSATED,
     DISTILLED,
@@ -20,7 +21,7 @@ from winnow.training.protocols import (
     repairs,
     steps,
 )
-from winnow.workflow.grid import ANY, AUTO, RANDOM, UNPRUNED
+from winnow.workflow.grid import ANY, RANDOM, UNPRUNED
 
 # Longer lists of classes are cut short in sentences, and make no table.
 NAMED_CLASSES = 10
@@ -106,8 +107,9 @@ def card(model: dict[str, Any], name: str) -> str:
         "## How it was made",
         f"{method(cell, model)} Then it was fine-tuned on {images['train']} images: {epochs} epochs, batches "
         f"of {recipe['batch_size']}, {recipe['optimizer']} at learning rate {model['learning_rate']:g}"
-        f"{', which short trainings had found' * (recipe['learning_rate'] == AUTO)}, seed {cell['seed']}; the weights "
-        f"are those of epoch {model['epoch']}. Trained and measured on {provenance['device']} in {provenance['precision']} with "
+        f"{', which short trainings had found' * (recipe['learning_rate'] == rates.AUTO)}, seed {cell['seed']}; the "
+        f"weights are those of epoch {model['epoch']}. Trained and measured on {provenance['device']} in "
+        f"{provenance['precision']} with "
         f"{', '.join(f'{package} {version}' for package, version in sorted(provenance['versions'].items()))}. "
         "`model.json` has the whole specification, and the width of every layer.",
         "## Use",

@@ -101,10 +101,10 @@ class Bench:
     def recipe(self) -> dict[str, Any]:
         """How to train: the spec's recipe, with the learning rate that was found where it leaves that to a search."""
         recipe, file = self.arguments.spec["recipe"], self.arguments.rate
-        if recipe["learning_rate"] != "auto":
+        if recipe["learning_rate"] != rates.AUTO:
             return recipe
         if file is None:
-            raise InputError("learning_rate: auto: give the rate that was found with --rate")
+            raise InputError(f"learning_rate: {rates.AUTO}: give the rate that was found with --rate")
         return recipe | {"learning_rate": rates.read(file)}
 
     @property

@@ -1,9 +1,9 @@
 """The learning rate of a network, found by short trainings: ``learning_rate: auto``.
 
 What suits one network leaves another at chance, and a pruned one is another network [Le & Hua, *Network Pruning That
-Matters? A Case Study on Retraining Variants*, 2021]. So a network is trained for a part of the recipe's epochs with each
-of some rates, :data:`FACTOR` apart, and validation chooses. The first is :func:`base`; from there one goes up, then down,
-until the best has a worse one on either side, or :data:`MOST` were tried.
+Matters? A Case Study on Retraining Variants*, 2021]. So a network is trained for a part of the recipe's epochs with
+each of some rates, :data:`FACTOR` apart, and validation chooses. The first is :func:`base`; from there one goes up,
+then down, until the best has a worse one on either side, or :data:`MOST` were tried.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 
 from winnow.files import InputError, read_json
 
+# In place of a number.
+AUTO = "auto"
 (RATE,) = FILES = ("rate.json",)
 # By optimizer: the rate of a batch of 32 that validation found best for networks from ImageNet (docs/study.md), and the
 # power of the batch's size with which it grows: in proportion under SGD [Goyal et al. 2017], with the root under Adam
@@ -34,7 +36,8 @@ class Try:
     Attributes
     ----------
     val_accuracy, val_loss : float or None
-        Of its chosen epoch; None where it diverged, and then ``reason`` says how.
+        Of its last epoch, not the best, which knows nothing of a training that fell back after it; None where it
+        diverged, and then ``reason`` says how.
     """
 
     learning_rate: float

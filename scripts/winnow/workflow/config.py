@@ -28,7 +28,7 @@ from winnow.files import InputError
 from winnow.importance.criteria import CRITERIA
 from winnow.networks import published
 from winnow.networks.architectures import NAMES as ARCHITECTURES
-from winnow.training import protocols
+from winnow.training import protocols, rates
 from winnow.workflow import grid
 
 SOURCES = ("digits", "flowers102", "cats_vs_dogs", "folder")
@@ -52,21 +52,19 @@ Seeds = Annotated[
 ]
 
 
-
-
 def _number_or_auto(value: Any) -> Any:
-    if isinstance(value, str) and value != grid.AUTO:
+    if isinstance(value, str) and value != rates.AUTO:
         try:
             return float(value)
         except ValueError:
-            raise ValueError(f"{value!r} is not allowed; allowed: a number above 0, or {grid.AUTO}") from None
+            raise ValueError(f"{value!r} is not allowed; allowed: a number above 0, or {rates.AUTO}") from None
     return value
 
 
 # A number, or `auto`: a search finds it. Errors are of the branch that was meant.
 LearningRate = Annotated[
     Annotated[Literal["auto"], Tag("literal[auto]")] | Annotated[float, Field(gt=0), Tag("constrained-float")],
-    Discriminator(lambda value: "literal[auto]" if value == grid.AUTO else "constrained-float"),
+    Discriminator(lambda value: "literal[auto]" if value == rates.AUTO else "constrained-float"),
     BeforeValidator(_number_or_auto),
 ]
 
@@ -147,7 +145,7 @@ class Recipe(_Model):
     @property
     def searches(self) -> bool:
         """Whether the learning rate is left to a search."""
-        return self.learning_rate == grid.AUTO
+        return self.learning_rate == rates.AUTO
 
     def used(self, distilled: bool = False) -> dict[str, Any]:
         """What a training depends on."""
@@ -159,7 +157,7 @@ class Recipe(_Model):
 BUILT_IN = {
     "epochs": 30,
     "batch_size": 16,
-    "learning_rate": grid.AUTO,
+    "learning_rate": rates.AUTO,
     "weight_decay": 0.0005,
     "warmup_epochs": 2,
     "augmentation": {"scale": (0.35, 1.0)},
@@ -211,7 +209,7 @@ class Dataset(_Model):
 
     source: str
     recipe: Name | dict[Name, Name] | None = None
-    """The recipe that trains on it, or one a backbone; ``auto``: :data:`BUILT_IN`, unless ``recipes`` has one so named."""
+    """The recipe that trains on it, or one a backbone; ``auto``: :data:`BUILT_IN`, or one's own of that name."""
     store_size: Positive
     """Side of the stored squares, in pixels."""
     image_size: Positive
@@ -614,8 +612,8 @@ class Config(_Model):
                 _named(backbone.pretrain.recipe, self.recipes, "recipe", f"backbones.{name}.pretrain.recipe")
                 if self.recipes[backbone.pretrain.recipe].searches:
                     raise ValueError(
-                        f"backbones.{name}.pretrain.recipe: {backbone.pretrain.recipe} has learning_rate: {grid.AUTO}, "
-                        "which is searched for cells alone; allowed: a recipe with a number"
+                        f"backbones.{name}.pretrain.recipe: {backbone.pretrain.recipe} has learning_rate: "
+                        f"{rates.AUTO}, which is searched for cells alone; allowed: a recipe with a number"
                     )
                 self._fits(name, backbone.pretrain.dataset, f"backbones.{name}.pretrain")
         for name, experiment in self.experiments.items():

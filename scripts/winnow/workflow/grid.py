@@ -11,10 +11,10 @@ cell:
 * by layer, every criterion keeps the same number of filters a layer, and random weights forget which ones, so these
   cells are one whatever the criterion: criterion ``any``.
 
-Where a recipe leaves the learning rate to a search, that is one for each shape of training and not for each cell: of the
-network that ``average_weight`` leaves, trained at once after the same repairs with seed 0, and so on the first fold.
-Criteria and seeds are compared with one rate, and this criterion is there whatever the data. Cells that learn from a
-teacher, or in phases, or for less, have that of their ratio; a trunk has that of its own share.
+Where a recipe leaves the learning rate to a search, that is one for each shape of training and not for each cell: of
+the network that ``average_weight`` leaves, pruned at once and repaired alike, trained with seed 0, and so on the first
+fold. Criteria and seeds are compared with one rate, and this criterion is there whatever the data. Cells that learn
+from a teacher, or in phases, or for less, have the rate of their ratio; a trunk has that of its own share.
 
 Where a data set has K folds, a cell of seed s is judged on fold s mod K and trained on other images. What looks at
 training images lies below ``photos~2`` then, in place of ``photos``: statistics, scores, masks and trunks.
@@ -40,8 +40,8 @@ RANDOM = "random"
 # of flowers102, whatever the cell's data set.
 REVERSED = "reversed_"
 FOREIGN = "@"
-# In place of a list of seeds: one to choose with, and as many as it takes to judge; in place of a learning rate: the one
-# that a search finds; in place of a recipe's name: the one that is built in.
+# In place of a list of seeds: one to choose with, and as many as it takes to judge; of a recipe's name: one that is
+# built in.
 AUTO = "auto"
 # Parts a data set's name and the number of a fold.
 FOLD = "~"
