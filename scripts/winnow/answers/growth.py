@@ -167,10 +167,10 @@ def choose(
     """The finalists and which of them is proposed.
 
     Of each size (:data:`SIZE_STEP`) the best is a finalist. Of those whose drop is within the tolerance the second
-    smallest is proposed: few trainings on few images flatter somebody, and the smallest is who was flattered most. It
-    is tested when the other one holds. Where one alone is within, that is proposed; where none is, the one that loses
-    least. With a limit, those that take no more are compared, whatever
-    their size: the best is proposed, and the next best is its rival.
+    smallest is proposed: one training judged on few images flatters some of them, the smallest most likely, and that
+    one's turn comes when the other one holds. Where one alone is within, it is proposed; where none is, the one that
+    loses least. With a limit, those that take no more are compared, whatever their size: the best is proposed, and the
+    next best is its rival.
 
     Parameters
     ----------

@@ -170,8 +170,8 @@ def recommend(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[st
     -------
     dict
         ``ladder``: the networks that were judged, the largest first. ``verdicts``: of these the smallest that holds,
-        or, where none does, the one that is tested first; by the measure that is asked for first, then by the
-        others. Within a budget it is the best that validation saw. ``claims``: what is known of the one at ratio
+        or, where none does, the one that is tested first; by the measure that is asked for first, then by the others.
+        Within a budget it is the best that validation saw. ``claims``: what is known of the one at ratio
         :data:`CLAIM_RATIO` with the claim's tolerance. ``chosen``: the first of the verdicts, to be taken home.
         ``lines``: all that in sentences. ``notes``: how it was found. ``answer``: the same for those who put it into
         words of their own.
