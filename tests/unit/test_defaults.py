@@ -60,8 +60,8 @@ def test_a_recipe_fits_any_size(count):
     ("count", "expected"),
     [
         (40, {"epochs": 40, "batch_size": 8, "learning_rate": "auto", "warmup_epochs": 1}),
-        (180, {"epochs": 22, "batch_size": 16, "learning_rate": "auto", "warmup_epochs": 1}),
-        (1020, {"epochs": 20, "batch_size": 64, "learning_rate": "auto", "warmup_epochs": 1}),
+        (180, {"epochs": 17, "batch_size": 16, "learning_rate": "auto", "warmup_epochs": 1}),
+        (1020, {"epochs": 15, "batch_size": 64, "learning_rate": "auto", "warmup_epochs": 1}),
         (17500, {"epochs": 10, "batch_size": 64, "learning_rate": "auto", "warmup_epochs": 1}),
     ],
 )

@@ -155,11 +155,11 @@ class Recipe(_Model):
 
 # For some hundred to some thousand images and a network that was pretrained.
 BUILT_IN = {
-    "epochs": 30,
+    "epochs": 20,
     "batch_size": 16,
     "learning_rate": rates.AUTO,
     "weight_decay": 0.0005,
-    "warmup_epochs": 2,
+    "warmup_epochs": 1,
     "augmentation": {"scale": (0.35, 1.0)},
 }
 

@@ -28,8 +28,8 @@ UNEVEN = 3
 IMAGE_SIZE = 224
 # A training of so many images in all, within these bounds, is what networks of this size take to settle; and where
 # there are few, of so many at least, within another.
-IMAGES_TO_SEE, EPOCHS = 60_000, (10, 20)
-LEAST_IMAGES_TO_SEE, MOST_EPOCHS = 4_000, 40
+IMAGES_TO_SEE, EPOCHS = 60_000, (10, 15)
+LEAST_IMAGES_TO_SEE, MOST_EPOCHS = 3_000, 40
 BATCH_SIZES = (8, 16, 32, 64)
 
 
