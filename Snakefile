@@ -15,6 +15,9 @@
 #   results/trunks/{images}/{backbone}/{criterion}/{scope}/{share}/{epochs}/{seed}/
 #                                                         what cells begin with that prune what they have trained:
 #                                                         trunk.safetensors, history.parquet, mask.parquet, trunk.json
+#   results/rates/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/rate.json
+#                                                         the learning rate of all cells of one shape, where their
+#                                                         recipe says learning_rate: auto
 #   results/latency/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.json
 #   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/,
 #                                                         figures.zip, figures.json (digests), report.html

@@ -13,6 +13,7 @@ def forecast():
     stores = {wildcards.dataset for made, wildcards in jobs if made == "datasets"}
     judged = sorted({cell.dataset for cell, made in trained if made == "cells"})
     said = [promises.of_data_set(CONFIG, name) for name in judged]
+    said.append(promises.of_searches(sum(made == "rates" for made, _ in jobs)))
     kept = [(cell, made == "models" or KEPT(cell)) for cell, made in trained]
     return "\n".join(filter(None, [*said, disk.forecast(CONFIG, kept, stores)]))
 

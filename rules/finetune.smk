@@ -1,10 +1,38 @@
 # Needs a data set's store, a split, a backbone and a mask (none for the unpruned baseline); by the cell's protocol the
-# baseline's network to learn from, the moments to repair its cut by, or a trunk in place of mask and moments. Makes a
-# cell: the pruned network, fine-tuned, with its metrics, history, test predictions and mask; and, as files of its own,
-# the network, where an experiment keeps it.
+# baseline's network to learn from, the moments to repair its cut by, or a trunk in place of mask and moments; and, where
+# its recipe has none, the learning rate that short trainings of its shape find. Makes a cell: the pruned network,
+# fine-tuned, with its metrics, history, test predictions and mask; and, as files of its own, the network, where an
+# experiment keeps it.
 #
 # Whether a network is kept is no part of a cell: three rules run the same command for different files of it, and each
 # refuses the cells that are not its own.
+
+
+# The learning rate of all cells of one shape, where their recipe leaves it to a search.
+rule tune:
+    input:
+        dataset=STORE,
+        split=needs(wiring.cell_split),
+        backbone=BACKBONE,
+        mask=needs(wiring.mask),
+        moments=needs(wiring.moments),
+        moments_arrays=ancient(needs(wiring.moments_arrays)),
+    output:
+        f"results/rates/{wiring.NETWORK}/rate.json",
+    log:
+        f"results/logs/tune/{wiring.NETWORK}.log",
+    conda:
+        "../envs/winnow.yaml"
+    threads: PLAN.cell_threads
+    resources:
+        gpu=1,
+        mem_mb=PLAN.cell_mb,
+    params:
+        spec=spec(specs.tune),
+    shell:
+        "stage tune --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
+        " --backbone {input.backbone:q} --mask {input.mask:q} --moments {input.moments:q}"
+        " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
 # What cells begin with that prune what they have trained, once for all that share it.
@@ -16,6 +44,7 @@ rule trunk:
         scores=needs(wiring.scores),
         moments=needs(wiring.moments),
         moments_arrays=ancient(needs(wiring.moments_arrays)),
+        rate=needs(wiring.rates),
     output:
         multiext(f"results/trunks/{TRUNK}/", *TRUNK_FILES),
     log:
@@ -33,7 +62,7 @@ rule trunk:
     shell:
         "stage trunk --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
         " --backbone {input.backbone:q} --scores {input.scores:q} --moments {input.moments:q}"
-        " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        " --rate {input.rate:q} --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
 rule finetune:
@@ -44,6 +73,7 @@ rule finetune:
         mask=of_cell(wiring.mask, kept=False),
         moments=needs(wiring.moments),
         moments_arrays=ancient(needs(wiring.moments_arrays)),
+        rate=needs(wiring.rates),
         trunk=trunk_files,
         teacher=teacher_files,
     output:
@@ -62,7 +92,7 @@ rule finetune:
     shell:
         "stage finetune --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
         " --backbone {input.backbone:q} --mask {input.mask:q} --moments {input.moments:q}"
-        " --trunk {input.trunk:q} --teacher {input.teacher:q}"
+        " --rate {input.rate:q} --trunk {input.trunk:q} --teacher {input.teacher:q}"
         " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
@@ -75,6 +105,7 @@ use rule finetune as finetune_kept with:
         mask=of_cell(wiring.mask, kept=True),
         moments=needs(wiring.moments),
         moments_arrays=ancient(needs(wiring.moments_arrays)),
+        rate=needs(wiring.rates),
         trunk=trunk_files,
         teacher=teacher_files,
     output:

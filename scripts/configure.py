@@ -18,7 +18,7 @@ from winnow import cli
 from winnow.answers import growth, procedure
 from winnow.data import folders, overview
 from winnow.files import InputError, atomic_path
-from winnow.workflow import config, defaults, grid, promises
+from winnow.workflow import config, defaults, grid, promises, wiring
 
 BACKBONE = "vgg16"
 # Keys of a data set that say how its images are read.
@@ -60,15 +60,19 @@ def promised(raw: dict[str, Any], path: Path, name: str) -> str:
     """
     whole = config.load(config.laid_over(raw, path))
     axes, folds = whole.experiments[name].model_dump(), whole.datasets[name].folds
-    if not growth.grows(axes):
-        return f"{promises.of_data_set(whole, name)}\n{name}: {len(grid.cells(axes))} trainings".strip()
-    looks = procedure.looks(folds)
-    compared, judged = growth.most(axes, lambda dataset: looks[-1])
-    choosing = "short trainings choose" if axes["screening"] else "trainings choose"
-    return (
-        f"{promises.of_data_set(whole, name)}\n{name}: {compared} {choosing}, then two networks and the unpruned one "
-        f"are trained {looks[0]} times each, and more where that is not enough; {judged} more at most"
-    ).strip()
+    searched = promises.of_searches(len(wiring.rates_of(whole, growth.asked(axes, None))))
+    if growth.grows(axes):
+        looks = procedure.looks(folds)
+        compared, judged = growth.most(axes, lambda dataset: looks[-1])
+        choosing = "short trainings choose" if axes["screening"] else "trainings choose"
+        trained = (
+            f"{compared} {choosing}, then two networks and the unpruned one are trained {looks[0]} times each, and "
+            f"more where that is not enough; {judged} more at most"
+        )
+    else:
+        trained = f"{len(grid.cells(axes))} trainings"
+    lines = [promises.of_data_set(whole, name), searched and f"{name}: {searched}", f"{name}: {trained}"]
+    return "\n".join(filter(None, lines))
 
 
 def hold_against(path: Path, name: str, arguments: argparse.Namespace, limits: dict[str, float] | None) -> None:

@@ -30,26 +30,21 @@ from winnow.training.precision import precision_for
 def main(arguments: argparse.Namespace) -> None:
     bench = cells.open_bench(arguments)
     spec, size = arguments.spec, bench.store.image_size
-    cell, recipe = spec["cell"], spec["recipe"]
+    cell, recipe = spec["cell"], bench.recipe
     alternates = protocols.alternates(cell["protocol"])
     trunk = trunk_of(bench) if alternates else None
     begun, requested = beginning(bench, trunk)
     unpruned_macs = bench.unpruned_cost[1]
     precision = precision_for(recipe["precision"], bench.lease.device, unpruned_macs)
     described = (arguments.trunk, trunks.MANIFEST), (arguments.teacher, models.DESCRIPTION)
-    inputs = [arguments.mask, arguments.moments, *(folder and folder / name for folder, name in described)]
+    inputs = [arguments.mask, arguments.moments, arguments.rate]
+    inputs += [folder and folder / name for folder, name in described]
 
     def attempt(micro_batch: int) -> cells.Outcome:
         images = bench.images
         before = begun
-        if bench.repairs and not alternates:
-            # Here, and not above: cells without repairs depend on none of it.
-            from winnow.training import repair
-
-            network = repair.begun(bench, begun.kept, cell["seed"], bench.repairs, arguments.moments)
-            bench.clock.lap("repair")
-        else:
-            network = bench.network(begun.kept, cell["init"], cell["seed"])
+        # What a trunk has behind it is repaired.
+        network = (bench.network if alternates else bench.begun)(begun.kept, cell["init"], cell["seed"])
         params, macs = surgery.cost(network, size)
         epochs = protocols.budget(cell["protocol"], recipe["epochs"], macs, unpruned_macs)
         phases = protocols.phases(cell["protocol"], cell["ratio"], epochs)
@@ -146,6 +141,7 @@ def parser() -> argparse.ArgumentParser:
     result = cells.parser(__doc__, cells.FILES, models.FILES)
     result.add_argument("--mask", type=Path, nargs="?", metavar="FILE")
     cells.add_moments(result)
+    cells.add_rate(result)
     result.add_argument("--trunk", action=cli.Folder, nargs="*", help="what a cell begins with that alternates")
     result.add_argument("--teacher", action=cli.Folder, nargs="*", help="the kept network of the unpruned baseline")
     return result

@@ -26,22 +26,15 @@ from winnow.training.precision import precision_for
 def main(arguments: argparse.Namespace) -> None:
     bench = cells.open_bench(arguments)
     spec, clock = arguments.spec, bench.clock
-    trunk, recipe = spec["trunk"], spec["recipe"]
+    trunk, recipe = spec["trunk"], bench.recipe
     mask = first_mask(bench) if Fraction(trunk["share"]) else None
     keep, rank = (None, None) if mask is None else (mask.keep, mask.rank)
     precision = precision_for(recipe["precision"], bench.lease.device, bench.unpruned_cost[1])
 
     def attempt(micro_batch: int) -> tuple[loop.Training | None, str | None]:
         images = bench.images
-        if bench.repairs:
-            # Here, and not above: trunks without repairs depend on none of it.
-            from winnow.training import repair
-
-            network = repair.begun(bench, keep, trunk["seed"], bench.repairs, arguments.moments)
-            clock.lap("repair")
-        else:
-            network = bench.network(keep, "inherited", trunk["seed"])
-        checkpoint = bench.checkpoint(precision, arguments.scores, arguments.moments)
+        network = bench.begun(keep, "inherited", trunk["seed"])
+        checkpoint = bench.checkpoint(precision, arguments.scores, arguments.moments, arguments.rate)
         clock.lap("load")
         try:
             return loop.train(
@@ -89,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
     result = cells.parser(__doc__, trunks.FILES)
     result.add_argument("--scores", type=Path, nargs="?", metavar="FILE", help="of the backbone as it was pretrained")
     cells.add_moments(result)
+    cells.add_rate(result)
     return result
 
 

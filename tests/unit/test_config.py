@@ -55,6 +55,19 @@ def test_accepts_a_sound_configuration(raw):
     assert checked.recipe("digits", "net").epochs == 2
 
 
+def test_a_learning_rate_is_a_number_or_searched(raw):
+    for given, expected in ((0.1, 0.1), ("1e-3", 0.001), (1, 1.0)):
+        recipe = config.load(change(raw, "recipes.quick.learning_rate", given)).recipe("digits", "net")
+        assert (recipe.learning_rate, recipe.searches) == (expected, False)
+    built_in = config.load(change(raw, "datasets.digits.recipe", "auto"))
+    assert built_in.recipe("digits", "net").searches
+    # It stands in the report as any other does; one's own of that name is taken in its place.
+    assert built_in.part("small")["recipes"].keys() == {"auto", "quick"}
+    own = change(raw, "datasets.digits.recipe", "auto")
+    own["recipes"]["auto"] = raw["recipes"]["quick"]
+    assert config.load(own).recipe("digits", "net").learning_rate == 0.1
+
+
 def test_the_projects_own_configuration_is_sound():
     checked = config.load(yaml.safe_load((ROOT / "config.yaml").read_text()))
     assert set(checked.targets) == {"global", "by_layer", "random_init"}
@@ -124,8 +137,8 @@ def test_the_projects_own_configuration_is_sound():
         ("experiments.small.round_to", 7, ["experiments.small.round_to", "7", "8, 16 or 32"]),
         ("experiments.small.datasets", ["digit"], ["experiments.small.datasets", "'digit'", "did you mean 'digits'"]),
         ("experiments.small.backbones", ["x"], ["experiments.small.backbones", "'x'", "allowed: net"]),
-        ("experiments.small.datasets", ["mine"], ["datasets.mine.recipe", "missing", "'net'", "allowed: quick"]),
-        ("datasets.digits.recipe", "slow", ["datasets.digits.recipe", "'slow'", "allowed: quick"]),
+        ("experiments.small.datasets", ["mine"], ["datasets.mine.recipe", "missing", "'net'", "allowed: auto, quick"]),
+        ("datasets.digits.recipe", "slow", ["datasets.digits.recipe", "'slow'", "allowed: auto, quick"]),
         ("datasets.digits.recipe", {"other": "quick"}, ["datasets.digits.recipe", "'other'", "allowed: net"]),
         ("datasets.digits.source", "digit", ["datasets.digits", "'digit'", "allowed: cats_vs_dogs"]),
         ("datasets.digits.image_size", 17, ["datasets.digits", "image_size 17", "store_size 16"]),
@@ -158,6 +171,13 @@ def test_the_projects_own_configuration_is_sound():
         ("backbones.net.weights", "random", ["backbones.net", "exactly one of", "['weights', 'pretrain']"]),
         ("backbones.net.pretrain", None, ["backbones.net", "exactly one of", "none"]),
         ("backbones.net.pretrain", {"dataset": "d", "recipe": "quick"}, ["backbones.net.pretrain.dataset", "'d'"]),
+        (
+            "recipes.quick.learning_rate",
+            "automatic",
+            ["recipes.quick.learning_rate: 'automatic' is not allowed; allowed: a number above 0, or auto"],
+        ),
+        ("recipes.quick.learning_rate", 0, ["recipes.quick.learning_rate", "greater than 0", "0"]),
+        ("recipes.quick.learning_rate", "auto", ["backbones.net.pretrain.recipe: quick has learning_rate: auto"]),
         ("targets", ["large"], ["targets", "'large'", "allowed: small"]),
         ("targets", [], ["targets", "empty"]),
         ("experiment", {}, ["experiment", "did you mean 'experiments'"]),

@@ -46,11 +46,11 @@ def configure(*arguments: object) -> None:
 
 @given(st.integers(1, 10**6))
 def test_a_recipe_fits_any_size(count):
-    chosen = defaults.recipe(count, 0.01)
+    chosen = defaults.recipe(count)
     assert 10 <= chosen["epochs"] <= 40
     assert chosen["batch_size"] == 8 or count // chosen["batch_size"] >= 8
     # More images never mean more epochs or a smaller batch.
-    more = defaults.recipe(count * 2, 0.01)
+    more = defaults.recipe(count * 2)
     assert more["epochs"] <= chosen["epochs"]
     assert more["batch_size"] >= chosen["batch_size"]
     config.Recipe.model_validate(chosen)
@@ -59,13 +59,14 @@ def test_a_recipe_fits_any_size(count):
 @pytest.mark.parametrize(
     ("count", "expected"),
     [
-        (40, {"epochs": 40, "batch_size": 8, "learning_rate": 0.0013, "warmup_epochs": 1}),
-        (1020, {"epochs": 40, "batch_size": 64, "learning_rate": 0.01, "warmup_epochs": 1}),
-        (17500, {"epochs": 10, "batch_size": 64, "learning_rate": 0.01, "warmup_epochs": 1}),
+        (40, {"epochs": 40, "batch_size": 8, "learning_rate": "auto", "warmup_epochs": 1}),
+        (180, {"epochs": 17, "batch_size": 16, "learning_rate": "auto", "warmup_epochs": 1}),
+        (1020, {"epochs": 15, "batch_size": 64, "learning_rate": "auto", "warmup_epochs": 1}),
+        (17500, {"epochs": 10, "batch_size": 64, "learning_rate": "auto", "warmup_epochs": 1}),
     ],
 )
 def test_recipes_of_known_sizes(count, expected):
-    assert defaults.recipe(count, 0.01) == expected
+    assert defaults.recipe(count) == expected
 
 
 def test_a_folder_of_classes_gets_a_split_and_a_grid(tmp_path):
@@ -155,7 +156,7 @@ def test_a_split_of_its_own_is_kept(tmp_path):
     folder = images(tmp_path / "bees", {"train/a": 100, "train/b": 100, "test/a": 5, "test/b": 5})
     text = defaults.configuration(folder, "bees", "vgg16", KNOWN)
     assert merged(text).datasets["bees"].split is merged(text).datasets["bees"].folds is None
-    assert merged(text).recipe("bees", "vgg16").batch_size == defaults.recipe(200, 0.01)["batch_size"]
+    assert merged(text).recipe("bees", "vgg16").batch_size == defaults.recipe(200)["batch_size"]
 
 
 def test_any_vgg_will_do_and_the_small_one_sees_small_images(tmp_path):

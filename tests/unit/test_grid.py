@@ -93,6 +93,35 @@ def test_a_trunk_is_named_by_all_that_it_is_made_of(cell, epochs, folds):
             assert trunk.repairs == repairs
 
 
+@given(CELLS, st.sampled_from(["apoz", "random", "average_weight"]), st.integers(0, 20))
+def test_a_learning_rate_is_searched_once_for_each_shape_of_training(cell, criterion, seed):
+    cell = grid.canonical(cell)
+    found = cell.searched
+    assert grid.canonical(found) == found == found.searched
+    assert found.seed == 0
+    assert found.criterion in ("unpruned", "any", "average_weight")
+    assert (found.ratio, found.init) == (cell.ratio, cell.init)
+    # One for all criteria and seeds, and for all that is trained from the same beginning.
+    other = dataclasses.replace(cell, criterion=criterion, seed=seed) if cell.ratio else cell
+    assert grid.canonical(other).rate_path == cell.rate_path
+    assert protocols.parted(found.protocol) == (protocols.repairs(cell.protocol), "one_shot")
+    for protocol in ("distilled", "short_4", "iterative_3"):
+        same = protocols.repaired(protocols.repairs(cell.protocol), protocol)
+        assert dataclasses.replace(cell, protocol=same).rate_path == cell.rate_path
+    assert cell.rate_path == f"{found.path.removesuffix('/0')}/rate.json"
+
+
+def test_a_trunk_has_the_learning_rate_of_a_network_of_its_share():
+    place = Cell("d", "b", "apoz", "layer", 0.4, None, "inherited", 5, "iterative_3")
+    assert grid.trunk(place, 9, {}).rate_path == "d/b/average_weight/layer/0.133/inherited/rate.json"
+    repaired = dataclasses.replace(place, criterion="random", protocol="compensated_iterative_2", round_to=8)
+    found = grid.trunk(repaired, 9, {"d": 3}).rate_path
+    assert found == "d/b/average_weight/layer/0.200~8/inherited~compensated/rate.json"
+    first = dataclasses.replace(place, protocol="fitted_fine_tune_first")
+    assert grid.trunk(first, 9, {}).rate_path == place.baseline.rate_path
+    assert place.baseline.rate_path == "d/b/unpruned/none/0.000/inherited/rate.json"
+
+
 @given(CELLS, st.integers(2, 20))
 def test_what_looks_at_training_images_is_of_a_fold_and_cells_are_not(cell, folds):
     cell = grid.canonical(cell)

@@ -126,5 +126,11 @@ def test_where_nothing_is_known_nothing_is_said(photos, tmp_path):
     assert promises.of_data_set(photos(path=str(tmp_path / "empty")), "photos") == ""
 
 
+def test_searches_are_counted():
+    assert promises.of_searches(0) == ""
+    assert promises.of_searches(1) == "1 learning rate is found first, by 3 to 5 trainings for a fourth of the epochs"
+    assert promises.of_searches(5).startswith("5 learning rates are found first, each by 3 to 5 trainings")
+
+
 def test_the_most_trainings_are_those_of_the_last_look():
     assert procedure.looks(None)[-1] == promises.MOST

@@ -54,6 +54,7 @@ JOBS = {
     "mask": (specs.mask, PLACE),
     "latency": (specs.latency, PLACE),
     "cell": (specs.cell, CELL),
+    "tune": (specs.tune, PLACE | {"init": "inherited"}),
     "trunk": (specs.trunk, TRUNK),
     "grow": (specs.grow, {"experiment": "tiny", "step": "0"}),
     "summarize": (specs.summarize, {"experiment": "tiny"}),
@@ -73,10 +74,13 @@ ANSWERS = {"grow", "summarize", "recommend", "plot", "report"}
 
 # An edit of the configuration → whose specs it changes.
 EDITS = {
-    "warm-up of the recipe": (lambda raw: raw["recipes"]["quick"].update(warmup_epochs=1), {"cell", "trunk", "report"}),
+    "warm-up of the recipe": (
+        lambda raw: raw["recipes"]["quick"].update(warmup_epochs=1),
+        {"cell", "tune", "trunk", "report"},
+    ),
     "precision of the recipe": (
         lambda raw: raw["recipes"]["quick"].update(precision="fp32"),
-        {"cell", "trunk", "latency", "report"},
+        {"cell", "tune", "trunk", "latency", "report"},
     ),
     "distillation, where nothing is distilled": (
         lambda raw: raw["recipes"]["quick"].update(distillation={"temperature": 2.0}),
@@ -84,7 +88,10 @@ EDITS = {
     ),
     "recipe of the pretraining": (lambda raw: raw["recipes"]["long"].update(epochs=8), {"pretrain", "report"}),
     # Of the same steps, but more of them: a trunk has its own number of epochs, by its path.
-    "data set of another recipe": (lambda raw: raw["datasets"]["digits"].update(recipe="long"), {"cell", "report"}),
+    "data set of another recipe": (
+        lambda raw: raw["datasets"]["digits"].update(recipe="long"),
+        {"cell", "tune", "report"},
+    ),
     "classes of a data set": (lambda raw: raw["datasets"]["digits"].update(classes=[0, 1]), {"decode", "report"}),
     "seed of a data set's split": (lambda raw: raw["datasets"]["digits"].update(seed=1), {"split", "report"}),
     "images to train on": (lambda raw: raw["datasets"]["digits"].update(train_per_class=9), {"split", "report"}),

@@ -33,7 +33,7 @@ def everything() -> dict:
     raw = copy.deepcopy(SMALL_GRID)
     # With a tolerance that nothing is above, few trainings judge.
     raw |= {"tolerance": 70.0, "class_margin": 100.0}
-    raw["recipes"]["quick"]["epochs"] = 4
+    raw["recipes"]["quick"] |= {"epochs": 4, "learning_rate": "auto"}
     del raw["backbones"]["net"]["weights"]
     raw["backbones"]["net"]["pretrain"] = {"dataset": "others", "recipe": "brief", "seed": 0}
     axes = {"datasets": ["digits"], "backbones": ["net"], "scopes": ["layer"], "ratios": [0.5], "seeds": [0]}

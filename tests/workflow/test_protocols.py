@@ -72,6 +72,18 @@ def test_a_protocol_more_trains_its_cells_and_nothing_else(checkout):
     assert checkout.planned() == {cell("inherited~iterative_3"), trunk("apoz/global/1_6/1")} | report()
 
 
+def test_a_learning_rate_that_is_searched_is_one_for_each_shape_of_training(checkout):
+    configured(lambda raw: raw["recipes"]["quick"].update(learning_rate="auto"))(checkout)
+    trained = {cell(start) for start in STARTS} | {f"finetune {BASELINE}", f"retrain {BASELINE}"}
+    trained |= {trunk("unpruned/none/0/1"), trunk("apoz/global/1_4/1")}
+    shapes = ("average_weight/global/0.500/inherited", "average_weight/global/0.500/random")
+    shapes += ("average_weight/global/0.250/inherited", "unpruned/none/0.000/inherited")
+    masks = {f"mask digits/net/average_weight/global/{ratio}" for ratio in ("0.250", "0.500")}
+    searches = {f"tune digits/net/{shape}" for shape in shapes} | masks | {"score digits/net/average_weight"}
+    assert checkout.planned() == trained | searches | report()
+    assert "4 learning rates are found first, each by 3 to 5 trainings" in checkout.snakemake("-n")
+
+
 def test_one_trunk_serves_all_criteria_scopes_and_ratios(tmp_path):
     axes = {"criteria": ["apoz", "average_weight", "mean_activation"], "scopes": ["global", "layer"]}
     raw = grid_of(protocols=["fine_tune_first"], inits=["inherited"], ratios=[0.25, 0.5], **axes)

@@ -151,7 +151,7 @@ class Choice:
     finalists : tuple of Candidate
         Those that may be judged, the largest first.
     proposal : int
-        Which of them is to be taken home if it holds.
+        Which of them is tested first.
     rival : int or None
         Within a budget: which is the next best.
     """
@@ -166,9 +166,11 @@ def choose(
 ) -> Choice | None:
     """The finalists and which of them is proposed.
 
-    Of each size (:data:`SIZE_STEP`) the best is a finalist. The smallest whose drop is within the tolerance is
-    proposed; where none is, the one that loses least. With a limit, those that take no more are compared, whatever
-    their size: the best is proposed, and the next best is its rival.
+    Of each size (:data:`SIZE_STEP`) the best is a finalist. Of those whose drop is within the tolerance the second
+    smallest is proposed: one training judged on few images flatters some of them, the smallest most likely, and that
+    one's turn comes when the other one holds. Where one alone is within, it is proposed; where none is, the one that
+    loses least. With a limit, those that take no more are compared, whatever their size: the best is proposed, and the
+    next best is its rival.
 
     Parameters
     ----------
@@ -202,10 +204,8 @@ def choose(
         else:
             steps.append([each])
     best = [min(step, key=lambda each: each.rank) for step in steps]
-    proposed = next(
-        (each for each in best if not each.diverged and preference.within(each.drop, tolerance)),
-        min(best, key=lambda each: each.rank),
-    )
+    within = [each for each in best if not each.diverged and preference.within(each.drop, tolerance)]
+    proposed = within[:2][-1] if within else min(best, key=lambda each: each.rank)
     if claim:
         plain = (CLAIM_RATIO, "inherited", ONE_SHOT)
         named = [each for each in ranked if (each.cell.ratio, each.cell.init, each.cell.protocol) == plain]

@@ -79,7 +79,7 @@ class Place:
     networks : list of Network
         The finalists that were trained to be judged, the largest first.
     proposal : Network or None
-        The smallest that validation allows, or where all its trainings diverged a larger one; None without networks.
+        The one that is tested first, or where all its trainings diverged a larger one; None without networks.
     rival : Network or None
         Within a budget: the next best, which was trained as often and is held against the proposal in ``between``.
     between : Judgement or None
@@ -170,8 +170,8 @@ def recommend(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[st
     -------
     dict
         ``ladder``: the networks that were judged, the largest first. ``verdicts``: of these the smallest that holds,
-        or, where none does, the smallest that validation allows; by the measure that is asked for first, then by the
-        others. Within a budget it is the best that validation saw. ``claims``: what is known of the one at ratio
+        or, where none does, the one that is tested first; by the measure that is asked for first, then by the others.
+        Within a budget it is the best that validation saw. ``claims``: what is known of the one at ratio
         :data:`CLAIM_RATIO` with the claim's tolerance. ``chosen``: the first of the verdicts, to be taken home.
         ``lines``: all that in sentences. ``notes``: how it was found. ``answer``: the same for those who put it into
         words of their own.
@@ -493,8 +493,8 @@ def notes(frame: pd.DataFrame, question: Mapping[str, Any]) -> list[str]:
         f"A class is lost where it surely loses more than {margin:g} points of its own accuracy, or where it is never "
         "found, and that not for want of test images.",
         f"That any network is said to hold and does not has a chance of at most {100 * ALPHA:g} %, over all networks "
-        "and looks together: the smallest that validation allows is tested with half of it, larger ones with what is "
-        "left, and what holds hands its part to the next smaller one.",
+        "and looks together: the second smallest that validation allows is tested with half of it, larger ones with "
+        "what is left, and what holds hands its part to the next smaller one.",
     ]
     judging = None if growth.grows(experiment) else growth.judging_seeds(experiment)
     if judging is not None and set(judging) & set(seeds):

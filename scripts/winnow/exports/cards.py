@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 from winnow.answers import words
 from winnow.answers.summary import CONFIDENCE, INIT_NAMES, SCOPE_NAMES, label, quantity
 from winnow.files import readable
+from winnow.training import rates
 from winnow.training.protocols import (
     COMPENSATED,
     DISTILLED,
@@ -105,9 +106,10 @@ def card(model: dict[str, Any], name: str) -> str:
     sections += [
         "## How it was made",
         f"{method(cell, model)} Then it was fine-tuned on {images['train']} images: {epochs} epochs, batches "
-        f"of {recipe['batch_size']}, {recipe['optimizer']} at learning rate {recipe['learning_rate']:g}, seed "
-        f"{cell['seed']}; the weights are those of epoch {model['epoch']}. Trained and measured on "
-        f"{provenance['device']} in {provenance['precision']} with "
+        f"of {recipe['batch_size']}, {recipe['optimizer']} at learning rate {model['learning_rate']:g}"
+        f"{', which short trainings had found' * (recipe['learning_rate'] == rates.AUTO)}, seed {cell['seed']}; the "
+        f"weights are those of epoch {model['epoch']}. Trained and measured on {provenance['device']} in "
+        f"{provenance['precision']} with "
         f"{', '.join(f'{package} {version}' for package, version in sorted(provenance['versions'].items()))}. "
         "`model.json` has the whole specification, and the width of every layer.",
         "## Use",

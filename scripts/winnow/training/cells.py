@@ -21,18 +21,18 @@ from winnow import cli, tables
 from winnow.data.images import Images, load_images
 from winnow.data.splits import Split
 from winnow.data.store import Store
-from winnow.files import canonical_json, file_digest, read_json, write_json
+from winnow.files import InputError, canonical_json, file_digest, read_json, write_json
 from winnow.networks import backbones, models, surgery, units
 from winnow.runtime import devices
 from winnow.runtime.memory import begin_peak, in_smaller_parts, kept, peak_mb
-from winnow.training import checkpoints, judging, loop, protocols
+from winnow.training import checkpoints, judging, loop, protocols, rates
 
 # Everything that these say of a mask, a backbone or a data set is in their digests: a checkpoint is of all of them.
 INPUTS = ("manifest.json", "channels.parquet")
 METRICS, HISTORY, PREDICTIONS, MASK = FILES = ("metrics.json", "history.parquet", "predictions.parquet", "mask.parquet")
 # What a network's description says of it.
 JUDGED = ("params", "macs", "accuracy", "class_accuracy", "per_class", "val_accuracy", "epoch")
-JUDGED += ("requested_ratio", "achieved_ratio")
+JUDGED += ("requested_ratio", "achieved_ratio", "learning_rate")
 
 Made = TypeVar("Made")
 
@@ -97,6 +97,16 @@ class Bench:
         manifest = self.backbone.manifest
         return backbones.build(manifest["architecture"], manifest["head"], len(self.store.classes))
 
+    @functools.cached_property
+    def recipe(self) -> dict[str, Any]:
+        """How to train: the spec's recipe, with the learning rate that was found where it leaves that to a search."""
+        recipe, file = self.arguments.spec["recipe"], self.arguments.rate
+        if recipe["learning_rate"] != rates.AUTO:
+            return recipe
+        if file is None:
+            raise InputError(f"learning_rate: {rates.AUTO}: give the rate that was found with --rate")
+        return recipe | {"learning_rate": rates.read(file)}
+
     @property
     def repairs(self) -> tuple[str, ...]:
         """What of a cell or a trunk is repaired after a cut."""
@@ -114,6 +124,17 @@ class Bench:
         """The backbone less its removed units, with a new last layer, on the device as it is trained."""
         network = surgery.pruned(self.backbone, keep, len(self.store.classes), init, seed)
         return network.to(self.lease.device, memory_format=torch.channels_last)
+
+    def begun(self, keep: np.ndarray | None, init: str, seed: int) -> nn.Module:
+        """The same, repaired after the cut as the cell or trunk wants it."""
+        if not self.repairs:
+            return self.network(keep, init, seed)
+        # Here, and not above: what is not repaired depends on none of it.
+        from winnow.training import repair
+
+        network = repair.begun(self, keep, seed, self.repairs, self.arguments.moments)
+        self.clock.lap("repair")
+        return network
 
     def checkpoint(self, precision: str, *files: Path | None) -> checkpoints.Checkpoint:
         """The job's, which is of the spec, the inputs, among them ``files``, and the precision."""
@@ -302,6 +323,7 @@ def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
         print(f"test accuracy {judged.accuracy:.4f} with the weights of epoch {trained.epoch}")
     metrics |= {
         "split": bench.split.path.stem,
+        "learning_rate": bench.recipe["learning_rate"],
         "params": outcome.params,
         "macs": outcome.macs,
         "bytes": models.stored_bytes(network),
@@ -399,6 +421,11 @@ def parser(description: str, names: Sequence[str], more: Sequence[str] = ()) -> 
         help="how much of a killed run may be lost (default: 120)",
     )
     return result
+
+
+def add_rate(parser: argparse.ArgumentParser) -> None:
+    """The option by which a cell or a trunk is given the learning rate that its recipe leaves to a search."""
+    parser.add_argument("--rate", type=Path, nargs="?", metavar="FILE", help="of learning_rate: auto, what was found")
 
 
 def add_moments(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -29,7 +30,7 @@ from winnow.files import InputError
 from winnow.importance.criteria import CRITERIA
 from winnow.networks import published
 from winnow.networks.architectures import NAMES as ARCHITECTURES
-from winnow.training import protocols
+from winnow.training import protocols, rates
 from winnow.workflow import grid
 
 SOURCES = ("digits", "flowers102", "cats_vs_dogs", "folder")
@@ -50,6 +51,23 @@ Seeds = Annotated[
     Annotated[Literal["auto"], Tag("literal[auto]")]
     | Annotated[tuple[Seed, ...], Field(min_length=1), Tag("tuple[seeds]")],
     Discriminator(lambda value: "literal[auto]" if isinstance(value, str) else "tuple[seeds]"),
+]
+
+
+def _number_or_auto(value: Any) -> Any:
+    if isinstance(value, str) and value != rates.AUTO:
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is not allowed; allowed: a number above 0, or {rates.AUTO}") from None
+    return value
+
+
+# A number, or `auto`: a search finds it. Errors are of the branch that was meant.
+LearningRate = Annotated[
+    Annotated[Literal["auto"], Tag("literal[auto]")] | Annotated[float, Field(gt=0), Tag("constrained-float")],
+    Discriminator(lambda value: "literal[auto]" if value == rates.AUTO else "constrained-float"),
+    BeforeValidator(_number_or_auto),
 ]
 
 
@@ -106,7 +124,8 @@ class Recipe(_Model):
     epochs: Positive
     batch_size: Positive
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: LearningRate
+    """``auto``: short trainings of each size of network find it, see :mod:`winnow.training.rates`."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -125,10 +144,26 @@ class Recipe(_Model):
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} leaves nothing of {self.epochs} epochs")
         return self
 
+    @property
+    def searches(self) -> bool:
+        """Whether the learning rate is left to a search."""
+        return self.learning_rate == rates.AUTO
+
     def used(self, distilled: bool = False) -> dict[str, Any]:
         """What a training depends on."""
         unused = {"distillation"} if not distilled else set()
         return self.model_dump(exclude=unused | ({"sampling"} if self.sampling == "uniform" else set()))
+
+
+# For some hundred to some thousand images and a network that was pretrained.
+BUILT_IN = {
+    "epochs": 20,
+    "batch_size": 16,
+    "learning_rate": rates.AUTO,
+    "weight_decay": 0.0005,
+    "warmup_epochs": 1,
+    "augmentation": {"scale": (0.35, 1.0)},
+}
 
 
 class Split(_Model):
@@ -176,7 +211,7 @@ class Dataset(_Model):
 
     source: str
     recipe: Name | dict[Name, Name] | None = None
-    """The recipe that trains on it, or one a backbone."""
+    """The recipe that trains on it, or one a backbone; ``auto``: :data:`BUILT_IN`, or one's own of that name."""
     store_size: Positive
     """Side of the stored squares, in pixels."""
     image_size: Positive
@@ -471,6 +506,11 @@ class Config(_Model):
     recipes: dict[Name, Recipe]
     experiments: dict[Name, Experiment]
 
+    @field_validator("recipes", mode="before")
+    @classmethod
+    def _with_the_built_in_one(cls, value: Any) -> Any:
+        return {grid.AUTO: BUILT_IN} | value if isinstance(value, dict) else value
+
     @property
     def folds(self) -> dict[str, int]:
         """Data set → how many folds it has; one that has none is not in it."""
@@ -572,6 +612,11 @@ class Config(_Model):
             if backbone.pretrain:
                 _named(backbone.pretrain.dataset, self.datasets, "dataset", f"backbones.{name}.pretrain.dataset")
                 _named(backbone.pretrain.recipe, self.recipes, "recipe", f"backbones.{name}.pretrain.recipe")
+                if self.recipes[backbone.pretrain.recipe].searches:
+                    raise ValueError(
+                        f"backbones.{name}.pretrain.recipe: {backbone.pretrain.recipe} has learning_rate: "
+                        f"{rates.AUTO}, which is searched for cells alone; allowed: a recipe with a number"
+                    )
                 self._fits(name, backbone.pretrain.dataset, f"backbones.{name}.pretrain")
         for name, experiment in self.experiments.items():
             if name in RESERVED_TARGETS:
@@ -617,6 +662,7 @@ RESERVED_TARGETS = frozenset(
         "score",
         "mask",
         "correlate",
+        "tune",
         "trunk",
         "finetune",
         "finetune_kept",

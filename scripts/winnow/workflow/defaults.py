@@ -13,6 +13,7 @@ from typing import Any
 
 from winnow.data import folders
 from winnow.files import InputError
+from winnow.training.rates import AUTO
 from winnow.workflow.config import ARCHITECTURES, NAME, RESERVED_TARGETS, Config
 
 SPLIT = {"val": 0.2, "test": 0.2}
@@ -25,12 +26,11 @@ DECIDES = 0.7
 # How many times the images of the smallest class the largest one may have before it is drawn less often.
 UNEVEN = 3
 IMAGE_SIZE = 224
-# A training of so many images in all, within these bounds, is what networks of this size take to settle.
-IMAGES_TO_SEE, EPOCHS = 60_000, (10, 40)
+# A training of so many images in all, within these bounds, is what networks of this size take to settle; and where
+# there are few, of so many at least, within another.
+IMAGES_TO_SEE, EPOCHS = 60_000, (10, 15)
+LEAST_IMAGES_TO_SEE, MOST_EPOCHS = 3_000, 40
 BATCH_SIZES = (8, 16, 32, 64)
-# Of the step at the largest batch; smaller batches take smaller steps, in proportion. 0.003 with 32 images is what
-# validation found best for two networks from ImageNet: docs/study.md.
-LEARNING_RATE, SMALL_NETWORK_LEARNING_RATE = 0.006, 0.08
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,31 +101,25 @@ def folds(found: Images, tolerance: float) -> int | None:
     return FOLDS
 
 
-def recipe(images: int, learning_rate: float) -> dict[str, Any]:
+def recipe(images: int) -> dict[str, Any]:
     """How to fine-tune on so many training images.
 
     Parameters
     ----------
     images
         Number of training images.
-    learning_rate
-        Of a batch of 64.
 
     Returns
     -------
     dict
-        ``epochs``: about :data:`IMAGES_TO_SEE` images in all, within :data:`EPOCHS`. ``batch_size``: the largest that
-        leaves eight steps or more an epoch. ``learning_rate``: in proportion to the batch.
+        ``epochs``: about :data:`IMAGES_TO_SEE` images in all, within :data:`EPOCHS`, or, if that is more,
+        :data:`LEAST_IMAGES_TO_SEE` within :data:`MOST_EPOCHS`. ``batch_size``: the largest that leaves eight steps or
+        more an epoch. ``learning_rate``: left to a search. ``warmup_epochs``.
     """
     epochs = min(max(round(IMAGES_TO_SEE / images), EPOCHS[0]), EPOCHS[1])
+    epochs = max(epochs, min(round(LEAST_IMAGES_TO_SEE / images), MOST_EPOCHS))
     batch_size = max((size for size in BATCH_SIZES if size * 8 <= images), default=BATCH_SIZES[0])
-    rate = learning_rate * batch_size / BATCH_SIZES[-1]
-    return {
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": float(f"{rate:.2g}"),
-        "warmup_epochs": max(1, math.floor(epochs / 30)),
-    }
+    return {"epochs": epochs, "batch_size": batch_size, "learning_rate": AUTO, "warmup_epochs": 1}
 
 
 def name_of(folder: Path) -> str:
@@ -210,7 +204,7 @@ def configuration(
     size = image_size or (known.datasets[small.dataset].image_size if small else IMAGE_SIZE)
     # As ImageNet's 256 to its 224: room for the random crops.
     store_size = size if small else round(size * 8 / 7)
-    training = recipe(found.train, SMALL_NETWORK_LEARNING_RATE if small else LEARNING_RATE)
+    training = recipe(found.train)
     count = folds(found, known.tolerance)
     split = "" if found.official else f"\n    split: {_flow(SPLIT)} # shares of each class; the rest is for training"
     if count:
@@ -256,9 +250,9 @@ datasets:
 {new_backbone}
 recipes:
   {name}: # for about {found.train} training images
-    epochs: {training["epochs"]} # about {IMAGES_TO_SEE:,} images in all, but {EPOCHS[0]} to {EPOCHS[1]} epochs
+    epochs: {training["epochs"]} # {EPOCHS[0]} to {EPOCHS[1]}, up to {MOST_EPOCHS} where there are few images
     batch_size: {training["batch_size"]}
-    learning_rate: {training["learning_rate"]} # in proportion to the batch
+    learning_rate: {training["learning_rate"]} # short trainings of the network of each size find it; or a number
     weight_decay: 0.0005
     warmup_epochs: {training["warmup_epochs"]}{sampling}
     augmentation: {_flow({"scale": scale, "flip": not small})} # flip: false where left and right differ, as in text
@@ -268,7 +262,7 @@ experiments:
     datasets: [{name}]
     backbones: [{backbone}]
     criteria: [average_weight, mean_activation, apoz]
-    scopes: [layer] # or global, or both
+    scopes: [global] # ranks all layers' filters together; or layer: each layer loses as many; or both
     ratios: [0.2, 0.4, 0.6, 0.8] # share of the filters to remove
     repairs: [compensated_recalibrated] # what a cut broke is mended before any training; [none]: as it is
     seeds: auto # one chooses, as many as it takes judge the best; or a list: all networks with all of them

@@ -11,6 +11,11 @@ cell:
 * by layer, every criterion keeps the same number of filters a layer, and random weights forget which ones, so these
   cells are one whatever the criterion: criterion ``any``.
 
+Where a recipe leaves the learning rate to a search, that is one for each shape of training and not for each cell: of
+the network that ``average_weight`` leaves, pruned at once and repaired alike, trained with seed 0, and so on the first
+fold. Criteria and seeds are compared with one rate, and this criterion is there whatever the data. Cells that learn
+from a teacher, or in phases, or for less, have the rate of their ratio; a trunk has that of its own share.
+
 Where a data set has K folds, a cell of seed s is judged on fold s mod K and trained on other images. What looks at
 training images lies below ``photos~2`` then, in place of ``photos``: statistics, scores, masks and trunks.
 """
@@ -27,6 +32,7 @@ from winnow.training import protocols
 from winnow.training.protocols import EQUAL_FLOPS, ONE_SHOT
 
 UNPRUNED = "unpruned"
+AVERAGE_WEIGHT = "average_weight"
 NO_SCOPE = "none"
 ANY = "any"
 RANDOM = "random"
@@ -34,7 +40,8 @@ RANDOM = "random"
 # of flowers102, whatever the cell's data set.
 REVERSED = "reversed_"
 FOREIGN = "@"
-# In place of a list of seeds: one to choose with, and as many as it takes to judge.
+# In place of a list of seeds: one to choose with, and as many as it takes to judge; of a recipe's name: one that is
+# built in.
 AUTO = "auto"
 # Parts a data set's name and the number of a fold.
 FOLD = "~"
@@ -106,6 +113,18 @@ class Cell:
         return f"{self.dataset}/{self.backbone}/{mask}/{self.init_text}/{self.seed}"
 
     @property
+    def searched(self) -> Cell:
+        """The cell whose short trainings find this one's learning rate, where its recipe leaves that to a search."""
+        criterion = self.criterion if self.criterion == UNPRUNED else AVERAGE_WEIGHT
+        protocol = protocols.repaired(protocols.repairs(self.protocol), ONE_SHOT)
+        return canonical(dataclasses.replace(self, criterion=criterion, seed=0, protocol=protocol))
+
+    @property
+    def rate_path(self) -> str:
+        """Path of the cell's learning rate below ``results/rates/``, where it is searched: its seed is 0."""
+        return f"{self.searched.path.rpartition('/')[0]}/rate.json"
+
+    @property
     def latency(self) -> str | None:
         """Path, below ``results/latency/``, of the latency of a network of the cell's widths.
 
@@ -158,6 +177,12 @@ class Trunk:
         share += f"~{'_'.join(self.repairs)}" if self.repairs else ""
         place = f"{images(self.dataset, self.fold)}/{self.backbone}/{self.criterion}/{self.scope}"
         return f"{place}/{share}/{self.epochs}/{self.seed}"
+
+    @property
+    def rate_path(self) -> str:
+        """Path of the trunk's learning rate: that of a network of its share, to three decimals, pruned at once."""
+        place = self.dataset, self.backbone, self.criterion, self.scope, round(float(self.share), 3), self.round_to
+        return Cell(*place, "inherited", self.seed, protocols.repaired(self.repairs, ONE_SHOT)).rate_path
 
 
 def trunk(cell: Cell, epochs: int, folds: Folds) -> Trunk | None:

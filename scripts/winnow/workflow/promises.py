@@ -10,6 +10,7 @@ from statistics import NormalDist
 
 from winnow.data import folders
 from winnow.files import InputError, read_json
+from winnow.training import rates
 from winnow.workflow import defaults, wiring
 from winnow.workflow.config import Config, Split
 from winnow.workflow.defaults import FOLDS
@@ -120,6 +121,14 @@ def of_images(config: Config, name: str, test: int, images: int, least: int, off
     """
     suggested = 0 if official or least < FOLDS else FOLDS
     return f"{name}: " + sentence(test, images, config.datasets[name].folds, config.tolerance, suggested)
+
+
+def of_searches(count: int) -> str:
+    """How many learning rates are searched and what that takes, in words; empty for none."""
+    if not count:
+        return ""
+    found = "1 learning rate is found first," if count == 1 else f"{count} learning rates are found first, each"
+    return f"{found} by 3 to {rates.MOST} trainings for a fourth of the epochs"
 
 
 def of_data_set(config: Config, name: str) -> str:

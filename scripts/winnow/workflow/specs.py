@@ -175,7 +175,7 @@ def latency(config: Config, **place: str) -> Spec:
 
 
 def cell(config: Config, **place: str) -> Spec:
-    found = grid.parse_path("{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}".format(**place))
+    found = wiring.cell_of(**place)
     contents = {
         "cell": dataclasses.asdict(found),  # another network, or another start
         "recipe": config.recipe_for(found.dataset, found.backbone, found.protocol),  # trains it otherwise
@@ -186,6 +186,15 @@ def cell(config: Config, **place: str) -> Spec:
         return Spec("finetune.py", contents, without=(BETWEEN_PHASES, *unrepaired))
     contents["min_filters"] = config.backbones[found.backbone].min_filters  # leaves each layer so many
     return Spec("finetune.py", contents, _function_of(found.criterion), unrepaired)
+
+
+def tune(config: Config, **place: str) -> Spec:
+    found = wiring.cell_of(**place)
+    contents = {
+        "cell": dataclasses.asdict(found),  # another network
+        "recipe": config.recipe_for(found.dataset, found.backbone, found.protocol),  # trains it otherwise
+    }
+    return Spec("tune.py", contents, without=() if protocols.repairs(found.protocol) else (REPAIR,))
 
 
 def trunk(config: Config, **place: str) -> Spec:

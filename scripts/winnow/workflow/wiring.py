@@ -9,10 +9,11 @@ from winnow.importance.criteria import CRITERIA
 from winnow.training import protocols
 from winnow.workflow import grid
 from winnow.workflow.config import WEIGHTS, Config
-from winnow.workflow.grid import Cell, Folds
+from winnow.workflow.grid import Cell, Folds, Trunk
 
 MASK = "{dataset}/{backbone}/{criterion}/{scope}/{ratio}"
-CELL = f"{MASK}/{{init}}/{{seed}}"
+NETWORK = f"{MASK}/{{init}}"
+CELL = f"{NETWORK}/{{seed}}"
 TRUNK = "{dataset}/{backbone}/{criterion}/{scope}/{share}/{epochs}/{seed}"
 
 # The name of the split of a data set without folds.
@@ -22,8 +23,8 @@ CELL_FILES = ("metrics.json", "history.parquet", "predictions.parquet", "mask.pa
 MODEL_FILES = ("model.safetensors", "model.json")
 
 
-def cell_of(dataset: str, backbone: str, criterion: str, scope: str, ratio: str, init: str, seed: str) -> Cell:
-    """The cell that the parts of a path name."""
+def cell_of(dataset: str, backbone: str, criterion: str, scope: str, ratio: str, init: str, seed: str = "0") -> Cell:
+    """The cell that the parts of a path name; that of a searched learning rate has no seed, which is 0."""
     return grid.parse_path("/".join([dataset, backbone, criterion, scope, ratio, init, seed]))
 
 
@@ -121,6 +122,17 @@ def trunks(config: Config, **place: str) -> list[str]:
     cell = cell_of(**place)
     found = grid.trunk(cell, config.recipe(cell.dataset, cell.backbone).epochs, config.folds)
     return [f"results/trunks/{found.path}"] if found else []
+
+
+def rates(config: Config, **place: str) -> list[str]:
+    """The learning rate that a cell or a trunk is trained with, where its recipe leaves that to a search."""
+    return rates_of(config, [cell_of(**place) if "init" in place else grid.parse_trunk(TRUNK.format(**place))])
+
+
+def rates_of(config: Config, trained: Iterable[Cell | Trunk]) -> list[str]:
+    """The learning rates that cells and trunks wait for, each once."""
+    searching = [each for each in trained if config.recipe(each.dataset, each.backbone).searches]
+    return list(dict.fromkeys(f"results/rates/{each.rate_path}" for each in searching))
 
 
 def teachers(config: Config, **place: str) -> list[Cell]:
