@@ -1,6 +1,6 @@
 # Needs a data set's store, a split, a backbone and a mask (none for the unpruned baseline); by the cell's protocol the
-# baseline's network to learn from, the moments to repair its cut by, or a trunk in place of mask and moments. Makes a
-# cell: the pruned network, fine-tuned, with its metrics, history, test predictions and mask; and, as files of its own,
+# baseline's network to learn from, the moments to repair its cut by, or a trunk in place of mask and moments, and where
+# that is cut to a budget what the network costs. Makes a cell: the pruned network, fine-tuned, with its metrics, history, test predictions and mask; and, as files of its own,
 # the network, where an experiment keeps it.
 #
 # Whether a network is kept is no part of a cell: three rules run the same command for different files of it, and each
@@ -16,6 +16,7 @@ rule trunk:
         scores=needs(wiring.scores),
         moments=needs(wiring.moments),
         moments_arrays=ancient(needs(wiring.moments_arrays)),
+        prices=needs(wiring.prices_between),
     output:
         multiext(f"results/trunks/{TRUNK}/", *TRUNK_FILES),
     log:
@@ -33,6 +34,7 @@ rule trunk:
     shell:
         "stage trunk --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
         " --backbone {input.backbone:q} --scores {input.scores:q} --moments {input.moments:q}"
+        " --prices {input.prices:q}"
         " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
@@ -44,6 +46,7 @@ rule finetune:
         mask=of_cell(wiring.mask, kept=False),
         moments=needs(wiring.moments),
         moments_arrays=ancient(needs(wiring.moments_arrays)),
+        prices=needs(wiring.prices_between),
         trunk=trunk_files,
         teacher=teacher_files,
     output:
@@ -62,7 +65,7 @@ rule finetune:
     shell:
         "stage finetune --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
         " --backbone {input.backbone:q} --mask {input.mask:q} --moments {input.moments:q}"
-        " --trunk {input.trunk:q} --teacher {input.teacher:q}"
+        " --prices {input.prices:q} --trunk {input.trunk:q} --teacher {input.teacher:q}"
         " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
@@ -75,6 +78,7 @@ use rule finetune as finetune_kept with:
         mask=of_cell(wiring.mask, kept=True),
         moments=needs(wiring.moments),
         moments_arrays=ancient(needs(wiring.moments_arrays)),
+        prices=needs(wiring.prices_between),
         trunk=trunk_files,
         teacher=teacher_files,
     output:

@@ -110,7 +110,7 @@ def test_the_projects_own_configuration_is_sound():
         (
             "experiments.small.scopes",
             ["all"],
-            ["experiments.small.scopes[0]", "'all'", "'global', 'global_normalized' or 'layer'"],
+            ["experiments.small.scopes[0]", "'all'", "'layer', 'budget_macs', 'budget_params' or 'budget_latency'"],
         ),
         ("experiments.small.protocols", ["one_shoot"], ["experiments.small.protocols", "did you mean 'one_shot'"]),
         ("experiments.small.protocols", ["short_2"], ["experiments.small.protocols", "unknown protocol 'short_2'"]),

@@ -25,6 +25,7 @@ from pydantic import (
 from winnow.data.archives import Archive, archives
 from winnow.files import InputError
 from winnow.importance.criteria import CRITERIA
+from winnow.importance.scopes import SCOPES
 from winnow.networks import published
 from winnow.networks.architectures import NAMES as ARCHITECTURES
 from winnow.training import protocols
@@ -336,7 +337,7 @@ class Experiment(_Model):
     datasets: Annotated[tuple[Name, ...], Field(min_length=1)]
     backbones: Annotated[tuple[Name, ...], Field(min_length=1)]
     criteria: Annotated[tuple[str, ...], Field(min_length=1)]
-    scopes: Annotated[tuple[Literal["global", "global_normalized", "layer"], ...], Field(min_length=1)]
+    scopes: Annotated[tuple[Literal[SCOPES], ...], Field(min_length=1)]
     ratios: Annotated[tuple[float, ...], Field(min_length=1)]
     inits: Annotated[tuple[Literal["inherited", "random"], ...], Field(min_length=1)] = ("inherited",)
     repairs: Annotated[tuple[str, ...], Field(min_length=1)] = (protocols.NO_REPAIR,)
@@ -613,6 +614,8 @@ RESERVED_TARGETS = frozenset(
         "measure",
         "differentiate",
         "score",
+        "price",
+        "time_layers",
         "mask",
         "correlate",
         "trunk",
