@@ -16,11 +16,13 @@ from winnow.runtime import workers
 if __name__ == "__main__":
     workers.delegate(__file__)
 
+import numpy as np
 import torch
 
 from winnow import cli, tables
 from winnow.files import read_json, write_json
-from winnow.networks import backbones, prices, surgery
+from winnow.importance import budgets
+from winnow.networks import backbones, latency, prices, surgery
 from winnow.runtime import devices
 from winnow.training.precision import precision_for
 
@@ -49,13 +51,26 @@ def timed(
 ) -> dict[str, Any]:
     """The terms of milliseconds, and where and with what they were measured."""
     threads = devices.threads()
-    drawn = backbones.initialised(*network, seed=0).to(lease.device)
-    precision = precision_for(precision, lease.device, surgery.cost(drawn, image_size)[1])
+    unpruned = backbones.initialised(*network, seed=0).to(lease.device)
+    precision = precision_for(precision, lease.device, surgery.cost(unpruned, image_size)[1])
     pairs = set(zip(channels["tensor"].to_pylist(), channels["dimension"].to_pylist(), strict=True))
-    terms, whole = prices.timed(drawn, pairs, precision, image_size, lease.device)
+    terms = prices.timed(unpruned, pairs, precision, image_size, lease.device)
+
+    _, first = np.unique(channels["unit"].to_numpy(), return_index=True)
+    layers = channels["layer"].to_numpy(zero_copy_only=False)[first]
+    keep = np.isin(np.arange(layers.size), np.unique(layers.astype(str), return_index=True)[1])
+    state = surgery.slice_state(dict(unpruned.state_dict()), channels, keep)
+    smallest = surgery.resize(backbones.build(*network), {name: tensor.shape for name, tensor in state.items()})
+    smallest.load_state_dict(state, assign=True)
+    whole = latency.compare(smallest, unpruned, precision, 1, image_size, lease.device)
+    costs = budgets.Costs.of(terms, channels)
+    least, most = (
+        max(whole[name]["median"] - costs.total(units), 0.0)
+        for name, units in (("ms", keep), ("unpruned_ms", np.ones_like(keep)))
+    )
     return {
-        "terms": terms,
-        "whole_ms": whole,
+        "terms": prices.with_rest(terms, min(least, most), max(most - least, 0.0)),
+        "whole": whole,
         "precision": precision,
         "device": lease.name,
         "threads": threads,

@@ -483,7 +483,7 @@ def outcome(row: pd.Series) -> str:
 
 
 def title(name: str) -> str:
-    """A data set's name as a title begins: ``cats_vs_dogs`` → "Cats vs dogs"."""
+    """A name as a title begins: ``cats_vs_dogs`` → "Cats vs dogs"."""
     words = name.replace("_", " ")
     return words[:1].upper() + words[1:]
 
@@ -627,7 +627,7 @@ def markdown(frame: pd.DataFrame, experiment: str, missing: int = 0, remark: str
         for (scope, init, protocol), section in pruned.groupby(["scope", "init", "protocol"], sort=False):
             references = unpruned[unpruned["init"].isin(["inherited", init])]
             said = "" if protocol == ONE_SHOT else f", {protocol_name(protocol)}"
-            lines += [f"### {SCOPE_NAMES[scope].capitalize()}, {INIT_NAMES[init]}{said}", ""]
+            lines += [f"### {title(SCOPE_NAMES[scope])}, {INIT_NAMES[init]}{said}", ""]
             lines += [_markdown_table(pd.concat([references, section])), ""]
     return "\n".join(lines + _latency_section(frame))
 

@@ -63,8 +63,8 @@ def compare(
     shape = batch, input_channels(network), image_size, image_size
     images = torch.randn(shape, generator=generator)
     images = images.to(device).contiguous(memory_format=torch.channels_last)
-    first = one_pass(unpruned, images, precision)
-    second = one_pass(network, images, precision)
+    first = _pass(unpruned, images, precision)
+    second = _pass(network, images, precision)
     with torch.inference_mode():
         pairs = np.array(_pairs(first, second))
     return {
@@ -81,7 +81,7 @@ def quartiles(values: Sequence[float] | np.ndarray) -> dict[str, float]:
     return {"median": median, "q1": q1, "q3": q3}
 
 
-def one_pass(network: nn.Module, images: torch.Tensor, precision: str) -> Callable[[], float]:
+def _pass(network: nn.Module, images: torch.Tensor, precision: str) -> Callable[[], float]:
     """A function that runs one pass and returns its wall-clock seconds, the device's work included."""
     kind = images.device.type
     network.to(memory_format=torch.channels_last).eval()

@@ -3,8 +3,9 @@ milliseconds of this machine.
 
 Multiply-accumulates and parameters are outputs × inputs × what is fixed, exactly. Milliseconds are measured a layer at
 a time (convolutions and linear layers) with a quarter, a half, three quarters and all of the outputs and inputs that
-can go, and with one; in between they are interpolated. What a whole pass takes above the sum of its layers, which is
-its activations, norms and pools, is shared out among the layers by their numbers of outputs, and shrinks with these.
+can go, and with one; in between they are interpolated. What a whole pass takes above the sum of its layers is measured
+of the unpruned network and of the smallest: what the smallest has is taken for fixed (calls, norms, pools), the rest is
+shared out among the layers by their numbers of outputs, and shrinks with these (activations).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ import torch
 from torch import nn
 
 from winnow.networks.backbones import input_channels, last_layer
-from winnow.networks.latency import one_pass
 
 MEASURES = {"macs": "multiply-accumulates", "params": "parameters", "latency": "ms"}
 # Of the outputs and inputs that can go; beside 1.
@@ -96,8 +96,8 @@ def used(network: nn.Module, image_size: int) -> dict[str, list[Call]]:
 
 def timed(
     network: nn.Module, prunable: Collection[tuple[str, int]], precision: str, image_size: int, device: str
-) -> tuple[list[dict[str, Any]], float]:
-    """Terms of milliseconds for one image, and what a whole pass takes.
+) -> list[dict[str, Any]]:
+    """Terms of milliseconds for one image: of the layers alone. See :func:`with_rest`.
 
     Parameters
     ----------
@@ -107,27 +107,47 @@ def timed(
         The tensors and dimensions that lose something when a unit goes.
     precision
         ``fp32`` or ``bf16``; the last layer is float32.
+
+    Returns
+    -------
+    list of dict
+        As of :func:`exact`, with ``numbers``: how many outputs there are, over all positions.
     """
-    with torch.inference_mode():
-        calls = used(network, image_size)
-        last = last_layer(network)
-        terms, spent, numbers = [], 0.0, {}
-        for name, uses in calls.items():
-            layer = network.get_submodule(name)
-            half = precision == "bf16" and name != last
-            outputs, inputs = (
-                _knots(size, (f"{name}.weight", side) in prunable) for side, size in enumerate(layer.weight.shape[:2])
-            )
+    terms, last = [], last_layer(network)
+    for name, uses in used(network, image_size).items():
+        layer = network.get_submodule(name)
+        half = precision == "bf16" and name != last
+        outputs, inputs = (
+            _knots(size, (f"{name}.weight", side) in prunable) for side, size in enumerate(layer.weight.shape[:2])
+        )
+        with torch.inference_mode():
             values = sum(_times(layer, outputs, inputs, call, half, device) for call in uses)
-            terms.append({"tensor": f"{name}.weight", "outputs": outputs, "inputs": inputs, "values": values})
-            spent += values[-1, -1]
-            numbers[name] = layer.weight.shape[0] * sum(call.positions for call in uses)
-        whole = _whole(network, precision, image_size, device)
-        rest = max(whole - spent, 0.0) / sum(numbers.values())
-        for term, count in zip(terms, numbers.values(), strict=True):
-            shares = np.array(term["outputs"]) / term["outputs"][-1]
-            term["values"] = (term["values"] + rest * count * shares[:, None]).tolist()
-    return terms, whole
+        numbers = layer.weight.shape[0] * sum(call.positions for call in uses)
+        terms.append(
+            {"tensor": f"{name}.weight", "outputs": outputs, "inputs": inputs, "values": values, "numbers": numbers}
+        )
+    return terms
+
+
+def with_rest(terms: Sequence[dict[str, Any]], fixed: float, shrinking: float) -> list[dict[str, Any]]:
+    """Terms of layers, and what a pass takes beside them.
+
+    Parameters
+    ----------
+    fixed
+        Milliseconds that it takes whatever the widths.
+    shrinking
+        Milliseconds that are shared out among the layers that can lose outputs, and are gone where these have one.
+    """
+    widths = [len(term["outputs"]) - 1 if term["outputs"][0] else 0 for term in terms]
+    total = sum(term["numbers"] for term, width in zip(terms, widths, strict=True) if width) or 1
+    whole = [{"tensor": "", "outputs": [0, 1], "inputs": [0, 1], "values": [[fixed, fixed], [fixed, fixed]]}]
+    for term, width in zip(terms, widths, strict=True):
+        outputs = np.array(term["outputs"], dtype=float)
+        share = (outputs - 1) / (outputs[-1] - 1) if width else np.zeros(outputs.size)
+        values = term["values"] + shrinking * term["numbers"] / total * share[:, None]
+        whole.append({name: term[name] for name in ("tensor", "outputs", "inputs")} | {"values": values.tolist()})
+    return whole
 
 
 def _knots(size: int, prunable: bool) -> list[int]:
@@ -191,11 +211,3 @@ def _stopped(network: nn.Module, images: torch.Tensor, device: str) -> Callable[
         return time.perf_counter() - start
 
     return run
-
-
-def _whole(network: nn.Module, precision: str, image_size: int, device: str) -> float:
-    """Milliseconds of a pass of one image, as :mod:`winnow.networks.latency` times it: the median."""
-    images = torch.randn(1, input_channels(network), image_size, image_size, device=device)
-    run = one_pass(network, images.contiguous(memory_format=torch.channels_last), precision)
-    run()
-    return float(np.median([1000 * run() for _ in range(MOST_ROUNDS)]))

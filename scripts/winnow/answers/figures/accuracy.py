@@ -125,7 +125,7 @@ def against_cost(frame: pd.DataFrame, dataset: str, backbone: str, cost: str) ->
     scopes = [scope for scope in scopes if scope in set(rows["scope"])]
     width = look.WIDTH if len(scopes) == 1 else look.WIDTH * 3 // 4
     panels = {
-        summary.SCOPE_NAMES[scope].capitalize(): alt.layer(
+        summary.title(summary.SCOPE_NAMES[scope]): alt.layer(
             *_baseline_layers(baseline, y, width, labelled=scope == scopes[-1]),
             *_criterion_layers(data[data["scope"] == scope], styles, x, y if scope == scopes[0] else y.title(None)),
             *_control_layers(whole.assign(criterion=smaller["control"]), x, y),
