@@ -200,7 +200,7 @@ def _size(network: Mapping[str, Any]) -> str:
 def _claim(network: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
     """What is found of a network, or is not: what it is."""
     if network.get("control"):
-        return f"A smaller network that was never pruned, {network['control']}, does it as well"
+        return f"A smaller network that was never pruned, “{network['control']}”, does it as well"
     return f"Your network can be {_smaller(network, whole)}"
 
 
@@ -210,7 +210,7 @@ def _lowered(sentence: str) -> str:
 
 def _kind(network: Mapping[str, Any]) -> str:
     """What comes before the size of one that was never pruned: its name."""
-    return f"{network['control']}, never pruned, " if network.get("control") else ""
+    return f"“{network['control']}”, never pruned, " if network.get("control") else ""
 
 
 def _smaller(network: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
