@@ -52,6 +52,8 @@ JOBS = {
     "measure": (specs.measure, {"dataset": "digits", "backbone": "net"}),
     "score": (specs.score, {"dataset": "digits", "backbone": "net", "criterion": "apoz"}),
     "mask": (specs.mask, PLACE),
+    "price": (specs.price, {"dataset": "digits", "backbone": "net", "measure": "macs"}),
+    "time_layers": (specs.time_layers, {"dataset": "digits", "backbone": "net"}),
     "latency": (specs.latency, PLACE),
     "cell": (specs.cell, CELL),
     "trunk": (specs.trunk, TRUNK),
@@ -76,7 +78,7 @@ EDITS = {
     "warm-up of the recipe": (lambda raw: raw["recipes"]["quick"].update(warmup_epochs=1), {"cell", "trunk", "report"}),
     "precision of the recipe": (
         lambda raw: raw["recipes"]["quick"].update(precision="fp32"),
-        {"cell", "trunk", "latency", "report"},
+        {"cell", "trunk", "latency", "time_layers", "report"},
     ),
     "distillation, where nothing is distilled": (
         lambda raw: raw["recipes"]["quick"].update(distillation={"temperature": 2.0}),

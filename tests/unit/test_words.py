@@ -200,10 +200,10 @@ def test_of_several_answers_each_is_told_by_its_subject():
 # English that needs no explanation.
 PLAIN_TEXT = """
     a about allowed and are as be before best better but by can cannot certain decide does each ended enough far found
-    good had how images in is it its less longer looks lose loses may more multiplications never next no none not nothing
-    of on one or place relied say seen should since small smaller stay stays step surely test tested tests than that
-    the times to too tried turned up out was we weights well went were whether which within worse would wrong yet
-    your
+    good had how images in is it its less longer looks lose loses may more multiplications never next no none not
+    nothing of on one or place relied say seen should since small smaller stay stays step surely test tested tests
+    than that the times to too tried turned up out was we weights well went were whether which within worse would
+    wrong yet your
 """
 PLAIN = set(PLAIN_TEXT.split())
 # Of numbers of weights and multiplications, thousands and millions.
