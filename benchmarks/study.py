@@ -30,8 +30,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from winnow import tables
-from winnow.answers import analysis, intervals
+from winnow.answers import analysis, intervals, procedure, verdict
 from winnow.importance import criteria, masks, sums
+from winnow.training import protocols
 from winnow.workflow import config, grid
 from winnow.files import InputError, read_json
 
@@ -40,6 +41,8 @@ DOCUMENT = ROOT / "docs/study.md"
 SUBSETS = {1: "flowers_1", 2: "flowers_2", 5: "flowers_5"}
 RATIO = 0.4
 RANKED = ("apoz", "mean_activation")
+# Experiments of a place: their first has what is repaired before training, with TRAINED what is trained besides.
+REPAIRS, TRAINED = "study_repairs_", "_trained"
 # Those that the document shows, of each experiment.
 FIGURES = {
     "study_flowers": ("flowers-squeezenet-global", "flowers-squeezenet-layer"),
@@ -137,14 +140,16 @@ def recipes(settings: config.Config, name: str) -> pd.DataFrame:
     return pd.DataFrame(sorted(lines, key=lambda line: line["backbone"]))
 
 
-def drops(settings: config.Config, name: str) -> pd.DataFrame:
-    """An experiment's pruned networks: a line a criterion, scope, init and protocol, a column a ratio."""
+def drops(settings: config.Config, *names: str) -> pd.DataFrame:
+    """Experiments' pruned networks: a line a criterion, scope, init, repair and protocol, a column a ratio."""
     lines: dict[tuple, dict[str, str]] = {}
-    for row, cells in rows(grid.cells(settings.experiments[name].model_dump())).items():
+    found = dict.fromkeys(cell for name in names for cell in grid.cells(settings.experiments[name].model_dump()))
+    for row, cells in rows(list(found)).items():
         if row.criterion == grid.UNPRUNED:
             continue
         head = {"data set": row.dataset, "backbone": row.backbone, "scope": row.scope, "criterion": row.criterion}
-        head |= {"weights": row.init} | ({"protocol": row.protocol} if hasattr(row, "protocol") else {})
+        repairs, protocol = protocols.parted(row.protocol)
+        head |= {"weights": row.init, "repairs": ", ".join(repairs) or protocols.NO_REPAIR, "protocol": protocol}
         line = lines.setdefault(tuple(head.values()), head)
         line[f"drop at {row.ratio:g}"] = drop(cells)
     frame = pd.DataFrame(lines.values())
@@ -152,6 +157,42 @@ def drops(settings: config.Config, name: str) -> pd.DataFrame:
     frame = frame[(frame[ratios].fillna("") != "").any(axis=1)]
     constant = [column for column in frame if column not in ratios and frame[column].nunique() == 1]
     return frame.drop(columns=constant).fillna("")
+
+
+def claims(settings: config.Config) -> pd.DataFrame:
+    """Of each place the network at the claim's ratio that validation finds best, and whether the claim holds for it."""
+    places: dict[tuple[str, str], dict[grid.Cell, list[grid.Cell]]] = {}
+    for name in (name for name in settings.experiments if name.startswith(REPAIRS)):
+        for row, cells in rows(grid.cells(settings.experiments[name].model_dump())).items():
+            if row.ratio == verdict.CLAIM_RATIO and all(correct(each) is not None for each in cells):
+                places.setdefault((row.dataset, row.backbone), {})[row] = cells
+    lines = []
+    for (dataset, backbone), found in places.items():
+        # All of them are trained with the same seeds: accuracies compare as drops do.
+        best = max(found, key=lambda row: np.mean([val_accuracy(cell) for cell in found[row]]))
+        pairs = [(correct(cell.baseline), correct(cell)) for cell in found[best]]
+        if any(baseline is None for baseline, _ in pairs):
+            continue
+        bounds = intervals.paired_interval(*(np.array(side) for side in zip(*pairs, strict=True)))
+        mean, low, high = (100 * each for each in bounds)
+        judged = procedure.UNDECIDED
+        if not low <= verdict.CLAIM_TOLERANCE < high:
+            judged = procedure.FAILS if low > verdict.CLAIM_TOLERANCE else procedure.HOLDS
+        lines.append(
+            {
+                "data set": dataset,
+                "backbone": backbone,
+                "networks": len(found),
+                "best on validation": f"{best.criterion}, {best.scope}, {best.protocol}",
+                "drop": f"{mean:.1f} [{low:.1f}, {high:.1f}]",
+                f"under {verdict.CLAIM_TOLERANCE:g} points": judged,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def val_accuracy(cell: grid.Cell) -> float:
+    return read_json(RESULTS / "cells" / cell.path / "metrics.json")["val_accuracy"]
 
 
 def wins(settings: config.Config, name: str) -> pd.DataFrame:
@@ -267,6 +308,10 @@ def markdown(frame: pd.DataFrame) -> str:
 def main() -> None:
     settings = configuration()
     made: dict[str, Callable[[], pd.DataFrame]] = {"stability": stability, "specificity": specificity}
+    made["claims"] = functools.partial(claims, settings)
+    for name in settings.experiments:
+        if name.startswith(REPAIRS) and not name.endswith(TRAINED):
+            made[f"{name} all"] = functools.partial(drops, settings, name, f"{name}{TRAINED}")
     for name in (name for name in settings.experiments if name.startswith("study_")):
         made[f"{name} unpruned"] = functools.partial(unpruned, settings, name)
         made[f"{name} recipes"] = functools.partial(recipes, settings, name)

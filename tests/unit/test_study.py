@@ -73,6 +73,34 @@ def test_tables_have_the_drops_of_finished_cells_and_replace_those_that_stood_th
     assert "(4 of 5 seeds)" in next(x for x in text.splitlines() if x.startswith("| layer | average_weight | inher"))
 
 
+def test_repairs_of_a_place_stand_in_one_table_and_the_claim_is_judged_of_what_validation_finds_best(study):
+    settings = study.configuration()
+    names = ("study_repairs_flowers", "study_repairs_flowers_trained")
+    cells = dict.fromkeys(cell for name in names for cell in grid.cells(settings.experiments[name].model_dump()))
+    generator, shares = np.random.default_rng(0), {}
+    for cell in cells:
+        best = (cell.scope, cell.protocol) == ("layer", "compensated_recalibrated_iterative_3")
+        # Validation knows nothing of it where a training failed, and nobody asks at another ratio.
+        failed = (cell.scope, cell.protocol, cell.seed) == ("global", "compensated", 1)
+        shares[cell] = 0.9 if cell.criterion == grid.UNPRUNED else 0.7 if best else 0.5
+        val_accuracy = 1.0 if failed or cell.ratio == 0.2 else shares[cell]
+        answers, status = generator.random(400) < shares[cell], "diverged" if failed else "finished"
+        write_cell(study.RESULTS, cell, answers, status, val_accuracy)
+    study.DOCUMENT.write_text(
+        "<!-- table study_repairs_flowers all -->\n<!-- end -->\n<!-- table claims -->\n<!-- end -->\n"
+    )
+    study.main()
+    text = study.DOCUMENT.read_text()
+    assert "| scope | repairs | protocol | drop at 0.2 | drop at 0.4 |" in text
+    lines = [line for line in text.splitlines() if line.startswith(("| layer |", "| global |"))]
+    assert len(lines) == 2 * (4 + 3)
+    assert sum(line.startswith("| layer | compensated, recalibrated |") for line in lines) == 4
+    assert "(2 of 3 seeds)" in next(line for line in lines if line.startswith("| global | compensated | one_shot"))
+    (line,) = [line for line in text.splitlines() if line.startswith("| flowers | squeezenet |")]
+    assert "| 13 | average_weight, layer, compensated_recalibrated_iterative_3 |" in line
+    assert line.endswith("| fails |")
+
+
 def test_recipes_are_held_against_each_other_on_validation_images(study):
     settings = study.configuration()
     cells = grid.cells(settings.experiments["study_recipes"].model_dump())
