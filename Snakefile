@@ -18,6 +18,7 @@
 #   results/rates/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/rate.json
 #                                                         the learning rate of all cells of one shape, where their
 #                                                         recipe says learning_rate: auto
+#   results/prices/{dataset}/{backbone}/{measure}.json    macs, params, latency: what a network costs by its widths
 #   results/latency/{dataset}/{backbone}/{criterion}/{scope}/{ratio}.json
 #   results/experiments/{experiment}/                     summary.parquet, .csv, .md, recommendation.*, figures/,
 #                                                         figures.zip, figures.json (digests), report.html
@@ -34,8 +35,9 @@
 # images:    those that train: a data set's name, photos; where it has folds, photos~2: those that fold 2 does not judge
 # criterion: unpruned (ratio 0), any (by layer with random weights), random~{seed}, or a name in config.yaml, such as apoz;
 #            reversed_apoz: the best go first; apoz@flowers102: by the statistics of flowers102's images
-# scope:     global, global_normalized, layer, or none (ratio 0)
-# ratio:     share of filters to remove, three decimals; 0.400~16 rounds the kept counts to multiples of 16
+# scope:     global, global_normalized, layer, budget_macs, budget_params, budget_latency, or none (ratio 0)
+# ratio:     share of filters to remove, or of a budget of what they cost, three decimals; 0.400~16 rounds the kept counts
+#            to multiples of 16
 # share:     of filters that a trunk's own mask removes: 2_15 is 2/15; 0 for unpruned/none
 #            2_15~compensated adds the repairs
 # init:      inherited or random weights; inherited~compensated_iterative_3 adds repairs and protocol, see
@@ -58,6 +60,7 @@ include: "rules/datasets.smk"
 include: "rules/backbones.smk"
 include: "rules/statistics.smk"
 include: "rules/scores.smk"
+include: "rules/prices.smk"
 include: "rules/masks.smk"
 include: "rules/finetune.smk"
 include: "rules/growth.smk"

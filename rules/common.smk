@@ -12,6 +12,7 @@ from snakemake.exceptions import WorkflowError
 
 from winnow.answers import growth
 from winnow.files import InputError, read_json
+from winnow.importance.scopes import SCOPES
 from winnow.runtime import run
 from winnow.training import protocols
 from winnow.workflow import config as configuration
@@ -43,7 +44,7 @@ wildcard_constraints:
     backbone="[A-Za-z][A-Za-z0-9_-]*",
     experiment="[A-Za-z][A-Za-z0-9_-]*",
     criterion=r"[a-z][a-z0-9_]*(@[A-Za-z][A-Za-z0-9_-]*|~\d+)?",
-    scope="global|global_normalized|layer|none",
+    scope="|".join([*SCOPES, grid.NO_SCOPE]),
     ratio=r"0\.\d{3}(~\d+)?",
     init=protocols.COMPONENT,
     seed=r"\d+",
@@ -70,6 +71,8 @@ BACKBONE = [
     ancient("results/backbones/{backbone}/weights.safetensors"),
     ancient("results/backbones/{backbone}/channels.parquet"),
 ]
+# What of it says which tensors units have a part in.
+WIDTHS = [BACKBONE[0], BACKBONE[2]]
 
 
 def filled(files, **names):

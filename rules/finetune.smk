@@ -1,8 +1,8 @@
 # Needs a data set's store, a split, a backbone and a mask (none for the unpruned baseline); by the cell's protocol the
-# baseline's network to learn from, the moments to repair its cut by, or a trunk in place of mask and moments; and, where
-# its recipe has none, the learning rate that short trainings of its shape find. Makes a cell: the pruned network,
-# fine-tuned, with its metrics, history, test predictions and mask; and, as files of its own, the network, where an
-# experiment keeps it.
+# baseline's network to learn from, the moments to repair its cut by, or a trunk in place of mask and moments; where its
+# recipe has none, the learning rate that short trainings of its shape find; and where what it has trained is cut to a
+# budget, what the network costs. Makes a cell: the pruned network, fine-tuned, with its metrics, history, test
+# predictions and mask; and, as files of its own, the network, where an experiment keeps it.
 #
 # Whether a network is kept is no part of a cell: three rules run the same command for different files of it, and each
 # refuses the cells that are not its own.
@@ -45,6 +45,7 @@ rule trunk:
         moments=needs(wiring.moments),
         moments_arrays=ancient(needs(wiring.moments_arrays)),
         rate=needs(wiring.rates),
+        prices=needs(wiring.prices_between),
     output:
         multiext(f"results/trunks/{TRUNK}/", *TRUNK_FILES),
     log:
@@ -62,7 +63,8 @@ rule trunk:
     shell:
         "stage trunk --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
         " --backbone {input.backbone:q} --scores {input.scores:q} --moments {input.moments:q}"
-        " --rate {input.rate:q} --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
+        " --rate {input.rate:q} --prices {input.prices:q}"
+        " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
 rule finetune:
@@ -74,6 +76,7 @@ rule finetune:
         moments=needs(wiring.moments),
         moments_arrays=ancient(needs(wiring.moments_arrays)),
         rate=needs(wiring.rates),
+        prices=needs(wiring.prices_between),
         trunk=trunk_files,
         teacher=teacher_files,
     output:
@@ -92,7 +95,7 @@ rule finetune:
     shell:
         "stage finetune --spec {params.spec:q} --dataset {input.dataset:q} --split {input.split:q}"
         " --backbone {input.backbone:q} --mask {input.mask:q} --moments {input.moments:q}"
-        " --rate {input.rate:q} --trunk {input.trunk:q} --teacher {input.teacher:q}"
+        " --rate {input.rate:q} --prices {input.prices:q} --trunk {input.trunk:q} --teacher {input.teacher:q}"
         " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
@@ -106,6 +109,7 @@ use rule finetune as finetune_kept with:
         moments=needs(wiring.moments),
         moments_arrays=ancient(needs(wiring.moments_arrays)),
         rate=needs(wiring.rates),
+        prices=needs(wiring.prices_between),
         trunk=trunk_files,
         teacher=teacher_files,
     output:

@@ -8,6 +8,11 @@ def users_own(files):
     return lambda wildcards: [ancient(local(file)) for file in files(CONFIG, **wildcards)]
 
 
+def widths(wildcards):
+    """What of a backbone a budget is kept by."""
+    return filled(WIDTHS, backbone=wildcards.backbone) if wiring.prices(CONFIG, **wildcards) else []
+
+
 TRUNK_FILES = ["trunk.safetensors", "history.parquet", "mask.parquet", "trunk.json"]
 
 

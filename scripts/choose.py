@@ -44,9 +44,15 @@ def cells(path: Path) -> list[dict[str, Any]]:
         ) from None
     if not chosen:
         raise InputError(f"{path} recommends no cell: there is nothing to export until some have finished")
-    if pairs != [(cell.dataset, cell.backbone) for cell in parsed] or len(set(pairs)) < len(pairs):
+    # A control's network is chosen for the backbone that it is held against.
+    strange = [pair for pair, cell in zip(pairs, parsed, strict=True) if not _fits(cell, *pair)]
+    if strange or len(set(pairs)) < len(pairs):
         raise InputError(f"{path} names cells that are not one for each data set and backbone: {pairs}")
     return [each | {"answer": answers.get(pair)} for each, pair in zip(chosen, pairs, strict=True)]
+
+
+def _fits(cell: grid.Cell, dataset: str, backbone: str) -> bool:
+    return cell.dataset == dataset and (cell.backbone == backbone or cell.criterion == grid.UNPRUNED)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -72,7 +72,7 @@ def main(arguments: argparse.Namespace) -> None:
                     last = phase + 1 == len(phases)
                     network, mask = between.cut(network, trained, before, ratio, last, bench)
                     behind = trained.history, trained.evaluation_seconds, trained.resumed, trained.micro_batch
-                    before = cells.Before(phase, *behind).pruned(mask.keep, mask.rank)
+                    before = cells.Before(phase, *behind).pruned(mask.keep, mask.rank, mask.achieved)
                     print(f"phase {phase + 1}: {np.count_nonzero(mask.keep)} of {mask.keep.size} filters stay")
                     bench.clock.lap("measure")
                 if alternates:
@@ -112,9 +112,9 @@ def beginning(bench: cells.Bench, trunk: trunks.Trunk | None) -> tuple[cells.Bef
     cell, mask = bench.arguments.spec["cell"], bench.arguments.mask
     if trunk is not None:
         return cells.Before().pruned(trunk.keep, trunk.rank), cell["ratio"]
-    keep, requested, _ = surgery.read_mask(mask, bench.backbone)
+    keep, requested, achieved = surgery.read_mask(mask, bench.backbone)
     rank = None if keep is None else tables.read_table(mask, "mask")["rank"].to_numpy().astype(np.int64)
-    return cells.Before().pruned(keep, rank), requested
+    return cells.Before().pruned(keep, rank, achieved), requested
 
 
 def teaching(folder: Path | None, bench: cells.Bench) -> torch.nn.Module:
@@ -142,6 +142,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--mask", type=Path, nargs="?", metavar="FILE")
     cells.add_moments(result)
     cells.add_rate(result)
+    cells.add_prices(result)
     result.add_argument("--trunk", action=cli.Folder, nargs="*", help="what a cell begins with that alternates")
     result.add_argument("--teacher", action=cli.Folder, nargs="*", help="the kept network of the unpruned baseline")
     return result

@@ -55,7 +55,8 @@ def compared(
     networks = growth.networks(experiment)
     if rung:
         networks = [cell for cell in networks if growth.shortened(cell, rung) in cells]
-    candidates = results.candidates(networks, growth.choosing_seeds(experiment), spec["measure"], rung)
+    beside = grid.beside(experiment)
+    candidates = results.candidates(networks, growth.choosing_seeds(experiment), spec["measure"], rung, beside)
     found = {
         "rung": None,
         "compared": len(cells) + (previous["compared"] if previous else 0),
@@ -66,7 +67,7 @@ def compared(
         beaten = f"not in the better half of its ratio and scope with {protocols.share(rung)} of the epochs"
         found["candidates"] += [growth.row(each, None if each in staying else beaten) for each in candidates]
         following = growth.RUNGS[growth.RUNGS.index(rung) + 1]
-        asked = growth.rung_cells([each.cell for each in staying], following)
+        asked = growth.rung_cells([each.cell for each in staying], following, beside)
         return found | {
             "done": False, "rung": following, "asked": [cell.path for cell in asked], "cells": [], "places": [],
         }  # fmt: skip
@@ -102,7 +103,7 @@ def judged(
         rows = []
         for row, judgement in zip(place["finalists"], judgements, strict=True):
             cells = growth.fresh(grid.parse_path(row["cell"]), judgement.wanted)
-            asked.update(dict.fromkeys([*(cell.baseline for cell in cells), *cells]))
+            asked.update(dict.fromkeys([*(cell.baseline_of(place["backbone"]) for cell in cells), *cells]))
             told = {"seeds": len(trainings[row["cell"]]), "wanted": judgement.wanted, "verdict": judgement.verdict}
             rows.append(row | told)
         judged_places.append(place | {"finalists": rows})

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from winnow import cli, tables
-from winnow.answers import analysis, growth, summary
+from winnow.answers import analysis, growth, preference, summary
 from winnow.answers.figures import accuracy, activations, classes, filters, look, weights
 from winnow.files import InputError, atomic_path, file_digest, read_json, write_json
 from winnow.importance import sums
@@ -37,7 +37,8 @@ def main(arguments: argparse.Namespace) -> None:
     finished = finished_cells(frame, growth.experiment_cells(spec["grid"], arguments.growth))
     figures: dict[str, look.Figure] = {}
     places: dict[str, tuple[str, str]] = {}
-    for place in dict.fromkeys((cell.dataset, cell.backbone) for cell in finished):
+    pruned = spec["grid"]["backbones"]
+    for place in dict.fromkeys((cell.dataset, cell.backbone) for cell in finished if cell.backbone in pruned):
         cells = [cell for cell in finished if (cell.dataset, cell.backbone) == place]
         if all(cell.criterion == UNPRUNED for cell in cells):
             continue
@@ -72,14 +73,12 @@ def pack(folder: Path, path: Path) -> None:
 
 def finished_cells(frame: pd.DataFrame, cells: list[Cell]) -> list[Cell]:
     """Those cells that the summary counts: neither diverged nor missing."""
-    keys = [name for name in frame.columns if name in Cell.__slots__]
     failed = {
-        (*(None if pd.isna(value) else value for value in key), int(seed))
-        for *key, seeds in frame[[*keys, "failed_seeds"]].itertuples(index=False)
-        if seeds
-        for seed in seeds.split(", ")
+        dataclasses.replace(preference.cell_of(row), seed=int(seed))
+        for row in summary.records(frame[frame["failed_seeds"] != ""])
+        for seed in row["failed_seeds"].split(", ")
     }
-    return [cell for cell in cells if (*(getattr(cell, name) for name in keys), cell.seed) not in failed]
+    return [cell for cell in cells if cell not in failed]
 
 
 def drawn(

@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
         places = record["places"]
     else:
         networks, choosing = growth.networks(spec["grid"]), growth.choosing_seeds(spec["grid"])
-        candidates = results.candidates(networks, choosing, spec["measure"])
+        candidates = results.candidates(networks, choosing, spec["measure"], beside=grid.beside(spec["grid"]))
         places, _ = growth.places(candidates, spec["tolerance"], spec["limit"], claim=True)
     judging = growth.judging(spec["grid"], cells)
     judged = [verdict.judged(place, judging, spec, frame, results) for place in places]

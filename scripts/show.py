@@ -32,9 +32,10 @@ def main(arguments: argparse.Namespace) -> None:
         header, *body = summary.aligned(text)
         for line in header, ["-" * len(field) for field in header], *body:
             print("  ".join(line).rstrip())
-        for row in rows[rows["failed_seeds"] != ""].itertuples():
-            start = row.init if row.protocol == ONE_SHOT else f"{row.init} {row.protocol}"
-            print(f"failed: {row.scope} {row.ratio:g} {row.criterion} {start}, seed {row.failed_seeds}")
+        for row in rows[rows["failed_seeds"] != ""].to_dict("records"):
+            start = row["init"] if row["protocol"] == ONE_SHOT else f"{row['init']} {row['protocol']}"
+            name = f"{row['scope']} {row['ratio']:g} {summary.network_name(row)}"
+            print(f"failed: {name} {start}, seed {row['failed_seeds']}")
         if unequal := summary.unequal_remark(rows):
             print(filled(unequal))
         # The best on the test images describes the table; where there is an answer, one headline is enough.

@@ -47,7 +47,8 @@ def main(arguments: argparse.Namespace) -> None:
         latencies[name] = summary.read_latency(path)
 
     choosers = growth.choosers(spec["grid"], cells)
-    frame = summary.summarise(rows, latencies, choosers, Outcomes(arguments.results).sides)
+    beside = grid.beside(spec["grid"])
+    frame = summary.summarise(rows, latencies, choosers, Outcomes(arguments.results).sides, beside)
     tables.write_table(arguments.output / "summary.parquet", frame, "summary", {"spec": spec, "missing": missing})
     with atomic_path(arguments.output / "summary.csv") as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")

@@ -17,7 +17,7 @@ import numpy as np
 
 from winnow import cli, tables
 from winnow.files import InputError
-from winnow.importance import masks
+from winnow.importance import budgets, masks
 from winnow.networks import units
 from winnow.training import cells, judging, loop, trunks
 from winnow.training.precision import precision_for
@@ -62,7 +62,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def first_mask(bench: cells.Bench) -> masks.Mask:
     """What is pruned before any training."""
-    spec, backbone, scores = bench.arguments.spec, bench.backbone, bench.arguments.scores
+    spec, backbone = bench.arguments.spec, bench.backbone
+    scores, prices = bench.arguments.scores, bench.arguments.prices
     if scores is None:
         raise InputError("this trunk begins with pruning: give the backbone's scores with --scores")
     mask = masks.mask(
@@ -73,6 +74,7 @@ def first_mask(bench: cells.Bench) -> masks.Mask:
         spec["min_filters"],
         spec["trunk"]["round_to"],
         last=False,
+        costs=prices and budgets.Costs.read(prices, backbone.channels),
     )
     print(f"{np.count_nonzero(mask.keep)} of {mask.keep.size} filters stay")
     return mask
@@ -83,6 +85,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--scores", type=Path, nargs="?", metavar="FILE", help="of the backbone as it was pretrained")
     cells.add_moments(result)
     cells.add_rate(result)
+    cells.add_prices(result)
     return result
 
 

@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 from winnow.files import InputError, atomic_path, canonical_json
 
 _NAME = pa.string()
-# Which networks a row is of: a cell less its seed, and how many seeds have finished.
+# Which networks a row is of: a cell less its seed, and how many seeds have finished. backbone: the experiment's;
+# control: the one whose unpruned network it is where that is another, else null.
 _PLACE = [("dataset", _NAME), ("backbone", _NAME)]
 _NETWORKS = [
+    ("control", _NAME),
     ("criterion", _NAME),
     ("scope", _NAME),
     ("ratio", pa.float64()),

@@ -123,7 +123,7 @@ def test_the_projects_own_configuration_is_sound():
         (
             "experiments.small.scopes",
             ["all"],
-            ["experiments.small.scopes[0]", "'all'", "'global', 'global_normalized' or 'layer'"],
+            ["experiments.small.scopes[0]", "'all'", "'layer', 'budget_macs', 'budget_params' or 'budget_latency'"],
         ),
         ("experiments.small.protocols", ["one_shoot"], ["experiments.small.protocols", "did you mean 'one_shot'"]),
         ("experiments.small.protocols", ["short_2"], ["experiments.small.protocols", "unknown protocol 'short_2'"]),
@@ -137,6 +137,12 @@ def test_the_projects_own_configuration_is_sound():
         ("experiments.small.round_to", 7, ["experiments.small.round_to", "7", "8, 16 or 32"]),
         ("experiments.small.datasets", ["digit"], ["experiments.small.datasets", "'digit'", "did you mean 'digits'"]),
         ("experiments.small.backbones", ["x"], ["experiments.small.backbones", "'x'", "allowed: net"]),
+        ("experiments.small.controls", ["x"], ["experiments.small.controls", "'x'", "allowed: net"]),
+        (
+            "experiments.small.controls",
+            ["net"],
+            ["experiments.small.controls", "'net' is what is pruned", "none, there"],
+        ),
         ("experiments.small.datasets", ["mine"], ["datasets.mine.recipe", "missing", "'net'", "allowed: auto, quick"]),
         ("datasets.digits.recipe", "slow", ["datasets.digits.recipe", "'slow'", "allowed: auto, quick"]),
         ("datasets.digits.recipe", {"other": "quick"}, ["datasets.digits.recipe", "'other'", "allowed: net"]),
@@ -269,3 +275,27 @@ def test_a_file_of_weights_is_one_download_for_all_backbones_that_use_it(raw):
     raw["backbones"] |= {"elsewhere": resnet | {"weights_url": "file:///x"}}
     with pytest.raises(InputError, match=r"backbones\.elsewhere\.weights_url: 'file:///x'.*backbones\.mirrored has"):
         config.load(raw).downloads()
+
+
+def test_a_control_is_trained_by_its_own_recipe_and_is_part_of_the_experiment(raw):
+    raw["backbones"]["tiny"] = raw["backbones"]["net"]
+    raw["experiments"]["small"]["controls"] = ["tiny"]
+    raw["datasets"]["digits"]["recipe"] = {"net": "quick"}
+    with pytest.raises(
+        InputError, match=r"datasets.digits.recipe: missing for backbone 'tiny', which experiments.small"
+    ):
+        config.load(raw)
+    raw["recipes"]["slow"] = raw["recipes"]["quick"] | {"epochs": 9}
+    raw["datasets"]["digits"]["recipe"] = {"net": "quick", "tiny": "slow"}
+    part = config.load(raw).part("small")
+    assert set(part["backbones"]) == {"net", "tiny"}
+    assert {"quick", "slow"} <= set(part["recipes"])
+
+
+def test_where_nothing_can_be_pruned_a_grid_grows_by_its_controls(raw):
+    raw["backbones"]["tiny"] = raw["backbones"]["net"]
+    raw["experiments"]["small"] |= {"seeds": "auto", "criteria": ["random"]}
+    with pytest.raises(InputError, match="there is no network to choose"):
+        config.load(raw)
+    raw["experiments"]["small"]["controls"] = ["tiny"]
+    config.load(raw)

@@ -253,13 +253,21 @@ def test_the_card_says_what_was_measured(made):
             "inherited",
             "were removed globally (the least important ones by the criterion “apoz”)",
         ),
-        ("random", "layer", "inherited", "40.2 % were removed by layer (drawn at random)"),
+        ("random", "layer", "inherited", "Of vgg16's filters 40.2 % were removed by layer (drawn at random)"),
+        ("apoz", "budget_macs", "inherited", "Of vgg16's MACs 40.2 % were removed within a budget of MACs (the least"),
         ("any", "layer", "random", "It started with random weights."),
     ],
 )
 def test_the_card_says_how_the_filters_were_chosen(criterion, scope, init, says):
     cell = {"backbone": "vgg16", "criterion": criterion, "scope": scope, "init": init, "protocol": "one_shot"}
     assert says in cards.method(cell, {"achieved_ratio": 0.402})
+
+
+def test_the_card_of_a_smaller_network_says_that_it_was_never_pruned():
+    cell = {"backbone": "tiny", "criterion": "unpruned", "scope": "none", "init": "inherited", "protocol": "one_shot"}
+    said = cards.method(cell, {"achieved_ratio": 0.0, "answer": {"backbone": "vgg16"}})
+    assert said.startswith("Nothing was removed: it was judged beside networks that were pruned from vgg16.")
+    assert "unpruned baseline" in cards.method(cell, {"achieved_ratio": 0.0, "answer": {"backbone": "tiny"}})
 
 
 @pytest.mark.parametrize(

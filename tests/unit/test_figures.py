@@ -40,10 +40,11 @@ KEY = (*PLACE, "layer")
 
 def made(experiment=None, diverged=lambda cell: False, **invented):
     """A summary of invented cells."""
-    cells = grid.cells(GRID | (experiment or {}))
-    return summary.summarise(
-        (cell, {"status": "diverged"} if diverged(cell) else metrics_of(cell, **invented)) for cell in cells
-    )
+    axes = GRID | (experiment or {})
+    rows = [
+        (cell, {"status": "diverged"} if diverged(cell) else metrics_of(cell, **invented)) for cell in grid.cells(axes)
+    ]
+    return summary.summarise(rows, beside=grid.beside(axes))
 
 
 def drawn(frame, key=KEY):
@@ -270,6 +271,22 @@ class TestAgainstCost:
                 assert row["accuracy"] == pytest.approx(100 * wanted.accuracy)
         assert marks(panels(chart)[0])["area"]
         assert {"rect", "rule"} <= marks(panels(chart)[0]).keys()
+
+    def test_smaller_networks_that_were_never_pruned_have_a_mark_and_a_name_in_each_panel(self):
+        frame = made({"scopes": ["global", "budget_macs"], "controls": ["squeezenet1_1"]})
+        chart = against(frame).chart.to_dict()
+        assert [panel["title"]["text"] for panel in panels(chart)] == ["Globally", "Within a budget of MACs"]
+        (wanted,) = frame[frame["control"].notna()].itertuples()
+        for panel in panels(chart):
+            (square,) = (layer for layer in marks(panel)["point"] if layer["mark"].get("shape") == "square")
+            (row,) = data(chart, square, panel)
+            assert (row["criterion"], row["cost"]) == ("squeezenet1_1", wanted.macs)
+            assert any(layer["encoding"]["text"].get("field") == "criterion" for layer in marks(panel)["text"])
+        assert "Black squares are smaller networks" in against(frame).caption
+        assert "Black squares" not in against(made()).caption
+        # Of a budget the share is of what it is of.
+        of_budget = drawn(frame, (*PLACE, "budget_macs"))
+        assert marks(panels(of_budget)[0])["point"][0]["encoding"]["x"]["title"] == "Share of MACs removed"
 
     def test_rings_are_the_front_on_validation_accuracy_over_both_scopes(self):
         frame = made({"scopes": ["global", "layer"], "criteria": ["apoz", "average_weight"]})

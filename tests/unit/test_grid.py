@@ -17,7 +17,7 @@ CELLS = st.builds(
     dataset=st.sampled_from(["digits", "flowers102"]),
     backbone=st.sampled_from(["vgg16", "vgg16_bn"]),
     criterion=st.sampled_from(["apoz", "average_weight", "random", "reversed_apoz", "apoz@digits", "apoz@mine"]),
-    scope=st.sampled_from(["global", "global_normalized", "layer"]),
+    scope=st.sampled_from(["global", "global_normalized", "layer", "budget_macs", "budget_latency"]),
     ratio=st.integers(0, 999).map(lambda thousandths: thousandths / 1000),
     round_to=st.sampled_from([None, 8, 16]),
     init=st.sampled_from(["inherited", "random"]),
@@ -274,3 +274,20 @@ def test_latencies_are_one_a_network_of_other_widths_and_only_where_asked_for():
     # Of a grid that has grown each network's first seed counts, whichever that is.
     some = [cell for cell in cells if cell.seed == 1 or cell.criterion == "apoz"]
     assert set(grid.latencies(axes | {"latency": True}, some)) == set(grid.latencies(axes | {"latency": True}, cells))
+
+
+def test_a_control_is_an_unpruned_cell_of_its_own_backbone_beside_those_that_are_pruned():
+    axes = {"datasets": ["digits"], "backbones": ["net", "wide"], "criteria": ["apoz"], "scopes": ["budget_macs"]}
+    axes |= {"ratios": [0.5], "inits": ["inherited", "random"], "seeds": [0, 1]}
+    plain, cells = grid.cells(axes), grid.cells(axes | {"controls": ["wide", "tiny"]})
+    added = [cell for cell in cells if cell not in plain]
+    assert [cell.path for cell in added] == [f"digits/tiny/unpruned/none/0.000/inherited/{seed}" for seed in (0, 1)]
+    assert cells[: 4 + 2] == [*plain[:4], *added]
+    beside = grid.beside(axes | {"controls": ["wide", "tiny"]})
+    whole = {cell.backbone: cell for cell in cells if (cell.ratio, cell.init, cell.seed) == (0, "inherited", 0)}
+    assert {name: beside(cell) for name, cell in whole.items()} == {
+        **{"net": ("net",), "wide": ("net", "wide"), "tiny": ("net", "wide")}
+    }
+    assert all(beside(cell) == grid.own(cell) for cell in cells if cell.ratio)
+    assert whole["tiny"].baseline_of("net") == whole["net"]
+    assert whole["tiny"].latency == "digits/tiny/unpruned/none/0.000.json"

@@ -188,8 +188,10 @@ def train(results, cell, val=True, images=400):
     if (place / "metrics.json").exists():
         return
     loss = LOSSES[cell.ratio] + 0.01 * (len(cell.criterion) - 4) * bool(cell.ratio)
+    # Of the networks that were never pruned one is small and as good, and one as large.
+    small = cell.backbone == "tiny"
     numbers = dict.fromkeys(("accuracy", "class_accuracy", "achieved_ratio"), 0.5)
-    macs = round(1000 * (1 - cell.ratio)) + (cell.scope == "global")
+    macs = 300 if small else round(1000 * (1 - cell.ratio)) + (cell.scope == "global")
     numbers |= {"params": macs, "macs": macs, "bytes": 4 * macs, "seconds": {"total": 1.0}}
     write_json(place / "metrics.json", {"status": "finished", "val_accuracy": 0.9 - loss if val else None} | numbers)
     right = np.arange(images) >= round(images * (0.1 + loss))
@@ -263,7 +265,14 @@ def test_full_trainings_choose_where_there_is_no_screening(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"screening": False}, {"scopes": ["layer"]}, {"seeds": "auto", "ratios": [0.4]}]
+    "changes",
+    [
+        {},
+        {"screening": False},
+        {"scopes": ["layer"]},
+        {"seeds": "auto", "ratios": [0.4]},
+        {"controls": ["tiny", "net2"]},
+    ],
 )
 def test_what_a_grid_takes_at_most_is_known_before_it_grows(tmp_path, changes):
     axes = AXES | changes
@@ -272,7 +281,8 @@ def test_what_a_grid_takes_at_most_is_known_before_it_grows(tmp_path, changes):
     assert last["compared"] == compared
     assert 0 < len(growth.judging(axes, growth.in_full(last))) <= judged
     # By layer three sizes and the unpruned one.
-    assert judged == 10 * (1 + len(axes["ratios"]) * (4 if "global" in axes["scopes"] else 1))
+    networks = len(axes["ratios"]) * (4 if "global" in axes["scopes"] else 1) + len(axes.get("controls", ()))
+    assert judged == 10 * (1 + networks)
 
 
 def test_a_question_asked_again_finds_the_trainings_that_are_there(tmp_path):
@@ -350,3 +360,32 @@ def test_a_candidate_of_which_nothing_is_known_is_no_finalist():
     assert {row["reason"] for row in rows} == {"a training diverged"}
     one = dataclasses.replace(candidates[0], val_accuracy=0.1, drop=0.9, sizes=(1.0, 1.0))
     assert growth.choose([one, *candidates[1:]], 2.0).finalists == (one,)
+
+
+@pytest.mark.parametrize("screening", [True, False])
+def test_a_smaller_network_that_was_never_pruned_is_a_candidate_and_one_as_large_is_none(tmp_path, screening):
+    axes = AXES | {"controls": ["tiny", "net2"], "screening": screening}
+    steps = grow(tmp_path, axes)
+    last = steps[-1]
+    reasons = {row["control"]: row["reason"] for row in last["candidates"] if row["control"]}
+    assert reasons == {"tiny": None, "net2": "not smaller than the unpruned network"}
+    assert {row["backbone"] for row in last["candidates"]} == {"net"}
+    (place,) = last["places"]
+    assert (place["dataset"], place["backbone"]) == ("digits", "net")
+    tiny = place["finalists"][-1]
+    assert (tiny["cell"], tiny["size"]) == ("digits/tiny/unpruned/none/0.000/inherited/3", 300)
+    assert place["proposal"] == len(place["finalists"]) - 1
+    # It is judged against the larger network's own trainings, by the same seeds.
+    assert (tiny["verdict"], tiny["seeds"] >= 3) == ("holds", True)
+    judged = growth.judging(axes, growth.in_full(last))
+    assert {cell.baseline_of("net") for cell in judged if cell.backbone == "tiny"} <= set(judged)
+    if screening:
+        assert "digits/tiny/unpruned/none/0.000/inherited~short_2/3" in steps[0]["asked"]
+
+
+def test_the_claim_is_of_a_share_of_filters():
+    axes = AXES | {"scopes": ["layer", "budget_macs"], "ratios": [0.4], "criteria": ["apoz"]}
+    layer, budget = growth.networks(axes)
+    candidates = [candidate(layer, 0.8, 1.0), candidate(budget, 0.9, 1.0)]
+    assert [each.cell for each in growth.choose(candidates, 2.0).finalists] == [budget]
+    assert {each.cell for each in growth.choose(candidates, 2.0, claim=True).finalists} == {budget, layer}

@@ -9,8 +9,8 @@ import torch
 
 from winnow import tables
 from winnow.files import InputError, read_json, write_json
-from winnow.importance import masks
-from winnow.networks import backbones, latency, logits, surgery
+from winnow.importance import budgets, masks
+from winnow.networks import backbones, latency, logits, prices, surgery
 from winnow.training import precision
 
 from . import programs
@@ -217,3 +217,50 @@ def test_a_mask_of_another_backbone_or_none_at_all_is_told(inputs, tmp_path):
     with pytest.raises(InputError, match=r"mask\.parquet cannot be read"):
         clocked(tmp_path, output)
     assert not output.exists()
+
+
+def priced(inputs, output, **spec):
+    arguments = ["--dataset", inputs / "store", "--backbone", inputs / "net", "--output", output]
+    programs.run("price", {"dataset": "d", "backbone": "b"} | spec, *arguments)
+    return read_json(output)
+
+
+def test_prices_of_latency_agree_with_what_the_largest_and_the_smallest_network_take(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "MOST_PAIRS", 7)
+    monkeypatch.setattr(prices, "MOST_ROUNDS", 5)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = priced(inputs, tmp_path / "latency.json", measure="latency", precision="auto")
+    assert (found["measure"], found["unit"], found["image_size"], found["threads"]) == ("latency", "ms", 8, 1)
+    assert found["device"]
+    assert found["versions"] == {"torch": torch.__version__}
+    fixed, *layers = found["terms"]
+    assert fixed["tensor"] == ""
+    assert [layer["tensor"] for layer in layers[:2]] == ["features.0.weight", "features.2.weight"]
+    # The images' channels stay, and so do the classes; in between there are four widths, and one.
+    assert (layers[0]["outputs"], layers[0]["inputs"]) == ([1, 4, 8, 12, 16], [0, 3])
+    assert (layers[-1]["outputs"], layers[-1]["inputs"]) == ([0, 3], [1, 16, 32, 48, 64])
+    for layer in layers:
+        values = np.array(layer["values"])
+        assert values.shape == (len(layer["outputs"]), len(layer["inputs"]))
+        assert (np.diff(values, axis=0) >= 0).all()
+        assert (np.diff(values, axis=1) >= 0).all()
+    backbone = backbones.load(inputs / "net")
+    costs = budgets.Costs.read(tmp_path / "latency.json", backbone.channels)
+    whole = np.ones(backbone.units, dtype=bool)
+    assert costs.total(whole) >= found["whole"]["unpruned_ms"]["median"] * (1 - 1e-9)
+    half = whole.copy()
+    half[::2] = False
+    assert costs.total(half) < costs.total(whole)
+
+
+def test_prices_of_arithmetic_are_exact_and_damaged_ones_are_named(inputs, tmp_path):
+    backbone = backbones.load(inputs / "net")
+    keep, _, _ = surgery.read_mask(inputs / "mask.parquet", backbone)
+    params, macs = surgery.cost(surgery.pruned(backbone, keep, 3, "inherited", 0), 8)
+    for measure, count in (("macs", macs), ("params", params)):
+        path = tmp_path / f"{measure}.json"
+        priced(inputs, path, measure=measure)
+        assert round(budgets.Costs.read(path, backbone.channels).total(keep)) == count
+    path.write_text('{"terms": [{}]}')
+    with pytest.raises(InputError, match=r"params\.json has no prices of a network \('outputs'\): delete it"):
+        budgets.Costs.read(path, backbone.channels)

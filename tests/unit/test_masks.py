@@ -201,7 +201,9 @@ def test_a_ratio_outside_its_range_is_an_error(ratio):
 
 
 def test_an_unknown_scope_is_an_error():
-    with pytest.raises(InputError, match="unknown scope 'block'; allowed: global, global_normalized, layer"):
+    with pytest.raises(
+        InputError, match="unknown scope 'block'; allowed: global, global_normalized, layer, budget_macs"
+    ):
         mask(np.array(["a"] * 3), np.arange(3.0), "block", 0.3)
 
 

@@ -51,6 +51,7 @@ RECORD = {
     **{"dataset": "digits", "backbone": "net", "measure": "macs", "criterion": "apoz", "scope": "layer", "ratio": 0.4},
     **{
         "round_to": None,
+        "control": None,
         "init": "inherited",
         "protocol": "one_shot",
         "seeds": 2,

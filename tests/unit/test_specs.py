@@ -52,6 +52,8 @@ JOBS = {
     "measure": (specs.measure, {"dataset": "digits", "backbone": "net"}),
     "score": (specs.score, {"dataset": "digits", "backbone": "net", "criterion": "apoz"}),
     "mask": (specs.mask, PLACE),
+    "price": (specs.price, {"dataset": "digits", "backbone": "net", "measure": "macs"}),
+    "time_layers": (specs.time_layers, {"dataset": "digits", "backbone": "net"}),
     "latency": (specs.latency, PLACE),
     "cell": (specs.cell, CELL),
     "tune": (specs.tune, PLACE | {"init": "inherited"}),
@@ -80,7 +82,7 @@ EDITS = {
     ),
     "precision of the recipe": (
         lambda raw: raw["recipes"]["quick"].update(precision="fp32"),
-        {"cell", "tune", "trunk", "latency", "report"},
+        {"cell", "tune", "trunk", "latency", "time_layers", "report"},
     ),
     "distillation, where nothing is distilled": (
         lambda raw: raw["recipes"]["quick"].update(distillation={"temperature": 2.0}),

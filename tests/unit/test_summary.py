@@ -80,8 +80,8 @@ def sides_of(rows):
     """Test outcomes of cells whose accuracy their metrics have; the classes take turns."""
     found = dict(rows)
 
-    def sides(cells):
-        pairs = [[right(found[each]["accuracy"]) for each in (one.baseline, one)] for one in cells]
+    def sides(cells, backbone):
+        pairs = [[right(found[each]["accuracy"]) for each in (one.baseline_of(backbone), one)] for one in cells]
         return *np.array(pairs).swapaxes(0, 1), np.arange(IMAGES) % 2
 
     return sides

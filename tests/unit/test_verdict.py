@@ -64,7 +64,8 @@ class Study:
         rows = []
         write_json(folder / "datasets" / "digits" / "manifest.json", {"classes": CLASSES})
         for cell in grid.cells(self.grid):
-            val_loss, test_loss = losses.get((cell.criterion, cell.ratio), (0, 0))
+            known = (cell.criterion, cell.ratio) if cell.backbone in self.grid["backbones"] else cell.backbone
+            val_loss, test_loss = losses.get(known, (0, 0))
             metrics = {
                 "status": "finished",
                 "reason": None,
@@ -90,7 +91,7 @@ class Study:
             images = np.arange(IMAGES)
             self.predictions(place, images, correct if metrics["status"] == "finished" else correct[:0])
             rows.append((cell, metrics))
-        self.frame = summary.summarise(rows)
+        self.frame = summary.summarise(rows, beside=grid.beside(self.grid))
         tables.write_table(self.output / "summary.parquet", self.frame, "summary", {})
 
     def predictions(self, place: Path, images, correct) -> None:
@@ -423,7 +424,9 @@ class Invented(Outcomes):
         blind = generator.random() < 0.1  # never finds the rare class
         diverges = [[], [], [], [], [], [2], [0, 1]][generator.integers(7)]
         size = round(10 * (1 - cell.ratio)) + int(generator.integers(2))  # more MACs than its ratio's
-        if cell.criterion == "unpruned":
+        if cell.backbone != "net":
+            size = round(10 * generator.random())
+        elif cell.criterion == "unpruned":
             val_loss, loss, blind, diverges = 0, 0.0, False, [[], [], [], [1]][generator.integers(4)]
         if cell.seed in diverges and not short:
             return {"status": "diverged"}
@@ -469,10 +472,11 @@ def answered(axes, results, tolerance, limit=None):
         cells, places = growth.in_full(record), record["places"]
     else:
         cells = grid.cells(axes)
-        candidates = results.candidates(growth.networks(axes), growth.choosing_seeds(axes), "macs")
+        beside = grid.beside(axes)
+        candidates = results.candidates(growth.networks(axes), growth.choosing_seeds(axes), "macs", beside=beside)
         places, _ = growth.places(candidates, tolerance, limit, claim=True)
     rows = [(cell, results.metrics(cell)) for cell in cells]
-    frame = summary.summarise(rows, choosers=growth.choosers(axes, cells))
+    frame = summary.summarise(rows, choosers=growth.choosers(axes, cells), beside=grid.beside(axes))
     judging = growth.judging(axes, cells)
     judged = [verdict.judged(place, judging, spec, frame, results) for place in places]
     return verdict.recommend(frame, judged, spec), frame, judged, spec
@@ -502,9 +506,10 @@ GROWING = {"seeds": "auto", "first_seed": 0, "screening": False}
     st.integers(0, 2**31),
     st.sampled_from([0.0, 2.0, 5.0]),
     st.sampled_from([{}, {"seeds": [0]}, GROWING, GROWING | {"screening": True, "inits": ["inherited"]}]),
+    st.sampled_from([{}, {"controls": ["small", "tiny"]}]),
 )
-def test_the_sentences_do_not_contradict_each_other(seed, tolerance, changes):
-    answer, frame, judged, spec = answered(FABRICATED | changes, Invented(seed), tolerance)
+def test_the_sentences_do_not_contradict_each_other(seed, tolerance, changes, controls):
+    answer, frame, judged, spec = answered(FABRICATED | changes | controls, Invented(seed), tolerance)
     ladder = answer["ladder"]
     if not ladder:
         return
@@ -553,3 +558,63 @@ def test_the_sentences_do_not_contradict_each_other(seed, tolerance, changes):
     if told["smaller"]:
         assert verdicts[verdict.describe(told["smaller"])] == told["smaller"]["verdict"]
         assert told["smaller"]["macs"] < told["chosen"]["macs"]
+
+
+SMALL = {"macs": 1000, "params": 100, "bytes": 400, "achieved_ratio": 0.0}
+
+
+def with_control(folder, losses, **changes):
+    def passes(cell):
+        return SMALL if cell.backbone == "small" else {}
+
+    return Study(folder, losses=LOSSES | {"small": losses}, passes=passes, controls=["small"], **changes)
+
+
+def test_a_smaller_network_that_was_never_pruned_may_win_and_is_what_is_taken_home(tmp_path):
+    study = with_control(tmp_path, (0.5, 0.5))
+    answer = study.answer()
+    macs, params = answer["verdicts"]
+    assert [(row["backbone"], row["control"], row["measure"]) for row in (macs, params)] == [
+        ("net", "small", "macs"), ("net", "small", "params"),
+    ]  # fmt: skip
+    # Against the larger one's own trainings.
+    assert (macs["verdict"], macs["size"], macs["baseline_size"]) == ("holds", 1000, 9000)
+    assert macs["drop"] == pytest.approx(0.005)
+    assert answer["lines"][0].startswith("Digits, net: HOLDS. small, never pruned needs 11 % of the MACs and loses 0.5")
+    assert any("never pruned, small: they are chosen and judged" in note for note in answer["notes"])
+    (told,) = answer["answer"]
+    assert (told["backbone"], told["chosen"]["control"]) == ("net", "small")
+    assert told["unpruned"]["params"] == 1000
+    (chosen,) = answer["chosen"]
+    assert (chosen["backbone"], chosen["cell"]) == ("net", "digits/small/unpruned/none/0.000/inherited/2")
+    assert chosen["network"] == "small, never pruned"
+    output = tmp_path / "chosen.json"
+    programs.run(
+        "choose", {"experiment": "study"}, "--recommendation", study.output / "recommendation.json", "--output", output
+    )
+    (taken,) = json.loads(output.read_text())["chosen"]
+    assert (taken["backbone"], taken["cell"], taken["answer"]["backbone"]) == ("net", chosen["cell"], "net")
+
+
+def test_one_that_loses_too_much_fails_beside_the_pruned_one_that_holds(tmp_path):
+    answer = with_control(tmp_path, (7, 7)).answer()
+    assert network(answer["verdicts"][0]) == ("apoz", 0.4)
+    (row,) = (row for row in answer["ladder"] if row["control"])
+    assert (row["verdict"], row["size"]) == ("fails", 1000)
+    assert answer["answer"][0]["smaller"]["control"] is None
+
+
+def test_a_control_is_held_against_each_backbone_but_itself(tmp_path):
+    study = with_control(tmp_path, (0.5, 0.5), backbones=["net", "small"])
+    rows = study.frame[study.frame["control"].notna()]
+    assert rows[["backbone", "control", "criterion"]].values.tolist() == [["net", "small", "unpruned"]]
+    answer = study.answer()
+    assert [row["control"] for row in answer["ladder"] if row["backbone"] == "small"] == [None] * 2
+    assert {(row["backbone"], row["control"]) for row in answer["verdicts"]} >= {("net", "small"), ("small", None)}
+
+
+def test_within_a_budget_it_may_be_the_best_or_the_next_best(tmp_path):
+    answer = with_control(tmp_path, (0.5, 0.5)).answer(limit=5400)
+    (row,) = answer["verdicts"]
+    assert row["control"] == "small"
+    assert answer["answer"][0]["budget"]["runner_up"]["criterion"] == "apoz"

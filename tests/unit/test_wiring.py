@@ -116,6 +116,19 @@ def test_with_folds_the_seed_says_what_judges_and_masks_are_of_the_fold():
     assert wiring.activations(cells, folded.folds) == ["results/statistics/digits~0/net/activations.json"]
 
 
+def test_a_budget_is_kept_by_prices_and_nothing_else_is():
+    place = PLACE | {"scope": "budget_latency", "dataset": "digits~2"}
+    assert wiring.prices(CONFIG, **place) == ["results/prices/digits/net/latency.json"]
+    assert wiring.prices(CONFIG, **PLACE) == wiring.prices_between(CONFIG, **CELL) == []
+    cell = CELL | {"scope": "budget_macs"}
+    # Where masks are made between phases the cell needs them, and a trunk that begins with one.
+    assert wiring.prices_between(CONFIG, **cell) == []
+    alternating = cell | {"init": "inherited~iterative_2"}
+    assert wiring.prices_between(CONFIG, **alternating) == ["results/prices/digits/net/macs.json"]
+    trunk = PLACE | {"scope": "budget_params", "share": "1_4", "epochs": "1", "seed": "0"}
+    assert wiring.prices_between(CONFIG, **trunk) == ["results/prices/digits/net/params.json"]
+
+
 def test_weights_come_from_the_pretraining_with_its_digest():
     assert wiring.weights(CONFIG, "net") == ["results/backbones/net/pretrained.safetensors"]
     assert wiring.weights_manifest(CONFIG, "net") == ["results/backbones/net/pretrained.json"]

@@ -119,3 +119,17 @@ def test_switched_off_nothing_is_timed_and_the_summary_says_nothing_of_it(checko
     path = checkout.path / "results" / "experiments" / "small"
     assert all(row["latency_ms"] is None for row in read_table(path / "summary.parquet", "summary").to_pylist())
     assert "## Latency" not in (path / "summary.md").read_text()
+
+
+def test_layers_are_timed_once_for_all_budgets(checkout):
+    assert checkout.run("results/prices/digits/net/latency.json") == {"time_layers digits/net"}
+    found = json.loads((checkout.path / "results/prices/digits/net/latency.json").read_text())
+    assert (found["measure"], found["threads"], len(found["terms"])) == ("latency", 1, 1 + 7)
+    configure(checkout, criteria=["apoz", "average_weight"], scopes=["budget_latency"], ratios=[0.01, 0.02])
+    planned = checkout.planned()
+    assert {job for job in planned if job.startswith("mask")} == {
+        f"mask digits/net/{name}/budget_latency/{ratio}"
+        for name in ("apoz", "average_weight")
+        for ratio in ("0.010", "0.020")
+    }
+    assert not any(job.startswith(("time_layers", "price")) for job in planned)

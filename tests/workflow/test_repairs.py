@@ -1,4 +1,5 @@
-"""Repairs in the workflow: what they read, what runs again after an edit, and that nothing else does."""
+"""Repairs in the workflow: what they read, what runs again after an edit, and that nothing else does. The networks are
+cut to a budget, by what they cost."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import pytest
 from .checkout import SMALL_GRID, Checkout, jobs
 from .test_rerun_contract import appended, configured, report
 
-FOLDER = "digits/net/average_weight/global/0.500"
+FOLDER = "digits/net/average_weight/budget_macs/0.500"
 BASELINE = "digits/net/unpruned/none/0.000/inherited/0"
 STARTS = (
     "inherited",
@@ -25,7 +26,7 @@ def grid_of(**axes):
     raw = copy.deepcopy(SMALL_GRID)
     raw["recipes"]["quick"]["epochs"] = 2
     small = raw["experiments"]["small"]
-    small |= {"datasets": ["digits"], "criteria": ["average_weight"], "scopes": ["global"], "inits": ["inherited"]}
+    small |= {"datasets": ["digits"], "criteria": ["average_weight"], "scopes": ["budget_macs"], "inits": ["inherited"]}
     small |= {"protocols": ["one_shot", "iterative_2"], "repairs": ["none", "compensated_fitted"]} | axes
     return raw
 
@@ -40,7 +41,7 @@ def cell(start: str) -> str:
 
 
 def trunk(share: str) -> str:
-    return f"trunk digits/net/average_weight/global/{share}/1/0"
+    return f"trunk digits/net/average_weight/budget_macs/{share}/1/0"
 
 
 def test_repaired_cells_are_cells_of_their_own_and_read_the_moments_once(finished):
@@ -50,10 +51,13 @@ def test_repaired_cells_are_cells_of_their_own_and_read_the_moments_once(finishe
     folder = finished.path / "results" / "cells" / FOLDER
     metrics = {start: json.loads((folder / start / "0" / "metrics.json").read_text()) for start in STARTS}
     assert {found["status"] for found in metrics.values()} == {"finished"}
+    # Whoever makes the mask, a half of what the network costs is gone, and no more than it takes.
+    assert "price digits/net/macs" in jobs(finished.account())
+    assert all(0.5 <= found["achieved_ratio"] < 0.52 for found in metrics.values())
     assert {start for start in STARTS if "repair" in metrics[start]["seconds"]} == {"inherited~compensated_fitted"}
     text = (finished.path / "results" / "experiments" / "small" / "summary.md").read_text()
-    assert "### Globally, inherited weights, compensated, last layer fitted" in text
-    assert "### Globally, inherited weights, compensated, last layer fitted, pruned in 2 steps" in text
+    assert "### Within a budget of MACs, inherited weights, compensated, last layer fitted" in text
+    assert "### Within a budget of MACs, inherited weights, compensated, last layer fitted, pruned in 2 steps" in text
     assert finished.run() == set()
 
 
@@ -73,3 +77,10 @@ def test_code_that_only_repairs_use_trains_their_cells_alone(checkout):
     appended("scripts/winnow/importance/recalibration.py", "\nUNUSED = 1\n")(checkout)
     own = {cell(start) for start in STARTS if "compensated" in start} | {trunk("1_4~compensated_fitted")}
     assert checkout.planned() == own | report()
+
+
+def test_code_that_only_prices_use_finds_them_anew_and_masks_keep(checkout):
+    appended("scripts/winnow/networks/prices.py", "\nUNUSED = 1\n")(checkout)
+    planned = checkout.planned()
+    assert "price digits/net/macs" in planned
+    assert not any(job.startswith("correlate") for job in planned)

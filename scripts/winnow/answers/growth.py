@@ -27,10 +27,11 @@ from typing import Any
 
 from winnow.answers import preference
 from winnow.files import InputError, read_json
+from winnow.importance.scopes import BUDGETS
 from winnow.training import protocols
 from winnow.training.protocols import ONE_SHOT
 from winnow.workflow import grid
-from winnow.workflow.grid import AUTO, UNPRUNED, Cell
+from winnow.workflow.grid import AUTO, UNPRUNED, Beside, Cell
 
 # Each rung's protocol, the shortest first.
 RUNGS = ("short_4", "short_2")
@@ -57,6 +58,10 @@ class Candidate:
         By the measure that is asked for, and multiply-accumulates; infinite where none finished.
     diverged : bool
         Whether any of these trainings did.
+    backbone : str or None
+        Whose unpruned network it is held against; None for its own.
+    limit : float
+        It is smaller than this, the unpruned network's size; or else no candidate. Infinite where it is pruned.
     """
 
     cell: Cell
@@ -65,6 +70,13 @@ class Candidate:
     drop: float | None
     sizes: tuple[float, float]
     diverged: bool
+    backbone: str | None = None
+    limit: float = math.inf
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Data set and backbone."""
+        return self.cell.dataset, self.backbone or self.cell.backbone
 
     @property
     def rank(self) -> tuple:
@@ -90,13 +102,15 @@ def judging_seeds(experiment: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def networks(experiment: Mapping[str, Any]) -> list[Cell]:
-    """The pruned networks that an experiment chooses from, each with the first seed that chooses; controls are none."""
+    """The networks that an experiment chooses from, pruned ones and unpruned ones of its controls, each with the first
+    seed that chooses; criteria that are controls are none."""
     first = choosing_seeds(experiment)[0]
-    return [
+    pruned = [
         cell
         for cell in grid.cells({**experiment, "seeds": [first]})
         if cell.criterion != UNPRUNED and not grid.is_control(cell.criterion)
     ]
+    return pruned + grid.controls(experiment, first)
 
 
 def shortened(cell: Cell, rung: str) -> Cell:
@@ -105,10 +119,10 @@ def shortened(cell: Cell, rung: str) -> Cell:
     return grid.canonical(dataclasses.replace(cell, protocol=short))
 
 
-def rung_cells(cells: Iterable[Cell], rung: str) -> list[Cell]:
+def rung_cells(cells: Iterable[Cell], rung: str, beside: Beside = grid.own) -> list[Cell]:
     """What a rung trains: the networks that are left and the unpruned ones, which come first."""
     short = [shortened(cell, rung) for cell in cells]
-    return list(dict.fromkeys([cell.baseline for cell in short] + short))
+    return list(dict.fromkeys([cell.baseline_of(name) for cell in short for name in beside(cell)] + short))
 
 
 def first_rung(experiment: Mapping[str, Any]) -> str | None:
@@ -124,11 +138,11 @@ def asked(experiment: Mapping[str, Any], previous: Mapping[str, Any] | None) -> 
     if previous is not None:
         return _cells(previous["asked"])
     rung = first_rung(experiment)
-    return rung_cells(networks(experiment), rung) if rung else grid.cells(experiment)
+    return rung_cells(networks(experiment), rung, grid.beside(experiment)) if rung else grid.cells(experiment)
 
 
 def better_half(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The better half, rounded up, of each ratio and scope of a data set and backbone."""
+    """The better half, rounded up, of each ratio and scope of a data set and backbone; a control stays."""
 
     def rank(candidate: Candidate) -> tuple:
         loss = None if candidate.val_accuracy is None else -candidate.val_accuracy
@@ -137,9 +151,14 @@ def better_half(candidates: Sequence[Candidate]) -> list[Candidate]:
     ranked: dict[tuple, list[Candidate]] = {}
     for candidate in sorted(candidates, key=rank):
         cell = candidate.cell
-        ranked.setdefault((cell.dataset, cell.backbone, cell.ratio, cell.scope), []).append(candidate)
+        ranked.setdefault((*_rivals(cell), candidate.place), []).append(candidate)
     staying = {each.cell for rivals in ranked.values() for each in rivals[: math.ceil(len(rivals) / 2)]}
     return [candidate for candidate in candidates if candidate.cell in staying]
+
+
+def _rivals(cell: Cell) -> tuple:
+    """What networks have alike of which a rung keeps half."""
+    return cell.dataset, cell.backbone, cell.ratio, cell.scope
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +189,7 @@ def choose(
     smallest is proposed: one training judged on few images flatters some of them, the smallest most likely, and that
     one's turn comes when the other one holds. Where one alone is within, it is proposed; where none is, the one that
     loses least. With a limit, those that take no more are compared, whatever their size: the best is proposed, and the
-    next best is its rival.
+    next best is its rival. A control that is not smaller than the unpruned network is left out.
 
     Parameters
     ----------
@@ -188,7 +207,8 @@ def choose(
     Choice or None
         None where there is nothing to choose from.
     """
-    ranked = sorted((each for each in candidates if each.drop is not None), key=lambda each: each.rank)
+    known = [each for each in candidates if each.drop is not None and each.sizes[0] < each.limit]
+    ranked = sorted(known, key=lambda each: each.rank)
     if limit is not None:
         best = [each for each in ranked if each.sizes[0] <= limit][:2]
         if not best:
@@ -208,7 +228,11 @@ def choose(
     proposed = within[:2][-1] if within else min(best, key=lambda each: each.rank)
     if claim:
         plain = (CLAIM_RATIO, "inherited", ONE_SHOT)
-        named = [each for each in ranked if (each.cell.ratio, each.cell.init, each.cell.protocol) == plain]
+        named = [
+            each
+            for each in ranked
+            if (each.cell.ratio, each.cell.init, each.cell.protocol) == plain and each.cell.scope not in BUDGETS
+        ]
         best += [each for each in named[:1] if each not in best]
     listed = _by_size(best)
     return Choice(listed, listed.index(proposed))
@@ -227,8 +251,8 @@ def places(
     The arguments are those of :func:`choose`. Where there is nothing to choose from there are no finalists.
     """
     found, rows = [], []
-    for dataset, backbone in dict.fromkeys((each.cell.dataset, each.cell.backbone) for each in candidates):
-        there = [each for each in candidates if (each.cell.dataset, each.cell.backbone) == (dataset, backbone)]
+    for dataset, backbone in dict.fromkeys(each.place for each in candidates):
+        there = [each for each in candidates if each.place == (dataset, backbone)]
         choice = choose(there, tolerance, limit, claim)
         finalists = choice.finalists if choice else ()
         rows += [row(each, None if each in finalists else _reason(each, limit)) for each in there]
@@ -249,6 +273,8 @@ def _reason(candidate: Candidate, limit: float | None) -> str:
     """Why a candidate is no finalist."""
     if candidate.drop is None:
         return "a training diverged"
+    if candidate.sizes[0] >= candidate.limit:
+        return "not smaller than the unpruned network"
     if limit is None:
         return "another one of its size is preferred"
     return "others within the budget are preferred" if candidate.sizes[0] <= limit else "more than the budget"
@@ -258,7 +284,9 @@ def row(candidate: Candidate, reason: str | None) -> dict[str, Any]:
     """What a step's file says of a candidate; ``reason``: why it goes."""
     found = {name: value for name, value in dataclasses.asdict(candidate.cell).items() if name != "seed"}
     measured = {name: getattr(candidate, name) for name in ("trained", "val_accuracy", "drop")}
-    return found | measured | {"reason": reason}
+    _, backbone = candidate.place
+    control = None if backbone == candidate.cell.backbone else candidate.cell.backbone
+    return found | {"backbone": backbone, "control": control} | measured | {"reason": reason}
 
 
 def fresh(cell: Cell, wanted: int) -> list[Cell]:
@@ -352,13 +380,16 @@ def most(experiment: Mapping[str, Any], last: Callable[[str], int]) -> tuple[int
     compared = len(asked(experiment, None))
     left = networks(experiment)
     if experiment.get("screening"):
-        rivals = collections.Counter((cell.dataset, cell.backbone, cell.ratio, cell.scope) for cell in left)
+        rivals = collections.Counter(map(_rivals, left))
         halves = sum(math.ceil(count / 2) for count in rivals.values())
-        compared += halves + len({cell.baseline for cell in left})
+        of = grid.beside(experiment)
+        compared += halves + len({cell.baseline_of(name) for cell in left for name in of(cell)} - set(left))
     sizes: dict[tuple[str, str], set[tuple]] = {}
     for cell in left:
         size = (cell.ratio, cell.scope, None if cell.scope == "layer" else (cell.criterion, cell.init, cell.protocol))
-        sizes.setdefault((cell.dataset, cell.backbone), set()).add(size)
+        for backbone in grid.beside(experiment)(cell):
+            if cell != cell.baseline_of(backbone):
+                sizes.setdefault((cell.dataset, backbone), set()).add((cell.backbone, *size))
     return compared, sum(last(dataset) * (len(found) + 1) for (dataset, _), found in sizes.items())
 
 

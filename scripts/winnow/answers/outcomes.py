@@ -17,7 +17,7 @@ from winnow.answers.predictions import Tested, tested
 from winnow.answers.procedure import Finalist, Judgement
 from winnow.files import InputError, read_json
 from winnow.workflow import grid
-from winnow.workflow.grid import UNPRUNED, Cell
+from winnow.workflow.grid import UNPRUNED, Beside, Cell
 
 FINISHED = "finished"
 
@@ -56,7 +56,12 @@ class Outcomes:
         return self.metrics(cell)["status"] == FINISHED
 
     def candidates(
-        self, cells: Iterable[Cell], seeds: Collection[int], measure: str, rung: str | None = None
+        self,
+        cells: Iterable[Cell],
+        seeds: Collection[int],
+        measure: str,
+        rung: str | None = None,
+        beside: Beside = grid.own,
     ) -> list[Candidate]:
         """Networks as the trainings that choose see them.
 
@@ -70,20 +75,33 @@ class Outcomes:
             Of size: a name in :data:`winnow.answers.verdict.MEASURES`.
         rung
             The short trainings to look at; None for those in full.
-
+        beside
+            Of which backbones a network is; but for those whose unpruned one it is.
         """
-        return [self._candidate(cell, seeds, measure, rung) for cell in cells]
+        return [
+            self._candidate(cell, backbone, seeds, measure, rung)
+            for cell in cells
+            for backbone in beside(cell)
+            if cell != cell.baseline_of(backbone)
+        ]
 
-    def _candidate(self, network: Cell, seeds: Collection[int], measure: str, rung: str | None) -> Candidate:
+    def _candidate(
+        self, network: Cell, backbone: str, seeds: Collection[int], measure: str, rung: str | None
+    ) -> Candidate:
         trainings = [dataclasses.replace(network, seed=seed) for seed in seeds]
         if rung:
             trainings = [growth.shortened(cell, rung) for cell in trainings]
         done = [cell for cell in trainings if self.finished(cell)]
         accuracies = {cell: self.metrics(cell)["val_accuracy"] for cell in done}
-        pairs = [(self.metrics(cell.baseline).get("val_accuracy"), accuracies[cell]) for cell in done]
+        whole = [cell.baseline_of(backbone) for cell in done]
+        pairs = [
+            (self.metrics(unpruned).get("val_accuracy"), accuracies[cell])
+            for unpruned, cell in zip(whole, done, strict=True)
+        ]
         drops = [unpruned - pruned for unpruned, pruned in pairs if None not in (unpruned, pruned)]
         known = [accuracy for accuracy in accuracies.values() if accuracy is not None]
         sizes = (self.size(done, measure), self.size(done, "macs")) if done else (np.inf, np.inf)
+        bounding = [cell for cell in whole if network.backbone != backbone and self.finished(cell)]
         return Candidate(
             network,
             trainings[0].protocol,
@@ -91,6 +109,8 @@ class Outcomes:
             float(np.mean(drops)) if drops else None,
             sizes,
             len(done) < len(trainings),
+            backbone,
+            self.size(bounding, measure) if bounding else np.inf,
         )
 
     def size(self, cells: Sequence[Cell], measure: str) -> float:
@@ -116,8 +136,9 @@ class Outcomes:
         tuple
             The finalists; the test images' classes, by name; and each finalist's trainings.
         """
-        there = [cell for cell in cells if (cell.dataset, cell.backbone) == (place["dataset"], place["backbone"])]
-        done = [self.predictions(cell) for cell in there if cell.criterion == UNPRUNED and self.finished(cell)]
+        there, backbone = [cell for cell in cells if cell.dataset == place["dataset"]], place["backbone"]
+        whole = [cell for cell in there if (cell.backbone, cell.criterion) == (backbone, UNPRUNED)]
+        done = [self.predictions(cell) for cell in whole if self.finished(cell)]
         images = tested(done) if done else Tested(np.array([], dtype=int), np.array([], dtype=int))
         names = np.array(self.classes(place["dataset"]))
         found, trainings = [], {}
@@ -127,27 +148,29 @@ class Outcomes:
             trainings[network.path] = own
             sides = np.full((2, len(own), images.images.size), np.nan)
             for number, cell in enumerate(own):
-                if self.finished(cell) and self.finished(cell.baseline):
-                    sides[0, number] = self._right(cell.baseline, cell, images)
-                    sides[1, number] = self._right(cell, cell, images)
+                unpruned = cell.baseline_of(backbone)
+                if self.finished(cell) and self.finished(unpruned):
+                    sides[0, number] = self._right(unpruned, unpruned, images)
+                    sides[1, number] = self._right(cell, unpruned, images)
             diverged = not all(self.finished(cell) for cell in own)
             found.append(Finalist(network.path, each["size"], diverged, *sides))
         return found, names[images.labels], trainings
 
-    def sides(self, cells: Sequence[Cell]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def sides(self, cells: Sequence[Cell], backbone: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Test outcomes as :func:`winnow.answers.summary.summarise` asks for them."""
-        images = tested([self.predictions(cell.baseline) for cell in cells])
-        baseline = [self._right(cell.baseline, cell, images) for cell in cells]
-        pruned = [self._right(cell, cell, images) for cell in cells]
+        whole = [cell.baseline_of(backbone) for cell in cells]
+        images = tested(list(map(self.predictions, whole)))
+        baseline = [self._right(unpruned, unpruned, images) for unpruned in whole]
+        pruned = [self._right(cell, unpruned, images) for cell, unpruned in zip(cells, whole, strict=True)]
         return np.array(baseline), np.array(pruned), images.labels
 
-    def _right(self, cell: Cell, pruned: Cell, images: Tested) -> np.ndarray:
+    def _right(self, cell: Cell, unpruned: Cell, images: Tested) -> np.ndarray:
         """(n,) float: 1 where a cell's network is right, 0 where it is wrong, NaN where it does not test an image."""
         found = self.predictions(cell)
-        if not np.array_equal(found["image"], self.predictions(pruned.baseline)["image"]):
+        if not np.array_equal(found["image"], self.predictions(unpruned)["image"]):
             raise InputError(
-                f"{self.results / 'cells' / pruned.path / 'predictions.parquet'} is of other test images than "
-                f"{pruned.baseline.path}: delete the older of the two cells and run again"
+                f"{self.results / 'cells' / cell.path / 'predictions.parquet'} is of other test images than "
+                f"{unpruned.path}: delete the older of the two cells and run again"
             )
         return images.correct(found)
 

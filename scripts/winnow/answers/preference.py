@@ -34,8 +34,13 @@ def within(drop: float, points: float) -> bool:
 
 def name_of(row: Mapping[str, Any]) -> str:
     """The name of a row of the summary: its cells' path, the seed's 0."""
+    return cell_of(row).path
+
+
+def cell_of(row: Mapping[str, Any]) -> Cell:
+    """A row of the summary as a cell, the seed's 0."""
     description = {field.name: row[field.name] for field in dataclasses.fields(Cell) if field.name != "seed"}
-    return Cell(**description, seed=0).path
+    return Cell(**description | {"backbone": row["control"] or row["backbone"]}, seed=0)
 
 
 def rank(loss: float | None, sizes: tuple[float, ...], name: str, diverged: bool = False) -> tuple:

@@ -274,14 +274,15 @@ def judged(ladder: Iterable[Mapping[str, Any]], frame: pd.DataFrame) -> list[dic
 
     What they take of memory and time is the summary's.
     """
-    rows = {preference.name_of(row): row for row in summary.records(frame)}
+    rows = {(row["backbone"], preference.name_of(row)): row for row in summary.records(frame)}
     found = []
     for record in ladder:
         name = preference.name_of(record)
+        place = record["backbone"], name
         bounds = {
             f"{prefix}{end}": record[f"{prefix}drop_{end}"] for prefix in ("", "class_") for end in ("low", "high")
         }
-        found += [rows[name] | bounds | {"cell": name}] if name in rows else []
+        found += [rows[place] | bounds | {"cell": name}] if place in rows else []
     return found
 
 
@@ -315,12 +316,13 @@ def answered(
     picture = Figure.drawn(answers_figure.picture(answer, beside))
     chosen = dataclasses.replace(grid.parse_path(answer["chosen"]["cell"]), seed=0)
     trained = [cell for cell, metrics in cells.items() if metrics and metrics["status"] == "finished"]
-    pairs = [cell for cell in trained if dataclasses.replace(cell, seed=0) == chosen and cell.baseline in trained]
+    whole = {cell: cell.baseline_of(answer["backbone"]) for cell in trained}
+    pairs = [cell for cell in trained if dataclasses.replace(cell, seed=0) == chosen and whole[cell] in trained]
     if not pairs:
         return Answer(subject, sentences, picture)
     unpruned, pruned = (
         gallery.Outcomes.of([_predictions(folder, cell) for cell in each])
-        for each in ([cell.baseline for cell in pairs], pairs)
+        for each in ([whole[cell] for cell in pairs], pairs)
     )
     lost, gained, losses, gains = gallery.changed(unpruned, pruned)
     before, after = (each.shares(len(store.classes)) for each in (unpruned, pruned))
@@ -431,7 +433,7 @@ def _verdict_table(name: str, caption: str, records: Sequence[Mapping[str, Any]]
             continue
         network = {
             "measure": _text(verdict.MEASURES.get(record["measure"], record["measure"])),
-            "criterion": _text(record["criterion"]),
+            "criterion": _text(summary.network_name(record)),
             "scope": _text(summary.SCOPE_NAMES.get(record["scope"])),
             "ratio": _ratio(record["ratio"], record["round_to"]),
             "init": _text(record["init"]),
@@ -461,7 +463,7 @@ def summary_table(frame: pd.DataFrame) -> Table:
             "data set": Field(row["dataset"]),
             "backbone": Field(row["backbone"]),
             "scope": _text(summary.SCOPE_NAMES.get(row["scope"])),
-            "criterion": Field(row["criterion"]),
+            "criterion": Field(shown["criterion"]),
             "init": Field(row["init"]),
             "protocol": Field(row["protocol"]),
         }
@@ -483,7 +485,7 @@ def candidates_table(record: Mapping[str, Any]) -> Table:
             "data set": Field(row["dataset"]),
             "backbone": Field(row["backbone"]),
             "scope": _text(summary.SCOPE_NAMES.get(row["scope"])),
-            "criterion": Field(row["criterion"]),
+            "criterion": Field(summary.network_name(row)),
             "init": Field(row["init"]),
             "protocol": Field(row["protocol"]),
             "ratio": _ratio(row["ratio"], row["round_to"]),
@@ -500,10 +502,10 @@ def candidates_table(record: Mapping[str, Any]) -> Table:
 def failed_seeds(frame: pd.DataFrame) -> list[str]:
     """The seeds that have no result, in words."""
     return [
-        f"{row.dataset}, {row.backbone}: {row.criterion}, {row.scope}, ratio {row.ratio:g}, {row.init}"
-        + ("" if row.protocol == ONE_SHOT else f", {row.protocol}")
-        + f": seed {row.failed_seeds}"
-        for row in frame[frame["failed_seeds"] != ""].itertuples()
+        f"{row['dataset']}, {row['backbone']}: {summary.network_name(row)}, {row['scope']}, ratio {row['ratio']:g}, "
+        + ", ".join([row["init"], *([] if row["protocol"] == ONE_SHOT else [row["protocol"]])])
+        + f": seed {row['failed_seeds']}"
+        for row in frame[frame["failed_seeds"] != ""].to_dict("records")
     ]
 
 

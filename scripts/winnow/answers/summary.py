@@ -18,16 +18,18 @@ from winnow import tables
 from winnow.answers import intervals, preference
 from winnow.answers.intervals import CONFIDENCE
 from winnow.files import InputError, read_json
+from winnow.importance.scopes import BUDGETS, share_of
 from winnow.training.protocols import DISTILLED, EQUAL_FLOPS, FINE_TUNE_FIRST, ONE_SHOT, parted, steps
-from winnow.workflow.grid import ANY, RANDOM, UNPRUNED, Cell, is_control, parse_source
+from winnow.workflow.grid import ANY, RANDOM, UNPRUNED, Beside, Cell, is_control, own, parse_source
 
 # The ratio of the claim that the method is known for; headlines speak of the grid's nearest one.
 HEADLINE_RATIO = 0.4
 
 _SCHEMA = tables.SCHEMAS["summary"]
-# Cells that finished on both sides, with different seeds → whether the unpruned networks and they are right on test
-# images, (S, n) each, as of winnow.answers.intervals.parts, and the images' classes.
-Sides = Callable[[Sequence[Cell]], tuple[np.ndarray, np.ndarray, np.ndarray]]
+# Cells that finished on both sides, with different seeds, and the backbone whose unpruned networks they are held
+# against → whether these and they are right on test images, (S, n) each, as of winnow.answers.intervals.parts, and the
+# images' classes.
+Sides = Callable[[Sequence[Cell], str], tuple[np.ndarray, np.ndarray, np.ndarray]]
 # Integers with gaps: NumPy's have no null.
 _PANDAS_TYPES = {pa.int32(): pd.Int32Dtype(), pa.int64(): pd.Int64Dtype()}
 # Images a pass → column.
@@ -39,7 +41,10 @@ LATENCY, LATENCY_32 = "ms", "ms, 32 images"
 LATENCY_SECTION = "## Latency"
 # What a comparison is marked with whose networks were not trained alike.
 UNEQUAL = "≠"
-SCOPE_NAMES = {"global": "globally", "global_normalized": "globally, normalised by layer", "layer": "by layer"}
+SCOPE_NAMES = {
+    **{"global": "globally", "global_normalized": "globally, normalised by layer", "layer": "by layer"},
+    **{scope: f"within a budget of {share_of(scope)}" for scope in BUDGETS},
+}
 INIT_NAMES = {"inherited": "inherited weights", "random": "random weights"}
 _PROTOCOL_NAMES = {
     ONE_SHOT: "pruned, then fine-tuned",
@@ -207,6 +212,7 @@ def summarise(
     latencies: Mapping[str, Mapping[int, tuple[float, float]]] | None = None,
     choosers: Collection[Cell] = (),
     sides: Sides | None = None,
+    beside: Beside = own,
 ) -> pd.DataFrame:
     """Cells to one row per cell less its seed, with the columns of the schema "summary".
 
@@ -222,6 +228,8 @@ def summarise(
         Cells by which networks were chosen: of one that was judged, a row is of the cells that judged it.
     sides
         Test outcomes; without them drops have no intervals.
+    beside
+        Of which backbones a cell is: it has a row for each.
 
     Returns
     -------
@@ -234,32 +242,39 @@ def summarise(
     """
     metrics = dict(rows)
     finished = {cell: found for cell, found in metrics.items() if found and found["status"] == "finished"}
-    groups: dict[Cell, list[Cell]] = {}
+    groups: dict[_Group, list[Cell]] = {}
     for cell in sorted(metrics, key=lambda cell: cell.seed):
-        groups.setdefault(dataclasses.replace(cell, seed=0), []).append(cell)
+        for backbone in beside(cell):
+            groups.setdefault((backbone, dataclasses.replace(cell, seed=0)), []).append(cell)
     groups = {group: [cell for cell in cells if cell not in choosers] or cells for group, cells in groups.items()}
     drops = _drops(groups, finished, sides) if sides else {}
     measured = comparable(latencies or {})
     not_measured = dict.fromkeys(LATENCY_COLUMNS.values())
     records = [
-        _record(groups[group], finished) | drops.get(group, {}) | measured.get(groups[group][0].latency, not_measured)
+        _record(groups[group], group[0], finished)
+        | drops.get(group, {})
+        | measured.get(groups[group][0].latency, not_measured)
         for group in sorted(groups, key=_order)
     ]
     return pa.Table.from_pylist(records, schema=_SCHEMA).to_pandas(types_mapper=_PANDAS_TYPES.get)
 
 
+# A row's backbone, and its cells less their seeds.
+_Group = tuple[str, Cell]
+
+
 def _drops(
-    groups: Mapping[Cell, Sequence[Cell]], finished: Mapping[Cell, Mapping[str, Any]], sides: Sides
-) -> dict[Cell, dict[str, float]]:
+    groups: Mapping[_Group, Sequence[Cell]], finished: Mapping[Cell, Mapping[str, Any]], sides: Sides
+) -> dict[_Group, dict[str, float]]:
     """Of each row but the baseline's its drops and their intervals, as the columns have them."""
-    places: dict[tuple, dict[Cell, tuple[intervals.Parts, ...]]] = {}
-    for group, cells in groups.items():
-        both = [cell for cell in cells if cell in finished and cell.baseline in finished]
-        if both and group != group.baseline:
-            baseline, pruned, labels = sides(both)
+    places: dict[tuple, dict[_Group, tuple[intervals.Parts, ...]]] = {}
+    for (backbone, group), cells in groups.items():
+        both = [cell for cell in cells if cell in finished and cell.baseline_of(backbone) in finished]
+        if both and group != group.baseline_of(backbone):
+            baseline, pruned, labels = sides(both, backbone)
             found = intervals.parts(baseline, pruned), intervals.parts(baseline, pruned, labels)
-            places.setdefault((group.dataset, group.backbone), {})[group] = found
-    columns: dict[Cell, dict[str, float]] = {}
+            places.setdefault((group.dataset, backbone), {})[backbone, group] = found
+    columns: dict[_Group, dict[str, float]] = {}
     for there in places.values():
         for number, name in enumerate(("drop", "class_drop")):
             prior = intervals.pooled([parts[number] for parts in there.values()])
@@ -271,26 +286,28 @@ def _drops(
     return columns
 
 
-def _order(cell: Cell) -> tuple:
+def _order(group: _Group) -> tuple:
+    backbone, cell = group
     return (
-        *(cell.dataset, cell.backbone, cell.criterion != UNPRUNED, cell.scope, cell.ratio, cell.round_to or 0),
+        *(cell.dataset, backbone, cell.criterion != UNPRUNED, cell.backbone != backbone, cell.backbone),
+        *(cell.scope, cell.ratio, cell.round_to or 0),
         *(cell.criterion == ANY or is_control(cell.criterion), cell.criterion, cell.init),
         *(cell.protocol != ONE_SHOT, cell.protocol),
     )
 
 
-def _record(cells: list[Cell], finished: Mapping[Cell, Mapping[str, Any]]) -> dict[str, Any]:
+def _record(cells: list[Cell], backbone: str, finished: Mapping[Cell, Mapping[str, Any]]) -> dict[str, Any]:
     """One row of the summary from cells that differ in their seed only, in the order of their seeds."""
     done = [cell for cell in cells if cell in finished]
+    control = None if cells[0].backbone == backbone else cells[0].backbone
 
     def values(name: str) -> list[float]:
         found = (finished[cell].get(name) for cell in done)
         return [value for value in found if value is not None]
 
     def drops_of(name: str) -> list[float]:
-        pairs = (
-            (finished[cell.baseline].get(name), finished[cell].get(name)) for cell in done if cell.baseline in finished
-        )
+        both = ((cell.baseline_of(backbone), cell) for cell in done)
+        pairs = (tuple(finished[each].get(name) for each in pair) for pair in both if pair[0] in finished)
         return [baseline - value for baseline, value in pairs if baseline is not None and value is not None]
 
     accuracy = values("accuracy")
@@ -298,6 +315,8 @@ def _record(cells: list[Cell], finished: Mapping[Cell, Mapping[str, Any]]) -> di
     description = dataclasses.asdict(cells[0])
     del description["seed"]
     return description | {
+        "backbone": backbone,
+        "control": control,
         "seeds": len(done),
         "accuracy": _mean(accuracy),
         "accuracy_std": float(np.std(accuracy, ddof=1)) if len(accuracy) > 1 else None,
@@ -318,6 +337,7 @@ def _record(cells: list[Cell], finished: Mapping[Cell, Mapping[str, Any]]) -> di
         "unequal_seeds": ", ".join(
             str(cell.seed)
             for cell in done
+            # A control's is itself: networks of different kinds are never trained alike.
             if cell.baseline in finished
             and batch_normalised(finished[cell]) != batch_normalised(finished[cell.baseline])
         ),
@@ -385,9 +405,21 @@ def points(drop: float) -> str:
 
 def finished_unpruned(frame: pd.DataFrame, dataset: str, backbone: str, init: str) -> pd.DataFrame:
     """The unpruned network's row, or no row where none of its seeds has finished."""
-    return frame.query(
+    rows = frame.query(
         "dataset == @dataset and backbone == @backbone and criterion == @UNPRUNED and init == @init and seeds > 0"
     )
+    return rows[rows["control"].isna()]
+
+
+def finished_controls(frame: pd.DataFrame, dataset: str, backbone: str) -> pd.DataFrame:
+    """The smaller networks that were never pruned, of which at least one seed has finished."""
+    rows = frame.query("dataset == @dataset and backbone == @backbone and seeds > 0")
+    return rows[rows["control"].notna()]
+
+
+def network_name(row: Mapping[str, Any]) -> str:
+    """A row's criterion as tables name it; a control's own name."""
+    return row["criterion"] if pd.isna(row["control"]) else f"{row['control']}, {UNPRUNED}"
 
 
 def finished_rows(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) -> pd.DataFrame:
@@ -451,7 +483,7 @@ def outcome(row: pd.Series) -> str:
 
 
 def title(name: str) -> str:
-    """A data set's name as a title begins: ``cats_vs_dogs`` → "Cats vs dogs"."""
+    """A name as a title begins: ``cats_vs_dogs`` → "Cats vs dogs"."""
     words = name.replace("_", " ")
     return words[:1].upper() + words[1:]
 
@@ -479,14 +511,16 @@ def formatted(frame: pd.DataFrame) -> pd.DataFrame:
                 f"{ratio:g}" if pd.isna(step) else f"{ratio:g}~{step}"
                 for ratio, step in zip(frame["ratio"], frame["round_to"], strict=True)
             ],
-            "criterion": frame["criterion"],
+            "criterion": [network_name(row) for row in frame.to_dict("records")],
             "init": frame["init"],
             "accuracy %": [_plus_minus(*row) for row in frame[["accuracy", "accuracy_high"]].itertuples(index=False)],
             "drop, points": [
                 # The baseline's drop against itself says nothing.
-                "–" if criterion == UNPRUNED and init == "inherited" else marked(bracketed(*drop), unequal)
-                for criterion, init, unequal, *drop in frame[
-                    ["criterion", "init", "unequal_seeds", "drop", "drop_low", "drop_high"]
+                "–"
+                if criterion == UNPRUNED and init == "inherited" and pd.isna(control)
+                else marked(bracketed(*drop), unequal)
+                for criterion, init, control, unequal, *drop in frame[
+                    ["criterion", "init", "control", "unequal_seeds", "drop", "drop_low", "drop_high"]
                 ].itertuples(index=False)
             ],
             "removed": ["–" if pd.isna(share) else f"{100 * share:.1f} %" for share in frame["achieved_ratio"]],
@@ -573,7 +607,8 @@ def markdown(frame: pd.DataFrame, experiment: str, missing: int = 0, remark: str
         "Accuracy on the test images, mean over seeds ± half of the 95 % interval (Student's t). Drop: accuracy of the "
         "unpruned network with inherited weights, fine-tuned with the same recipe and seed, less the accuracy; paired "
         "by seed and image, with its 95 % interval over both. Bold: the best criterion of a ratio. Removed: share of "
-        "filters. MACs: multiply-accumulates of one image. Failed seeds are left out of the means.",
+        "filters, or of what a budget is of. MACs: multiply-accumulates of one image. Failed seeds are left out of the "
+        "means.",
         "",
     ]
     if unequal := unequal_remark(frame):
@@ -592,7 +627,7 @@ def markdown(frame: pd.DataFrame, experiment: str, missing: int = 0, remark: str
         for (scope, init, protocol), section in pruned.groupby(["scope", "init", "protocol"], sort=False):
             references = unpruned[unpruned["init"].isin(["inherited", init])]
             said = "" if protocol == ONE_SHOT else f", {protocol_name(protocol)}"
-            lines += [f"### {SCOPE_NAMES[scope].capitalize()}, {INIT_NAMES[init]}{said}", ""]
+            lines += [f"### {title(SCOPE_NAMES[scope])}, {INIT_NAMES[init]}{said}", ""]
             lines += [_markdown_table(pd.concat([references, section])), ""]
     return "\n".join(lines + _latency_section(frame))
 
@@ -624,7 +659,7 @@ def _markdown_table(rows: pd.DataFrame) -> str:
     text = formatted(rows).drop(columns=LATENCY, errors="ignore")
     text["criterion"] = [
         "unpruned, random weights" if (criterion, init) == (UNPRUNED, "random") else criterion
-        for criterion, init in zip(rows["criterion"], rows["init"], strict=True)
+        for criterion, init in zip(text["criterion"], rows["init"], strict=True)
     ]
     contest = rows[(rows["criterion"] != UNPRUNED) & ~rows["criterion"].map(is_control) & rows["accuracy"].notna()]
     for _, ratio in contest.groupby("ratio"):

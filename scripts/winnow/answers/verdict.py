@@ -17,6 +17,7 @@ import pandas as pd
 from winnow.answers import growth, outcomes, preference, procedure, summary, words
 from winnow.answers.outcomes import Outcomes
 from winnow.answers.procedure import ALPHA, FAILS, HOLDS, UNDECIDED, Judgement
+from winnow.importance.scopes import BUDGETS
 from winnow.training.protocols import ONE_SHOT
 from winnow.workflow.grid import UNPRUNED, Cell
 
@@ -125,7 +126,7 @@ def judged(
     looks = procedure.looks(folds) if growth.grows(experiment) else (len(growth.judging_seeds(experiment)),)
     finalists, labels, trainings = results.finalists(place, cells)
     judgements, between = outcomes.judged(place, finalists, labels, question | {"looks": looks})
-    rows = {preference.name_of(row): row for row in summary.records(frame)}
+    rows = {preference.name_of(row): row for row in summary.records(frame) if row["backbone"] == place["backbone"]}
     networks: dict[int, Network] = {}
     for number, (chosen, finalist, judgement) in enumerate(zip(place["finalists"], finalists, judgements, strict=True)):
         own = trainings[finalist.name]
@@ -147,7 +148,7 @@ def judged(
         networks.get(place["rival"]),
         between,
         len(labels),
-        len(used | {cell.baseline for cell in used}),
+        len(used | {cell.baseline_of(place["backbone"]) for cell in used}),
         folds,
     )
 
@@ -180,7 +181,11 @@ def recommend(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[st
     by_place = {(place.dataset, place.backbone): place for place in places}
     for (dataset, backbone), rows in frame.groupby(["dataset", "backbone"], sort=False):
         records = summary.records(rows)
-        unpruned = next(row for row in records if row["criterion"] == UNPRUNED and row["init"] == "inherited")
+        unpruned = next(
+            row
+            for row in records
+            if row["criterion"] == UNPRUNED and row["init"] == "inherited" and row["control"] is None
+        )
         subject = f"{summary.title(dataset)}, {backbone}"
         place = by_place.get((dataset, backbone))
         if place is None or place.proposal is None:
@@ -283,7 +288,7 @@ def _answer(place: Place, chosen: Network | None, unpruned: dict, question: Mapp
 def _described(network: Network) -> dict[str, Any]:
     row, judgement = network.row, network.judgement
     sizes = {name: row[name] for name in ("bytes", "params", "macs", "latency_ms")}
-    kind = {name: row[name] for name in ("criterion", "scope", "ratio", "round_to", "init", "protocol")}
+    kind = {name: row[name] for name in ("control", "criterion", "scope", "ratio", "round_to", "init", "protocol")}
     drop, class_drop = judgement.drop, judgement.class_drop
     return (
         sizes
@@ -337,7 +342,11 @@ def _smaller(ladder: Sequence[Network], network: Network, measure: str) -> list[
 def _claimed(ladder: Sequence[Network], tolerance: float) -> list[Network]:
     """The network of the claim, if one was judged: one that holds; else the one that lost least on validation."""
     plain = (CLAIM_RATIO, "inherited", ONE_SHOT)
-    found = [each for each in ladder if (each.row["ratio"], each.row["init"], each.row["protocol"]) == plain]
+    found = [
+        each
+        for each in ladder
+        if (each.row["ratio"], each.row["init"], each.row["protocol"]) == plain and each.row["scope"] not in BUDGETS
+    ]
 
     def rank(network: Network) -> tuple:
         row = network.row
@@ -365,7 +374,9 @@ def claim_verdict(network: Network, tolerance: float) -> str:
 
 
 def describe(row: dict[str, Any]) -> str:
-    """A network in words: "apoz, by layer, ratio 0.4"."""
+    """A network in words: "apoz, by layer, ratio 0.4", "squeezenet1_1, never pruned"."""
+    if row["control"] is not None:
+        return f"{row['control']}, never pruned"
     words = [summary.label(row["criterion"]), summary.SCOPE_NAMES[row["scope"]], f"ratio {row['ratio']:g}"]
     if row["round_to"]:
         words.append(f"rounded to {row['round_to']}")
@@ -496,6 +507,12 @@ def notes(frame: pd.DataFrame, question: Mapping[str, Any]) -> list[str]:
         "and looks together: the second smallest that validation allows is tested with half of it, larger ones with "
         "what is left, and what holds hands its part to the next smaller one.",
     ]
+    if experiment.get("controls"):
+        named = ", ".join(experiment["controls"])
+        text.append(
+            f"Beside pruned networks stand smaller ones that were never pruned, {named}: they are chosen and judged as "
+            "the others are, against the same unpruned network, by the same seeds and images."
+        )
     judging = None if growth.grows(experiment) else growth.judging_seeds(experiment)
     if judging is not None and set(judging) & set(seeds):
         text.append(

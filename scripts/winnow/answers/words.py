@@ -17,7 +17,8 @@ An answer is an object of ``recommendation.json``, one a data set and backbone:
 ``chosen``, ``smaller``
     The network that the answer speaks of and the next smaller one, or None: what ``unpruned`` has, and ``drop``,
     ``low``, ``high``, ``class_low``, ``class_high`` (shares of 1), ``lost_classes``, ``failed_seeds``, ``criterion``,
-    ``scope``, ``ratio``, ``cell``; of ``smaller`` also its ``verdict``.
+    ``scope``, ``ratio``, ``cell``, and ``control``, the name of a network that was never pruned (None of a pruned one);
+    of ``smaller`` also its ``verdict``.
 ``budget``
     None, or what was asked for: ``measure``, ``limit`` and ``runner_up``, the second best within it (None, or what
     ``unpruned`` has, and ``low`` and ``high``: of how much more accurate ``chosen`` is).
@@ -72,19 +73,18 @@ def sentences(answer: Mapping[str, Any]) -> list[str]:
         text = _within_budget(answer, chosen)
     elif answer["verdict"] == HOLDS:
         text = [
-            f"Your network can be {_smaller(chosen, answer['unpruned'])}: {_compared(answer, chosen)}.",
+            f"{_claim(chosen, answer['unpruned'])}: {_compared(answer, chosen)}.",
             f"We are {_sure(answer)} sure that it loses less than {points(answer['tolerance'])}.",
             _step(answer),
         ]
     elif answer["verdict"] == FAILS:
         text = [
             "Your network should stay as it is: no smaller one was good enough.",
-            f"The best that we found, {_compared(answer, chosen)}, {_failing(answer, chosen)}.",
+            f"The best that we found, {_kind(chosen)}{_compared(answer, chosen)}, {_failing(answer, chosen)}.",
         ]
     else:
         text = [
-            f"We cannot say yet whether your network can be {_smaller(chosen, answer['unpruned'])}: "
-            f"{_compared(answer, chosen)}.",
+            f"We cannot say yet whether {_lowered(_claim(chosen, answer['unpruned']))}: {_compared(answer, chosen)}.",
             f"{_doubt(answer, chosen)}.",
             _remedy(answer),
         ]
@@ -104,7 +104,7 @@ def _nothing(answer: Mapping[str, Any]) -> str:
 
 def _within_budget(answer: Mapping[str, Any], chosen: Mapping[str, Any]) -> list[str]:
     asked = _asked(answer)
-    text = [f"The best network within {_amount(**asked)}: {_compared(answer, chosen)}."]
+    text = [f"The best network within {_amount(**asked)}: {_kind(chosen)}{_compared(answer, chosen)}."]
     if chosen["failed_seeds"] or chosen["lost_classes"]:
         text.append(f"But it {_failing(answer, chosen)}.")
     elif (most := _tenth_above(_worst(chosen))) > 0:
@@ -112,7 +112,7 @@ def _within_budget(answer: Mapping[str, Any], chosen: Mapping[str, Any]) -> list
     else:
         text.append(f"We are {_sure(answer)} sure that it loses nothing.")
     if runner_up := answer["budget"]["runner_up"]:
-        text.append(f"The next best, {_size(runner_up)}, {_rivalled(runner_up)}.")
+        text.append(f"The next best, {_kind(runner_up)}{_size(runner_up)}, {_rivalled(runner_up)}.")
     return text
 
 
@@ -130,7 +130,7 @@ def _step(answer: Mapping[str, Any]) -> str:
     smaller = answer["smaller"]
     if smaller is None:
         return "Nothing smaller was tested."
-    name = f"One step smaller, {_size(smaller)},"
+    name = f"One step smaller, {_kind(smaller)}{_size(smaller)},"
     if smaller["verdict"] == FAILS:
         if smaller["failed_seeds"] or smaller["lost_classes"]:
             return f"{name} is not good enough: it {_failing(answer, smaller)}."
@@ -195,6 +195,22 @@ def _file_sizes(network: Mapping[str, Any], whole: Mapping[str, Any]) -> tuple[s
 def _size(network: Mapping[str, Any]) -> str:
     timed = network["latency_ms"] is not None
     return readable(network["bytes"]) + (f" and {summary.milliseconds(network['latency_ms'])} ms" if timed else "")
+
+
+def _claim(network: Mapping[str, Any], whole: Mapping[str, Any]) -> str:
+    """What is found of a network, or is not: what it is."""
+    if network.get("control"):
+        return f"A smaller network that was never pruned, “{network['control']}”, does it as well"
+    return f"Your network can be {_smaller(network, whole)}"
+
+
+def _lowered(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
+def _kind(network: Mapping[str, Any]) -> str:
+    """What comes before the size of one that was never pruned: its name."""
+    return f"“{network['control']}”, never pruned, " if network.get("control") else ""
 
 
 def _smaller(network: Mapping[str, Any], whole: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 from winnow.answers import words
 from winnow.answers.summary import CONFIDENCE, INIT_NAMES, SCOPE_NAMES, label, quantity
 from winnow.files import readable
+from winnow.importance.scopes import share_of
 from winnow.training import rates
 from winnow.training.protocols import (
     COMPENSATED,
@@ -160,13 +161,17 @@ def removed(model: dict[str, Any]) -> str:
     if not model["achieved_ratio"]:
         return ", with all of its filters"
     share = model["params"] / model["unpruned"]["params"]
-    return f", less {percent(model['achieved_ratio'])} of its filters: {percent(share)} of the parameters are left"
+    lost = share_of(model["provenance"]["cell"]["cell"]["scope"])
+    return f", less {percent(model['achieved_ratio'])} of its {lost}: {percent(share)} of the parameters are left"
 
 
 def method(cell: dict[str, Any], model: dict[str, Any]) -> str:
     """How the filters were chosen, in a sentence or two."""
     start = f"It started with {INIT_NAMES[cell['init']]}."
     if cell["criterion"] == UNPRUNED:
+        place = (model["answer"] or {}).get("backbone", cell["backbone"])
+        if place != cell["backbone"]:
+            return f"Nothing was removed: it was judged beside networks that were pruned from {place}. {start}"
         return f"Nothing was removed: this is the unpruned baseline. {start}"
     how = {
         RANDOM: "drawn at random",
@@ -183,8 +188,8 @@ def method(cell: dict[str, Any], model: dict[str, Any]) -> str:
     if done:
         start += f" After the cut, {' and '.join(done)}."
     return (
-        f"Of {cell['backbone']}'s filters {percent(model['achieved_ratio'])} were removed {SCOPE_NAMES[cell['scope']]} "
-        f"({how}), physically, {when}. {start}"
+        f"Of {cell['backbone']}'s {share_of(cell['scope'])} {percent(model['achieved_ratio'])} were removed "
+        f"{SCOPE_NAMES[cell['scope']]} ({how}), physically, {when}. {start}"
     )
 
 

@@ -2,6 +2,8 @@
 
 Ties break by (score, layer order, filter index). Every layer keeps at least ``min_filters`` units; what a full layer
 cannot give is taken from the next-lowest elsewhere in the scope.
+
+Of a budget the ratio is the share of what the network costs: at least so much of it goes, and no more than it takes.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ from fractions import Fraction
 import numpy as np
 
 from winnow.files import InputError
-
-SCOPES = ("global", "global_normalized", "layer")
+from winnow.importance import budgets
+from winnow.importance.scopes import BUDGETS, SCOPES, share_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,10 +26,10 @@ class Mask:
     ----------
     keep : (units,) bool
     rank : (units,) int
-        Position in the scope's order of removal; 0 goes first. By layer, every layer counts from 0.
+        Position in the scope's order of removal; 0 goes first. By layer, and in a budget, every layer counts from 0.
     requested, achieved : float
-        Share of units to remove, asked for and done. They differ by rounding to a whole number of units, and by
-        ``round_to``.
+        Share of units to remove, asked for and done; of a budget, of what they cost. They differ by rounding to whole
+        units, and by ``round_to``.
     """
 
     keep: np.ndarray
@@ -50,6 +52,7 @@ def mask(
     round_to: int | None = None,
     gone: np.ndarray | None = None,
     last: bool = True,
+    costs: budgets.Costs | None = None,
 ) -> Mask:
     """Decide which units stay.
 
@@ -62,19 +65,23 @@ def mask(
     scope
         ``global``: one ranking over all units. ``global_normalized``: the same, after each layer's scores are divided
         by their l2 norm, √Σ score² [Molchanov et al. 2016]; a layer whose scores are all 0 keeps them. ``layer``: one
-        ranking a layer, each of which loses its own share.
+        ranking a layer, each of which loses its own share. A budget: one ranking a layer, and how many each loses is
+        what costs the network least importance: see :mod:`winnow.importance.budgets`.
     ratio
-        Share of units to remove, in [0, 1).
+        Share of units to remove, in [0, 1); of a budget, of what the network costs.
     min_filters
         Units that every layer keeps, at least; a layer that has no more keeps them all.
     round_to
         Round every layer's number of kept units to the nearest multiple, halves up: at least one multiple and at least
-        ``min_filters``, at most the layer's width. The ranking still decides which units those are.
+        ``min_filters``, at most the layer's width. The ranking still decides which units those are. In a budget counts
+        are multiples or the layer's width from the beginning.
     gone : (units,) bool
         Units that an earlier mask, of a smaller ratio and with ``last`` false, has removed. They rank before all
         others, their scores count for nothing, and they count as removed. None for none.
     last
         Whether no further mask follows. Before the last one kept counts are rounded up, so that none has to grow.
+    costs
+        What the network costs by its widths; of a budget.
 
     Raises
     ------
@@ -104,10 +111,19 @@ def mask(
         scores = scores / np.where(norms > 0, norms, 1.0)[layer]
 
     # Stable sorts on (scope, score) keep the given order within ties, which is (layer order, filter index).
-    group = layer if scope == "layer" else np.zeros_like(layer)
+    group = layer if scope == "layer" or scope in BUDGETS else np.zeros_like(layer)
     order = np.lexsort((scores, ~gone, group))
     rank = np.empty(scores.size, dtype=np.int64)
     rank[order] = np.arange(scores.size) - np.concatenate([[0], np.cumsum(np.bincount(group))])[group[order]]
+
+    if scope in BUDGETS:
+        if costs is None:
+            raise InputError(f"the scope {scope} is a share of what the network costs: give its prices with --prices")
+        before = np.bincount(layer, weights=gone).astype(np.int64)
+        levels = [_levels(*counts, min_filters, round_to) for counts in zip(sizes, before, strict=True)]
+        importance = budgets.importances(layer, scores, gone)
+        keep, achieved = _within(costs, layer, rank, importance, levels, ratio, scope, min_filters)
+        return Mask(keep, rank, float(ratio), achieved)
 
     # Within its layer, a unit may go only if at least min_filters of its layer rank after it.
     place = np.empty(scores.size, dtype=np.int64)
@@ -140,3 +156,37 @@ def mask(
 def _reachable(able: int, units: int) -> float:
     """The largest ratio of three decimals that removes at most ``able`` of ``units``."""
     return next(thousandths / 1000 for thousandths in range(999, -1, -1) if removals(thousandths / 1000, units) <= able)
+
+
+def _levels(size: int, gone: int, min_filters: int, round_to: int | None) -> np.ndarray:
+    """How many units of a layer may be removed, ascending: as many as are gone, and what a budget may take further."""
+    step = round_to or 1
+    fewest = max(1, -(-min_filters // step)) * step
+    kept = np.arange((size - gone - 1) // step * step, fewest - 1, -step)
+    return np.concatenate([[gone], size - kept]).astype(np.int64)
+
+
+def _within(
+    costs: budgets.Costs,
+    layer: np.ndarray,
+    rank: np.ndarray,
+    importance: np.ndarray,
+    levels: list[np.ndarray],
+    ratio: float | Fraction,
+    scope: str,
+    min_filters: int,
+) -> tuple[np.ndarray, float]:
+    """Which units stay of a network that costs no more than what the ratio leaves, and the share that is gone."""
+    whole = costs.total(np.ones(layer.size, dtype=bool))
+    share = Fraction(str(ratio))
+    try:
+        removed = budgets.removed(costs, layer, rank, importance, levels, float((1 - share) * Fraction(whole)))
+    except budgets.Unreachable as error:
+        least = error.cost / whole
+        raise InputError(
+            f"ratio {float(ratio):g} leaves {100 * float(1 - share):.4g} % of the {share_of(scope)}, but with "
+            f"min_filters {min_filters} the smallest network has {100 * least:.4g} %: the largest reachable ratio is "
+            f"{int(1000 * (1 - least)) / 1000:g}"
+        ) from None
+    keep = rank >= removed[layer]
+    return keep, max(1 - costs.total(keep) / whole, 0.0)

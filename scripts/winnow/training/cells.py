@@ -184,6 +184,8 @@ class Before:
         Theirs, as a :class:`winnow.training.loop.Training` has them.
     keep, rank : (units,) Tensor
         The mask that the phase begins with; None for none.
+    achieved : float or None
+        What the mask achieves of the ratio; None where a trunk made it, whose ratio is another.
     """
 
     phase: int = 0
@@ -193,15 +195,17 @@ class Before:
     micro_batch: int | None = None
     keep: torch.Tensor | None = None
     rank: torch.Tensor | None = None
+    achieved: float | None = None
 
     @property
     def kept(self) -> np.ndarray | None:
         return None if self.keep is None else self.keep.numpy()
 
-    def pruned(self, keep: np.ndarray | None, rank: np.ndarray | None) -> Before:
+    def pruned(self, keep: np.ndarray | None, rank: np.ndarray | None, achieved: float | None = None) -> Before:
         if keep is None:
             return self
-        return dataclasses.replace(self, keep=torch.from_numpy(keep.copy()), rank=torch.from_numpy(rank.copy()))
+        tensors = {"keep": torch.from_numpy(keep.copy()), "rank": torch.from_numpy(rank.copy())}
+        return dataclasses.replace(self, **tensors, achieved=achieved)
 
     def added_to(self, trained: loop.Training) -> loop.Training:
         return dataclasses.replace(
@@ -285,7 +289,10 @@ def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
         clock.lap("evaluate")
 
     mask = bench.mask(outcome.before)
-    ratios = {"requested": outcome.requested, "achieved": float(np.count_nonzero(~mask["keep"]) / mask["keep"].size)}
+    achieved = outcome.before.achieved
+    if achieved is None:
+        achieved = float(np.count_nonzero(~mask["keep"]) / mask["keep"].size)
+    ratios = {"requested": outcome.requested, "achieved": achieved}
     surroundings = bench.surroundings(outcome.precision)
     predictions = {name: [] for name in tables.SCHEMAS["predictions"].names}
     if trained is None:
@@ -426,6 +433,12 @@ def parser(description: str, names: Sequence[str], more: Sequence[str] = ()) -> 
 def add_rate(parser: argparse.ArgumentParser) -> None:
     """The option by which a cell or a trunk is given the learning rate that its recipe leaves to a search."""
     parser.add_argument("--rate", type=Path, nargs="?", metavar="FILE", help="of learning_rate: auto, what was found")
+
+
+def add_prices(parser: argparse.ArgumentParser) -> None:
+    """The option by which a cell or a trunk is given what its own masks' budget is kept by."""
+    help = "prices of the network: what a budget is kept by, where masks are made between phases"
+    parser.add_argument("--prices", type=Path, nargs="?", metavar="FILE", help=help)
 
 
 def add_moments(parser: argparse.ArgumentParser) -> None:

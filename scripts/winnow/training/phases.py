@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from winnow.importance import gradients, masks, passes, scores, statistics, sums
+from winnow.importance import budgets, gradients, masks, passes, scores, statistics, sums
 from winnow.importance.criteria import CRITERIA
 from winnow.networks import surgery, units
 from winnow.runtime.memory import in_smaller_parts
@@ -36,7 +36,7 @@ def cut(
     before
         With the mask that it has.
     ratio
-        Share of the backbone's filters that are gone afterwards.
+        Share of the backbone's filters, or of a budget of what they cost, that is gone afterwards.
     last
         Whether no further phase prunes.
 
@@ -46,7 +46,7 @@ def cut(
         The network for the next phase, with the chosen epoch's weights, and all that is gone.
     """
     network.load_state_dict(trained.state)
-    spec, backbone = bench.arguments.spec, bench.backbone
+    spec, backbone, prices = bench.arguments.spec, bench.backbone, bench.arguments.prices
     found = masks.mask(
         units.named(backbone.manifest["layers"], backbone.channels)[0],
         measured(network, before.kept, bench),
@@ -56,6 +56,7 @@ def cut(
         spec["cell"]["round_to"],
         gone=None if before.kept is None else ~before.kept,
         last=last,
+        costs=prices and budgets.Costs.read(prices, backbone.channels),
     )
     if not bench.repairs:
         return surgery.cut(backbone, trained.state, found.keep, before.kept), found

@@ -28,6 +28,7 @@ from pydantic import (
 from winnow.data.archives import Archive, archives
 from winnow.files import InputError
 from winnow.importance.criteria import CRITERIA
+from winnow.importance.scopes import SCOPES
 from winnow.networks import published
 from winnow.networks.architectures import NAMES as ARCHITECTURES
 from winnow.training import protocols, rates
@@ -372,8 +373,10 @@ class Experiment(_Model):
 
     datasets: Annotated[tuple[Name, ...], Field(min_length=1)]
     backbones: Annotated[tuple[Name, ...], Field(min_length=1)]
+    controls: tuple[Name, ...] = ()
+    """Further, smaller backbones: their unpruned networks are compared and judged as the pruned ones are."""
     criteria: Annotated[tuple[str, ...], Field(min_length=1)]
-    scopes: Annotated[tuple[Literal["global", "global_normalized", "layer"], ...], Field(min_length=1)]
+    scopes: Annotated[tuple[Literal[SCOPES], ...], Field(min_length=1)]
     ratios: Annotated[tuple[float, ...], Field(min_length=1)]
     inits: Annotated[tuple[Literal["inherited", "random"], ...], Field(min_length=1)] = ("inherited",)
     repairs: Annotated[tuple[str, ...], Field(min_length=1)] = (protocols.NO_REPAIR,)
@@ -400,7 +403,9 @@ class Experiment(_Model):
     budget: Budget | None = None
     """What it may take at most: then the most accurate one within is asked for, not the smallest."""
 
-    @field_validator("datasets", "backbones", "criteria", "scopes", "ratios", "inits", "protocols", "repairs", "seeds")
+    @field_validator(
+        "datasets", "backbones", "controls", "criteria", "scopes", "ratios", "inits", "protocols", "repairs", "seeds"
+    )
     @classmethod
     def _no_repetition(cls, values: tuple | str) -> tuple | str:
         return values if isinstance(values, str) else _distinct(values)
@@ -440,6 +445,11 @@ class Experiment(_Model):
         return values
 
     @property
+    def networks(self) -> tuple[str, ...]:
+        """The backbones that it trains: those that are pruned, and controls."""
+        return tuple(dict.fromkeys([*self.backbones, *self.controls]))
+
+    @property
     def asks_for(self) -> tuple[str, float | None]:
         """The measure that networks are ordered by, and what they may take at most; None without a budget."""
         limits = self.budget.model_dump(exclude_none=True) if self.budget else {self.measure: None}
@@ -453,7 +463,8 @@ class Experiment(_Model):
             if self.first_seed:
                 raise ValueError(f"first_seed goes with seeds: {grid.AUTO}, not with a list of them")
             return self
-        if all(grid.is_control(name) for name in self.criteria) or not any(self.ratios):
+        pruned = any(self.ratios) and not all(grid.is_control(name) for name in self.criteria)
+        if not pruned and not self.controls:
             raise ValueError(
                 f"seeds: {grid.AUTO}: there is no network to choose, the grid has controls or ratio 0 only"
             )
@@ -562,16 +573,16 @@ class Config(_Model):
         Whether it keeps its networks is left out: that is a target, and changes none of them.
         """
         axes = self.experiments[experiment]
-        pretrainings = [self.backbones[name].pretrain for name in axes.backbones if self.backbones[name].pretrain]
+        pretrainings = [self.backbones[name].pretrain for name in axes.networks if self.backbones[name].pretrain]
         used = {name: self.datasets[name].recipe for name in axes.datasets}
         recipes = {
-            recipe if isinstance(recipe, str) else recipe[name] for recipe in used.values() for name in axes.backbones
+            recipe if isinstance(recipe, str) else recipe[name] for recipe in used.values() for name in axes.networks
         }
         foreign = {source for _, source in map(grid.parse_source, axes.criteria) if source is not None}
         names = {
             "experiments": {experiment},
             "datasets": {*used, *foreign, *(pretraining.dataset for pretraining in pretrainings)},
-            "backbones": set(axes.backbones),
+            "backbones": set(axes.networks),
             "recipes": recipes | {pretraining.recipe for pretraining in pretrainings},
         }
         unused = {
@@ -621,22 +632,28 @@ class Config(_Model):
         for name, experiment in self.experiments.items():
             if name in RESERVED_TARGETS:
                 raise ValueError(f"experiments.{name}: the name is taken by a target of the workflow")
-            for backbone in experiment.backbones:
-                _named(backbone, self.backbones, "backbone", f"experiments.{name}.backbones")
+            for key in ("backbones", "controls"):
+                for backbone in getattr(experiment, key):
+                    _named(backbone, self.backbones, "backbone", f"experiments.{name}.{key}")
+            if set(experiment.controls) & set(experiment.backbones) and len(experiment.backbones) == 1:
+                raise ValueError(
+                    f"experiments.{name}.controls: {experiment.backbones[0]!r} is what is pruned; allowed: "
+                    f"{', '.join(sorted(set(self.backbones) - set(experiment.backbones))) or 'none, there is no other'}"
+                )
             for _, source in map(grid.parse_source, experiment.criteria):
                 if source is not None:
                     _named(source, self.datasets, "dataset", f"experiments.{name}.criteria")
             for dataset in experiment.datasets:
                 _named(dataset, self.datasets, "dataset", f"experiments.{name}.datasets")
                 recipe = self.datasets[dataset].recipe
-                known = experiment.backbones if isinstance(recipe, str) else recipe or {}
-                missing = [backbone for backbone in experiment.backbones if backbone not in known]
+                known = experiment.networks if isinstance(recipe, str) else recipe or {}
+                missing = [backbone for backbone in experiment.networks if backbone not in known]
                 if missing:
                     raise ValueError(
                         f"datasets.{dataset}.recipe: missing for backbone {missing[0]!r}, "
                         f"which experiments.{name} trains on it; allowed: {', '.join(sorted(self.recipes))}"
                     )
-                for backbone in experiment.backbones:
+                for backbone in experiment.networks:
                     self._fits(backbone, dataset, f"experiments.{name}")
                 for protocol, backbone in itertools.product(experiment.protocols, experiment.backbones):
                     epochs = self.recipe(dataset, backbone).epochs
@@ -660,6 +677,8 @@ RESERVED_TARGETS = frozenset(
         "measure",
         "differentiate",
         "score",
+        "price",
+        "time_layers",
         "mask",
         "correlate",
         "tune",

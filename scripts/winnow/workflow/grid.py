@@ -52,7 +52,8 @@ Folds = Mapping[str, int]
 
 @dataclasses.dataclass(frozen=True, order=True, slots=True)
 class Cell:
-    """One network to fine-tune and judge. ``ratio`` is the requested share of filters to remove, in [0, 1)."""
+    """One network to fine-tune and judge. ``ratio`` is the requested share to remove, in [0, 1): of filters, or, where
+    the scope is a budget, of what the network costs."""
 
     dataset: str
     backbone: str
@@ -141,6 +142,10 @@ class Cell:
     def baseline(self) -> Cell:
         """The unpruned network with inherited weights, fine-tuned with the same recipe, budget and seed."""
         return canonical(dataclasses.replace(self, ratio=0.0, init="inherited"))
+
+    def baseline_of(self, backbone: str) -> Cell:
+        """The same of a backbone: another one's than the cell's where that is a control: see :func:`beside`."""
+        return dataclasses.replace(self.baseline, backbone=backbone)
 
 
 @dataclasses.dataclass(frozen=True, order=True, slots=True)
@@ -260,6 +265,35 @@ def canonical(cell: Cell) -> Cell:
     return cell
 
 
+# Of which backbones a cell is a network.
+Beside = Callable[[Cell], tuple[str, ...]]
+
+
+def own(cell: Cell) -> tuple[str, ...]:
+    """The backbone that a cell's network comes from."""
+    return (cell.backbone,)
+
+
+def beside(experiment: Mapping[str, Any]) -> Beside:
+    """Of which of an experiment's backbones a cell is a network: its own, or, of a control, those it is held against.
+
+    A control is a further backbone, whose unpruned network stands beside those that are pruned from a larger one.
+    """
+    backbones, controls = experiment["backbones"], experiment.get("controls", ())
+
+    def found(cell: Cell) -> tuple[str, ...]:
+        whole = cell.backbone in controls and (cell.criterion, cell.init) == (UNPRUNED, "inherited")
+        return tuple(name for name in backbones if name == cell.backbone or whole)
+
+    return found
+
+
+def controls(experiment: Mapping[str, Any], seed: int) -> list[Cell]:
+    """The unpruned networks of an experiment's controls, each with one seed."""
+    names = itertools.product(experiment["datasets"], experiment.get("controls", ()))
+    return [Cell(*place, UNPRUNED, NO_SCOPE, 0.0, None, "inherited", seed) for place in names]
+
+
 def seeds(experiment: Mapping[str, Any]) -> tuple[int, ...]:
     """The seeds that every network of a grid is trained with: of one that grows, the first alone."""
     if experiment["seeds"] == AUTO:
@@ -274,8 +308,8 @@ def cells(experiment: Mapping[str, Any]) -> list[Cell]:
     ----------
     experiment
         The grid's axes as in ``config.yaml``: ``datasets``, ``backbones``, ``criteria``, ``scopes``, ``ratios``,
-        ``inits``, ``seeds`` and, optionally, ``protocols``, ``repairs``, ``scratch_budget`` and ``round_to``. The
-        baselines belong to every grid, asked for or not.
+        ``inits``, ``seeds`` and, optionally, ``controls``, ``protocols``, ``repairs``, ``scratch_budget`` and
+        ``round_to``. The baselines belong to every grid, asked for or not.
     """
     axes = ("datasets", "backbones", "criteria", "scopes", "ratios", "inits")
     values = [*(experiment[axis] for axis in axes), seeds(experiment), experiment.get("protocols", (ONE_SHOT,))]
@@ -293,7 +327,8 @@ def cells(experiment: Mapping[str, Any]) -> list[Cell]:
             for cell in grid
         ]
     baselines = {cell.baseline: None for cell in grid}
-    return list(baselines | dict.fromkeys(grid))
+    beside_them = [cell for seed in seeds(experiment) for cell in controls(experiment, seed)]
+    return list(baselines | dict.fromkeys([*beside_them, *grid]))
 
 
 def latencies(experiment: Mapping[str, Any], among: Iterable[Cell]) -> list[str]:

@@ -161,7 +161,7 @@ class Plan:
     def export_threads(self, wildcards: Any) -> int:
         """Of a job that exports the best of each data set and backbone of an experiment."""
         experiment = self.config.experiments[wildcards.experiment]
-        return max(self._pass_threads(*pair) for pair in itertools.product(experiment.datasets, experiment.backbones))
+        return max(self._pass_threads(*pair) for pair in itertools.product(experiment.datasets, experiment.networks))
 
     def _cell(self, wildcards: Any) -> Load:
         dataset = grid.parse_images(wildcards.dataset)[0]

@@ -163,6 +163,15 @@ def mask(config: Config, dataset: str, backbone: str, criterion: str, scope: str
     )
 
 
+def price(config: Config, **place: str) -> Spec:
+    return Spec("price.py", place)  # of another network, in another measure
+
+
+def time_layers(config: Config, dataset: str, backbone: str) -> Spec:
+    place = {"dataset": dataset, "backbone": backbone, "measure": "latency"}
+    return Spec("price.py", place | {"precision": config.recipe(dataset, backbone).precision})  # as a cell is timed
+
+
 def latency(config: Config, **place: str) -> Spec:
     return Spec(
         "clock.py",

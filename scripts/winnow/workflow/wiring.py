@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from winnow.data import archives
 from winnow.importance.criteria import CRITERIA
+from winnow.importance.scopes import BUDGETS
 from winnow.training import protocols
 from winnow.workflow import grid
 from winnow.workflow.config import WEIGHTS, Config
@@ -156,6 +157,17 @@ def moments(config: Config, **place: str) -> list[str]:
 def moments_arrays(config: Config, **place: str) -> list[str]:
     """The moments themselves, beside the manifest."""
     return arrays(moments(config, **place))
+
+
+def prices(config: Config, dataset: str, backbone: str, scope: str, **place: str) -> list[str]:
+    """What a mask's budget is kept by; none where the scope is none."""
+    folder = f"results/prices/{grid.parse_images(dataset)[0]}/{backbone}"
+    return [f"{folder}/{BUDGETS[scope]}.json"] if scope in BUDGETS else []
+
+
+def prices_between(config: Config, **place: str) -> list[str]:
+    """The same for a trunk, and for a cell that makes its own masks; none for one that is given its mask."""
+    return prices(config, **place) if "share" in place or cell_of(**place).alternates else []
 
 
 def masks(cells: Iterable[Cell], folds: Folds) -> list[str]:

@@ -11,6 +11,7 @@ import pandas as pd
 from winnow.answers import analysis, preference, summary
 from winnow.answers.figures import look
 from winnow.answers.figures.look import Figure, Group
+from winnow.importance.scopes import BUDGETS, share_of
 from winnow.training.protocols import ONE_SHOT
 from winnow.workflow.grid import NO_SCOPE, UNPRUNED, is_control
 
@@ -53,7 +54,7 @@ def against_ratio(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) 
         rows = pd.concat([rows, summary.finished_unpruned(frame, dataset, backbone, "random")])
     data, styles = _plotted(rows), look.styles(rows["criterion"])
     baseline = _plotted(summary.finished_unpruned(frame, dataset, backbone, "inherited"))
-    x = look.ratio_axis("removed", "Share of filters removed")
+    x = look.ratio_axis("removed", f"Share of {share_of(scope)} removed")
     y = _accuracy_axis(pd.concat([data, baseline]))
     width = look.WIDTH if len(starts) == 1 else look.WIDTH * 3 // 4
     panels = {
@@ -69,9 +70,9 @@ def against_ratio(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) 
         f"{dataset}-{backbone}-{scope}",
         Group.ACCURACY,
         sentence,
-        "Accuracy on the test images, mean over seeds with its 95 % interval, against the share of filters that was "
-        "removed. The black line is the unpruned network, fine-tuned with the same recipe; the dashed gray one lost as "
-        "many filters at random.",
+        f"Accuracy on the test images, mean over seeds with its 95 % interval, against the share of {share_of(scope)} "
+        "that was removed. The black line is the unpruned network, fine-tuned with the same recipe; the dashed gray "
+        f"one lost {'as many filters' if scope not in BUDGETS else 'as large a share'} at random.",
         look.dressed(look.side_by_side(panels), sentence, notes, width * min(len(panels), look.PANELS_A_ROW) + 80),
     )
 
@@ -89,7 +90,8 @@ def against_cost(frame: pd.DataFrame, dataset: str, backbone: str, cost: str) ->
     """Accuracy against a cost, a panel a scope, the Pareto front over all of them marked.
 
     The front is chosen on validation accuracy, as a user would have to choose, and drawn at test accuracy. Networks
-    are those that :func:`winnow.answers.summary.plainest` picks. Controls are drawn, never on the front.
+    are those that :func:`winnow.answers.summary.plainest` picks, and smaller ones that were never pruned, by name.
+    Criteria that are controls are drawn, never on the front.
 
     Parameters
     ----------
@@ -107,7 +109,9 @@ def against_cost(frame: pd.DataFrame, dataset: str, backbone: str, cost: str) ->
     rows = summary.plainest(rows[rows[cost].notna()])
     if rows.empty:
         return None
-    networks = pd.concat([baseline_row[baseline_row[cost].notna()], rows])
+    smaller = summary.finished_controls(frame, dataset, backbone)
+    smaller = smaller[smaller[cost].notna()]
+    networks = pd.concat([baseline_row[baseline_row[cost].notna()], smaller, rows])
     # Without validation images there is no other choice.
     judged, images = ("val_accuracy", "validation") if networks["val_accuracy"].notna().all() else ("accuracy", "test")
     choice = networks[~networks["criterion"].map(is_control)]
@@ -116,14 +120,15 @@ def against_cost(frame: pd.DataFrame, dataset: str, backbone: str, cost: str) ->
     front = choice[chosen].sort_values([cost, "accuracy"])
 
     styles = look.styles(rows["criterion"])
-    data, baseline = _plotted(rows, cost), _plotted(baseline_row, cost)
-    x, y = _cost_axis(networks[cost], COSTS[cost]), _accuracy_axis(pd.concat([data, baseline]))
+    data, baseline, whole = (_plotted(part, cost) for part in (rows, baseline_row, smaller))
+    x, y = _cost_axis(networks[cost], COSTS[cost]), _accuracy_axis(pd.concat([data, baseline, whole]))
     scopes = [scope for scope in scopes if scope in set(rows["scope"])]
     width = look.WIDTH if len(scopes) == 1 else look.WIDTH * 3 // 4
     panels = {
-        summary.SCOPE_NAMES[scope].capitalize(): alt.layer(
+        summary.title(summary.SCOPE_NAMES[scope]): alt.layer(
             *_baseline_layers(baseline, y, width, labelled=scope == scopes[-1]),
             *_criterion_layers(data[data["scope"] == scope], styles, x, y if scope == scopes[0] else y.title(None)),
+            *_control_layers(whole.assign(criterion=smaller["control"]), x, y),
             *_front_layers(_plotted(front, cost), x, y, [scope, "none"]),
         ).properties(width=width, height=look.HEIGHT)
         for scope in scopes
@@ -132,6 +137,7 @@ def against_cost(frame: pd.DataFrame, dataset: str, backbone: str, cost: str) ->
     where = " over all scopes" if len(scopes) > 1 else ""
     beginnings = ", ".join(summary.beginnings(rows["init"].iloc[0], rows["protocol"].iloc[0]))
     weights = f" {beginnings.capitalize()}." if beginnings else ""
+    weights += "" if smaller.empty else " Black squares are smaller networks that were never pruned."
     notes = [f"Rings and dotted line: the Pareto front{where}, on {images} images", f"{backbone}; {_bands(rows)}"]
     return Figure(
         f"{dataset}-{backbone}-{cost}",
@@ -217,23 +223,26 @@ def _cost_axis(costs: pd.Series, cost: Cost) -> alt.X:
     )
 
 
+# What a network's mark says where one points at it.
+_TOLD = [
+    alt.Tooltip("criterion:N"),
+    alt.Tooltip("ratio:Q", title="ratio asked for"),
+    alt.Tooltip("removed:Q", title="share removed", format=".3f"),
+    alt.Tooltip("accuracy:Q", title="accuracy (%)", format=".1f"),
+    alt.Tooltip("low:Q", title="95 % interval from", format=".1f"),
+    alt.Tooltip("high:Q", title="to", format=".1f"),
+    alt.Tooltip("drop:N", title="drop (points)"),
+    alt.Tooltip("seeds:Q"),
+    alt.Tooltip("params:N"),
+    alt.Tooltip("MACs:N"),
+]
+
+
 def _criterion_layers(
     data: pd.DataFrame, styles: dict[str, tuple[str, str, list[int]]], x: alt.X, y: alt.Y
 ) -> list[alt.Chart]:
     """Bands, lines and points of one panel, a series a criterion."""
     colour, shape, dash = look.series(styles)
-    tooltip = [
-        alt.Tooltip("criterion:N"),
-        alt.Tooltip("ratio:Q", title="ratio asked for"),
-        alt.Tooltip("removed:Q", title="share removed", format=".3f"),
-        alt.Tooltip("accuracy:Q", title="accuracy (%)", format=".1f"),
-        alt.Tooltip("low:Q", title="95 % interval from", format=".1f"),
-        alt.Tooltip("high:Q", title="to", format=".1f"),
-        alt.Tooltip("drop:N", title="drop (points)"),
-        alt.Tooltip("seeds:Q"),
-        alt.Tooltip("params:N"),
-        alt.Tooltip("MACs:N"),
-    ]
     chart = alt.Chart(data)
     layers = []
     spread = data.dropna(subset=["low", "high"])
@@ -246,7 +255,7 @@ def _criterion_layers(
         layers.append(alt.Chart(spread[alone]).mark_rule(opacity=0.5, strokeWidth=3).encode(**bounds))
     layers.append(chart.mark_line(strokeWidth=1.8).encode(x=x, y=y, color=colour, strokeDash=dash))
     layers.append(
-        chart.mark_point(size=55, filled=True, opacity=1).encode(x=x, y=y, color=colour, shape=shape, tooltip=tooltip)
+        chart.mark_point(size=55, filled=True, opacity=1).encode(x=x, y=y, color=colour, shape=shape, tooltip=_TOLD)
     )
     return layers
 
@@ -263,6 +272,24 @@ def _baseline_layers(baseline: pd.DataFrame, y: alt.Y, width: int, labelled: boo
         text = chart.mark_text(color=look.INK, align="left", baseline="middle", dx=6, fontSize=11)
         layers.append(text.encode(x=alt.value(width), y=y, text="label:N"))
     return layers
+
+
+def _control_layers(controls: pd.DataFrame, x: alt.X, y: alt.Y) -> list[alt.Chart]:
+    """The smaller networks that were never pruned, with their names."""
+    if controls.empty:
+        return []
+    chart = alt.Chart(controls)
+    layers = [
+        chart.mark_point(shape="square", size=70, filled=True, color=look.INK, opacity=1).encode(
+            x=x, y=y, tooltip=_TOLD
+        )
+    ]
+    spread = controls.dropna(subset=["low", "high"])
+    if not spread.empty:
+        bar = alt.Chart(spread).mark_rule(color=look.INK, opacity=0.5, strokeWidth=3)
+        layers.insert(0, bar.encode(x=x, y=alt.Y("low:Q"), y2="high:Q"))
+    text = chart.mark_text(color=look.INK, baseline="bottom", dy=-8, fontSize=11)
+    return [*layers, text.encode(x=x, y=y, text="criterion:N")]
 
 
 def _front_layers(front: pd.DataFrame, x: alt.X, y: alt.Y, scopes: list[str]) -> list[alt.Chart]:

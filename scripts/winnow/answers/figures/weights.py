@@ -34,7 +34,7 @@ def inherited_less_random(gains: pd.DataFrame, dataset: str, backbone: str) -> F
     for scope in scopes:
         title = "Gain of accuracy from inherited weights (points)" if scope == scopes[0] else None
         y = alt.Y("gain:Q", title=title, scale=alt.Scale(domain=extent))
-        panels[summary.SCOPE_NAMES[scope].capitalize()] = alt.layer(
+        panels[summary.title(summary.SCOPE_NAMES[scope])] = alt.layer(
             *_layers(data[data["scope"].isin([scope, "none"])], styles, x, y)
         ).properties(width=width, height=look.HEIGHT)
 
