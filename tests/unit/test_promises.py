@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from winnow.answers import intervals, procedure
-from winnow.workflow import config, defaults, promises
+from winnow.workflow import certainty, config, defaults, promises
 
 from . import programs
 from .test_folders import DOT
@@ -19,45 +19,45 @@ NOWHERE = RAW["datasets"]["digits"]
 
 
 def test_sixty_test_images_can_tell_little_and_folds_of_three_hundred_enough():
-    low, _ = promises.smallest_drop(60)
+    low, _ = certainty.smallest_drop(60)
     assert low == pytest.approx(5.1, abs=0.05)
-    assert promises.smallest_drop(300, 5) == pytest.approx((1.9, 2.9), abs=0.05)
-    assert promises.smallest_drop(750)[1] < 1.2
+    assert certainty.smallest_drop(300, 5) == pytest.approx((1.9, 2.9), abs=0.05)
+    assert certainty.smallest_drop(750)[1] < 1.2
 
 
-@pytest.mark.parametrize("disagreement", promises.DISAGREEMENT)
+@pytest.mark.parametrize("disagreement", certainty.DISAGREEMENT)
 @pytest.mark.parametrize(("images", "seeds"), [(60, 10), (300, 5), (750, 10)])
 def test_it_is_the_half_width_of_the_interval_that_judges(images, seeds, disagreement):
     generator = np.random.default_rng(0)
     widths = []
     for _ in range(150):
         # A share of the disagreement comes again in each training: as the square of the images' own differences has it.
-        own = disagreement * promises.LASTING
+        own = disagreement * certainty.LASTING
         lasting = generator.choice([-1, 0, 1], p=[own / 2, 1 - own, own / 2], size=images)
-        rest = disagreement * (1 - promises.LASTING)
+        rest = disagreement * (1 - certainty.LASTING)
         fresh = generator.choice([-1, 0, 1], p=[rest / 2, 1 - rest, rest / 2], size=(seeds, images))
         differences = np.where(lasting, lasting, fresh)
         baseline, pruned = differences >= 0, differences <= 0
         drop, _, high = intervals.paired_interval(baseline, pruned)
         widths.append(100 * (high - drop))
-    expected = promises.half_width(images, seeds, disagreement)
+    expected = certainty.half_width(images, seeds, disagreement)
     # That of the formula has the trainings' spread besides, and the interval's own estimate of it is not sharp.
     assert np.median(widths) == pytest.approx(expected, rel=0.12)
 
 
 @given(st.floats(0.9, 0.999), st.integers(4, 2000))
 def test_students_quantile(share, freedom):
-    assert promises.student(share, freedom) == pytest.approx(scipy.stats.t.ppf(share, freedom), rel=0.02)
+    assert certainty.student(share, freedom) == pytest.approx(scipy.stats.t.ppf(share, freedom), rel=0.02)
     if share < 0.98:
-        assert promises.student(share, freedom) == pytest.approx(scipy.stats.t.ppf(share, freedom), rel=0.001)
+        assert certainty.student(share, freedom) == pytest.approx(scipy.stats.t.ppf(share, freedom), rel=0.001)
 
 
 @given(st.integers(20, 500), st.integers(2, 20))
 def test_more_images_tell_more_and_folds_tell_more_than_a_fifth(images, folds):
-    low, high = promises.smallest_drop(images)
+    low, high = certainty.smallest_drop(images)
     assert 0 < low < high
-    assert promises.smallest_drop(images + 10) < (low, high)
-    assert promises.smallest_drop(5 * images, folds)[1] < high
+    assert certainty.smallest_drop(images + 10) < (low, high)
+    assert certainty.smallest_drop(5 * images, folds)[1] < high
 
 
 def test_the_sentence():
@@ -133,4 +133,4 @@ def test_searches_are_counted():
 
 
 def test_the_most_trainings_are_those_of_the_last_look():
-    assert procedure.looks(None)[-1] == promises.MOST
+    assert procedure.looks(None)[-1] == certainty.MOST

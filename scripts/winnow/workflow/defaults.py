@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -14,15 +13,14 @@ from typing import Any
 from winnow.data import folders
 from winnow.files import InputError
 from winnow.training.rates import AUTO
+from winnow.workflow.certainty import smallest_drop
 from winnow.workflow.config import ARCHITECTURES, NAME, RESERVED_TARGETS, Config
 
 SPLIT = {"val": 0.2, "test": 0.2}
 FOLDS = 5
-# Share of test images on which an unpruned network and one that is as good, of 97 %, are not right or wrong together.
-DISAGREEMENT = 0.04
-# One test part decides where it leaves an interval of so much of the tolerance to either side: a network that loses
-# nothing is then found to hold in four of five trainings, and in more over several.
-DECIDES = 0.7
+# One test part decides where drops of so much of the tolerance can be told from none: a network that loses nothing is
+# then all but sure to be found to hold (docs/verdict.md, the rows of 750 images).
+DECIDES = 0.56
 # How many times the images of the smallest class the largest one may have before it is drawn less often.
 UNEVEN = 3
 IMAGE_SIZE = 224
@@ -80,14 +78,6 @@ def survey(folder: Path, rules: folders.Rules = folders.Rules()) -> Images:  # n
     return Images(len(tree.classes), total, train, test, min(sizes), max(sizes), official, tree)
 
 
-def half_width(images: int) -> float:
-    """Points to either side of a measured drop within which the true one is, for so many test images and one training.
-
-    Of 0, which two networks as good as each other have, at 95 %: 1.96 √(share of disagreements / images).
-    """
-    return 100 * 1.96 * math.sqrt(DISAGREEMENT / images)
-
-
 def folds(found: Images, tolerance: float) -> int | None:
     """How many folds a folder is given: none where its test part decides, or where a class has too few for a test each.
 
@@ -96,7 +86,7 @@ def folds(found: Images, tolerance: float) -> int | None:
     tolerance
         How many points of accuracy a smaller network may cost.
     """
-    if found.official or found.least < FOLDS or half_width(max(found.test, 1)) <= DECIDES * tolerance:
+    if found.official or found.least < FOLDS or smallest_drop(max(found.test, 1))[1] <= DECIDES * tolerance:
         return None
     return FOLDS
 
@@ -208,11 +198,11 @@ def configuration(
     count = folds(found, known.tolerance)
     split = "" if found.official else f"\n    split: {_flow(SPLIT)} # shares of each class; the rest is for training"
     if count:
-        alone, together = (f"± {half_width(images):.1f}" for images in (found.test, found.total))
+        alone, together = smallest_drop(max(found.test, 1)), smallest_drop(found.total, count)
         split = f"""
     # Every image judges: seed 0 trains on all but the first fifth, which tests it, seed 1 on all but the second, ...
-    # {found.test} test images alone know a drop to {alone} points, all {found.total} to {together}; the tolerance is \
-{known.tolerance:g}.
+    # {found.test} test images alone tell no drop below {alone[0]:.1f} points from none, all {found.total} none below \
+{together[0]:.1f} to {together[1]:.1f}; the tolerance is {known.tolerance:g}.
     folds: {count}
     split: {_flow({"val": SPLIT["val"]})} # share of each class that chooses; the rest is for training"""
     # A backbone of one channel takes gray images.
