@@ -15,8 +15,11 @@ from winnow.training.precision import autocast
 class Teacher:
     """A network to learn from, besides the labels.
 
-    The loss of an image is (1 − weight) · cross-entropy + weight · T² · KL(teacher ‖ student), of the two softmaxes at
-    temperature T [Hinton, Vinyals & Dean, *Distilling the Knowledge in a Neural Network*, 2015].
+    The loss of an image is (1 − weight) · cross-entropy + weight · T · KL(teacher ‖ student), of the two softmaxes at
+    temperature T [Hinton, Vinyals & Dean, *Distilling the Knowledge in a Neural Network*, 2015]. They weigh it by T²,
+    which keeps its gradient where logits are small beside T. Those of a fine-tuned network are not, and there its
+    gradient by the logits, T (student − teacher), is up to T times that of cross-entropy: too large a step for the
+    recipe. With T it is student − teacher, as large as that of labels at any temperature.
 
     Attributes
     ----------
@@ -42,4 +45,4 @@ class Teacher:
             reduction="sum",
             log_target=True,
         )
-        return (1 - self.weight) * cross_entropy + self.weight * self.temperature**2 * divergence
+        return (1 - self.weight) * cross_entropy + self.weight * self.temperature * divergence
