@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from winnow.importance import compensation, moments, passes, recalibration, sums
 from winnow.networks import backbones, channels, consumers, couplings, models, surgery
 from winnow.networks.backbones import Backbone
 from winnow.tables import read_table
-from winnow.training import protocols
+from winnow.training import protocols, repair
 from winnow.workflow import grid
 
 from . import programs
@@ -359,6 +360,70 @@ def test_each_repair_does_its_part_and_all_go_together(made, tmp_path):
     assert errors["recalibrated"] < errors["one_shot"]
     # The last layer knows its classes before any training.
     assert trained["compensated_recalibrated_fitted"] < 0.3 * min(trained["one_shot"], trained["compensated"])
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """What fits a last layer: 36 images of three kinds, each a colour of its own under noise."""
+    folder, rng = tmp_path_factory.mktemp("plain") / "store", np.random.default_rng(0)
+    labels, kinds = np.arange(36) % 3, rng.integers(0, 255, (3, 1, 1, 3))
+    pixels = (3 * kinds[labels] + rng.integers(0, 255, (36, 64, 64, 3))) // 4
+    programs.stored(folder, pixels.astype(np.uint8), labels.tolist(), ["train"] * 30 + ["val"] * 3 + ["test"] * 3)
+    store = Store.open(folder)
+    manifest = SimpleNamespace(manifest={"mean": [0.5] * 3, "std": [0.25] * 3})
+    split, lease = Split.open(folder.with_suffix(".parquet"), store), SimpleNamespace(device="cpu")
+    return SimpleNamespace(store=store, split=split, lease=lease, backbone=manifest)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "head"),
+    [(name, "classifier") for name in ("vgg11", "resnet18", "squeezenet1_1", "googlenet")] + [("vgg11", "gap")],
+)
+def test_a_fitted_last_layer_knows_the_training_images_and_can_be_trained_from(plain, request, architecture, head):
+    network = couplings.drawn(couplings.narrowed(backbones.build(architecture, head, 3))).float()
+    name = backbones.last_layer(network)
+    heard = network.get_submodule(name)
+    # Features of very different size.
+    widths = heard.weight.shape[1]
+    sizes = torch.logspace(-4, 1, widths)[torch.randperm(widths, generator=torch.Generator().manual_seed(0))]
+    sizes = sizes.view(-1, 1, 1) if isinstance(heard, nn.Conv2d) else sizes
+
+    def sized(module, given):
+        return (given[0] * sizes,) if module is network.get_submodule(name) else None
+
+    hook = nn.modules.module.register_module_forward_pre_hook(sized)
+    request.addfinalizer(hook.remove)
+    rows = plain.split.rows("train")
+    ((images, labels),) = passes.batches_of(plain.store, rows, plain.backbone.manifest, "cpu", rows.size)
+
+    def judged(precision=torch.float32):
+        with torch.inference_mode(), torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            logits = network.eval()(images).float()
+        assert logits.isfinite().all()
+        right = (logits.argmax(1) == labels).double().mean().item()
+        return F.cross_entropy(logits, labels.long()).item(), right, logits.abs().max().item()
+
+    before = judged()
+    repair.fitted(network, plain)
+    loss, right, largest = judged()
+    assert right >= max(before[1], 0.9)
+    assert loss < before[0]
+    # Logits of a size that the training's precision has digits for.
+    assert largest < 100
+    assert judged(torch.bfloat16)[0] == pytest.approx(loss, abs=0.1)
+    assert all(part.requires_grad for part in network.parameters())
+
+
+def test_the_penalty_is_the_one_that_tells_held_out_images_best():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 3
+    noise = torch.randn(60, 50, generator=generator)
+    clear = noise.clone()
+    clear[:, :3] += 10 * torch.eye(3)[labels]
+    # What says nothing is not believed, and the more a clear sign is believed the better.
+    assert repair.penalty_for(noise, labels, 3, noise.std(0)) == repair.PENALTIES[-1]
+    assert repair.penalty_for(clear, labels, 3, clear.std(0)) < repair.PENALTIES[-1]
+    assert repair.penalty_for(clear[:3], labels[:3], 3, clear.std(0)) == repair.PENALTIES[-1]
 
 
 def test_what_needs_moments_says_so(made, tmp_path):
