@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from winnow.importance import compensation, moments, passes, recalibration, sums
 from winnow.networks import backbones, channels, consumers, couplings, models, surgery
 from winnow.networks.backbones import Backbone
 from winnow.tables import read_table
-from winnow.training import protocols, repair
+from winnow.training import cells, phases, protocols, repair
 from winnow.workflow import grid
 
 from . import programs
@@ -452,6 +453,41 @@ def test_a_card_says_how_a_network_was_repaired():
     assert "the last layer began as the logistic regression" in text
     assert "in 2 steps" in text
     assert "After the cut" not in cards.method(cell | {"protocol": "one_shot"}, {"achieved_ratio": 0.5})
+
+
+@pytest.mark.parametrize("criterion", ["average_weight", "apoz"])
+def test_a_cut_after_training_is_repaired_by_what_the_trained_network_hears(plain, monkeypatch, criterion):
+    """Brute force: all that a layer hears at any position of a training image, in eval mode, by trained weights."""
+    _, backbone = shaped(couplings.narrowed(backbones.build("vgg11", "classifier", 3)))
+    backbone.manifest.update(architecture="vgg11", head="classifier", classes=3, **plain.backbone.manifest)
+    network = couplings.narrowed(backbones.build("vgg11", "classifier", 3)).to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(1)
+    trained = {
+        name: (part + 0.02 * torch.randn(part.shape, generator=generator)).float()
+        for name, part in backbone.state.items()
+    }
+    spec = {"cell": {"scope": "layer", "round_to": None, "criterion": criterion, "seed": 0}, "min_filters": 1}
+    bench = SimpleNamespace(
+        **vars(plain) | {"backbone": backbone, "repairs": ("compensated",), "arguments": SimpleNamespace(spec=spec)}
+    )
+    given = []
+    monkeypatch.setattr(compensation, "compensated", lambda *arguments: given.append(arguments) or arguments[1])
+    behind = SimpleNamespace(state=trained)
+    phases.cut(network.train(), behind, cells.Before(), Fraction(2, 5), True, bench)
+    ((_, state, _, found, keep, _),) = given
+    assert state is trained
+    assert 0 < (~keep).sum() < keep.size
+    heard = []
+    hook = network.features[3].register_forward_hook(lambda module, pixels, output: heard.append(pixels[0]))
+    rows = plain.split.rows("train")
+    with torch.inference_mode():
+        network.load_state_dict(trained)
+        for images, _ in passes.batches_of(plain.store, rows, backbone.manifest, "cpu", 7):
+            network.eval()(images)
+    hook.remove()
+    pixels = torch.cat(heard).double().transpose(0, 1).flatten(1)
+    pixels = torch.cat([pixels, torch.ones_like(pixels[:1])]).numpy()
+    np.testing.assert_allclose(found.of("features.2", moments.GRAM), pixels @ pixels.T, rtol=1e-4)
 
 
 @pytest.mark.parametrize("protocol", ["fine_tune_first", "iterative_2"])
