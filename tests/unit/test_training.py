@@ -359,11 +359,11 @@ def test_distillation_is_the_sum_of_its_formula(temperature, weight):
     labels = torch.tensor([0, 1, 2, 3, 0, 1])
     expected = 0.0
     for student, teacher, label in zip(logits.tolist(), taught.tolist(), labels.tolist(), strict=True):
-        exponentials = [[math.exp(value / temperature) for value in values] for values in (student, teacher)]
+        exponentials = [[math.exp(v) for v in student], [math.exp(v / temperature) for v in teacher]]
         q, p = ([value / sum(values) for value in values] for values in exponentials)
         divergence = sum(b * math.log(b / a) for a, b in zip(q, p, strict=True))
         entropy = -student[label] + math.log(sum(math.exp(value) for value in student))
-        expected += (1 - weight) * entropy + weight * temperature * divergence
+        expected += (1 - weight) * entropy + weight * divergence
     entropy = functional.cross_entropy(logits, labels, reduction="sum")
     loss = Teacher(network(), temperature, weight).loss(entropy, logits, taught)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
