@@ -118,12 +118,14 @@ def fitted(network: nn.Module, bench: cells.Bench) -> None:
     """Put a logistic regression on the network's features in place of its last layer.
 
     It is that of :func:`winnow.importance.regression.fit`, with the penalty under which images that were held out are
-    told best: then logits are as large as they are sure, and training goes on from there. Where the last layer is a
-    convolution, as in SqueezeNet, features are of the size that they have at single positions, and the bias is raised
-    alike for all classes until no output on a training image is negative, which a ReLU behind it would cut off.
+    told best, scaled down until its weights are as large, in the mean square, as those that it takes the place of. What
+    it takes an image for stays as it was, and the layers below get gradients no larger than from a drawn layer, which
+    the recipe's step is made for. Where the last layer is a convolution, as in SqueezeNet, features are of the size
+    that they have at single positions, and the bias is raised alike for all classes until no output on a training image
+    is negative, which a ReLU behind it would cut off.
     """
     store, device = bench.store, bench.lease.device
-    rows, classes = bench.split.rows("train"), len(store.classes)
+    rows, classes, name = bench.split.rows("train"), len(store.classes), backbones.last_layer(network)
 
     def batches(batch: int) -> Iterator[passes.Batch]:
         return passes.batches_of(store, rows, bench.backbone.manifest, device, batch)
@@ -133,9 +135,11 @@ def fitted(network: nn.Module, bench: cells.Bench) -> None:
         count = found.known.numel()
         penalty = penalty_for(found.x, found.y, count, found.spread)
         weight, bias = regression.fit(found.x, found.y, count, penalty, found.spread)
+        last = network.get_submodule(name)
+        size = min(1.0, (last.weight.double().square().mean() / weight.square().mean()).sqrt().item())
         # Of a class without images no logit is minus infinity while there is something to be learnt.
-        heads.put(network, found.known, weight, bias, classes, bias.min().item())
-        last = network.get_submodule(backbones.last_layer(network))
+        heads.put(network, found.known, size * weight, size * bias, classes, size * bias.min().item())
+        last = network.get_submodule(name)
         if isinstance(last, nn.Conv2d):
             last.bias += max(0.0, -lowest(network, last, batches(batch)))
 
