@@ -114,7 +114,7 @@ class Arithmetic:
     def judge(self, images: int) -> None:
         """Forward passes of at least so many images, in evaluation's batches."""
         self.network.eval()
-        batch = max(1, judging.EVALUATION_PIXELS // self.size**2)
+        batch = judging.evaluation_batch(self.device, self.size)
         noise = self._noise(min(batch, images))
         with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
             for _ in range(0, images, batch):

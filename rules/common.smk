@@ -2,7 +2,6 @@
 
 import sys
 from functools import cache
-from itertools import count
 from pathlib import Path
 from shlex import quote
 
@@ -131,30 +130,6 @@ def experiment_files(name):
 
     # A function of its own for each experiment: one that grows does not hold up the others.
     return [*wiring.answers(name, folders=ON_DISK), made]
-
-
-def step_of(name, step):
-    """What a step of a growing experiment says; Snakemake makes it first, and asks again."""
-    file = checkpoints.grow.get(experiment=name, step=step).output[0]
-    # Opened by Snakemake, which fetches it where it lies in a storage.
-    with file.open():
-        return checked(growth.read, file)
-
-
-def last_step(name):
-    """A growing experiment's last step, and what it says."""
-    for step in count():
-        found = step_of(name, step)
-        if found["done"]:
-            return step, found
-
-
-def grown(wildcards):
-    """The file of the last step; nothing unless the experiment grows."""
-    name = wildcards.experiment
-    if not growth.grows(axes_of(name)):
-        return []
-    return [f"results/experiments/{name}/growth/{last_step(name)[0]}.json"]
 
 
 def network_files(cell):

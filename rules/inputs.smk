@@ -1,5 +1,7 @@
 # Which files jobs need that take more than a wildcard to name: functions of a rule's wildcards, named in its inputs.
 
+from itertools import count
+
 
 def users_own(files):
     """A user's own files, which lie where they are whatever storage or prefix results have; digests are in the spec."""
@@ -33,6 +35,30 @@ def trunk_files(wildcards):
 def teacher_files(wildcards):
     """The network that a distilled cell learns from."""
     return [file for cell in wiring.teachers(CONFIG, **wildcards) for file in network_files(cell)]
+
+
+def step_of(name, step):
+    """What a step of a growing experiment says; Snakemake makes it first, and asks again."""
+    file = checkpoints.grow.get(experiment=name, step=step).output[0]
+    # Opened by Snakemake, which fetches it where it lies in a storage.
+    with file.open():
+        return checked(growth.read, file)
+
+
+def last_step(name):
+    """A growing experiment's last step, and what it says."""
+    for step in count():
+        found = step_of(name, step)
+        if found["done"]:
+            return step, found
+
+
+def grown(wildcards):
+    """The file of the last step; nothing unless the experiment grows."""
+    name = wildcards.experiment
+    if not growth.grows(axes_of(name)):
+        return []
+    return [f"results/experiments/{name}/growth/{last_step(name)[0]}.json"]
 
 
 def step_before(wildcards):

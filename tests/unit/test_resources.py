@@ -142,7 +142,7 @@ def test_the_costs_are_those_of_the_networks(architecture, size):
 
 
 def test_an_evaluations_batch_is_the_training_loops():
-    assert resources.EVALUATION_PIXELS == judging.EVALUATION_PIXELS
+    assert judging.EVALUATION_PIXELS["cpu"] == resources.EVALUATION_PIXELS
 
 
 def test_who_plans_loads_no_torch():

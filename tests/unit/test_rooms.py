@@ -71,3 +71,8 @@ def test_what_the_snakefile_reads_imports_no_heavy_library():
     check = "\n".join([*sorted(read), *rooms, "import sys", f"print(*({heavy} & set(sys.modules)))"])
     done = subprocess.run([sys.executable, "-c", check], cwd=SCRIPTS, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_what_only_snakemake_can_do_is_little():
+    common = (SCRIPTS.parent / "rules/common.smk").read_text().splitlines()
+    assert len(common) <= 150

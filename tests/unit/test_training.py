@@ -321,7 +321,7 @@ def test_in_bfloat16_logits_are_judged_in_float32_and_do_not_tie():
 
 def test_evaluation_equals_one_image_at_a_time(images, monkeypatch):
     net = network().train()
-    monkeypatch.setattr(judging, "EVALUATION_PIXELS", 3 * 64)
+    monkeypatch.setitem(judging.EVALUATION_PIXELS, "cpu", 3 * 64)
     judged = evaluate(net, images, TEST, "fp32")
     net.eval()
     for position, row in enumerate(TEST):
@@ -345,7 +345,7 @@ def test_where_memory_runs_out_an_evaluation_takes_smaller_batches(images):
 
     net[-1].register_forward_pre_hook(allocate)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judging, "EVALUATION_PIXELS", 6 * 64)
+        patch.setitem(judging.EVALUATION_PIXELS, "cpu", 6 * 64)
         judged = evaluate(net, images, TEST, "fp32")
     assert sizes == [6, 4, 3, 3, 3, 1]
     assert judged.predicted.tolist() == expected.predicted.tolist()

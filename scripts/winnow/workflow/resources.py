@@ -29,15 +29,16 @@ MACS_A_THREAD = 4e9
 SMALL_MACS = 1e7
 
 # Megabytes of a process that has torch and its libraries loaded; with CUDA's the more.
-BASE_MB = 850
+BASE_MB = 880
 GPU_BASE_MB = 3000
 # Copies of the weights: the backbone's, the network's, their gradients, the best epoch's; the optimizer's come on top.
 COPIES = 4
 OPTIMIZER_COPIES = {"sgd": 1, "adamw": 2}
 # What a step takes over what it keeps for the backward pass: gradients of activations, the libraries' own workspace.
-WORKSPACE = 1.5
-# An evaluation's batch, in pixels, as winnow.training.judging has it; it keeps a layer's activations, not all of them.
-EVALUATION_PIXELS = 2**21
+WORKSPACE = 1.7
+# An evaluation's batch on a CPU, in pixels, as winnow.training.judging has it; it keeps a layer's activations, not
+# those of all.
+EVALUATION_PIXELS = 2**19
 EVALUATION_SHARE = 0.4
 
 
