@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import functools
+import itertools
 import re
 import shutil
 import sys
@@ -41,8 +42,8 @@ DOCUMENT = ROOT / "docs/study.md"
 SUBSETS = {1: "flowers_1", 2: "flowers_2", 5: "flowers_5"}
 RATIO = 0.4
 RANKED = ("apoz", "mean_activation")
-# Experiments of a place: their first has what is repaired before training, with TRAINED what is trained besides.
-REPAIRS, TRAINED = "study_repairs_", "_trained"
+# What the names of experiments begin with that repair; a word for the place follows, and one for what is tried there.
+REPAIRS = "study_repairs_"
 # Those that the document shows, of each experiment.
 FIGURES = {
     "study_flowers": ("flowers-squeezenet-global", "flowers-squeezenet-layer"),
@@ -309,9 +310,11 @@ def main() -> None:
     settings = configuration()
     made: dict[str, Callable[[], pd.DataFrame]] = {"stability": stability, "specificity": specificity}
     made["claims"] = functools.partial(claims, settings)
-    for name in settings.experiments:
-        if name.startswith(REPAIRS) and not name.endswith(TRAINED):
-            made[f"{name} all"] = functools.partial(drops, settings, name, f"{name}{TRAINED}")
+    for place, names in itertools.groupby(
+        sorted(name for name in settings.experiments if name.startswith(REPAIRS)),
+        lambda name: name.removeprefix(REPAIRS).partition("_")[0],
+    ):
+        made[f"{REPAIRS}{place} all"] = functools.partial(drops, settings, *names)
     for name in (name for name in settings.experiments if name.startswith("study_")):
         made[f"{name} unpruned"] = functools.partial(unpruned, settings, name)
         made[f"{name} recipes"] = functools.partial(recipes, settings, name)

@@ -75,7 +75,7 @@ def test_tables_have_the_drops_of_finished_cells_and_replace_those_that_stood_th
 
 def test_repairs_of_a_place_stand_in_one_table_and_the_claim_is_judged_of_what_validation_finds_best(study):
     settings = study.configuration()
-    names = ("study_repairs_flowers", "study_repairs_flowers_trained")
+    names = ("study_repairs_flowers", "study_repairs_flowers_fitted", "study_repairs_flowers_trained")
     cells = dict.fromkeys(cell for name in names for cell in grid.cells(settings.experiments[name].model_dump()))
     generator, shares = np.random.default_rng(0), {}
     for cell in cells:
@@ -91,13 +91,14 @@ def test_repairs_of_a_place_stand_in_one_table_and_the_claim_is_judged_of_what_v
     )
     study.main()
     text = study.DOCUMENT.read_text()
-    assert "| scope | repairs | protocol | drop at 0.2 | drop at 0.4 |" in text
+    assert "| scope | criterion | repairs | protocol | drop at 0.2 | drop at 0.4 |" in text
     lines = [line for line in text.splitlines() if line.startswith(("| layer |", "| global |"))]
-    assert len(lines) == 2 * (4 + 3)
-    assert sum(line.startswith("| layer | compensated, recalibrated |") for line in lines) == 4
-    assert "(2 of 3 seeds)" in next(line for line in lines if line.startswith("| global | compensated | one_shot"))
+    assert len(lines) == 2 * (4 + 3) + 3
+    assert sum(line.startswith("| layer | average_weight | compensated, recalibrated |") for line in lines) == 4
+    failed = "| global | average_weight | compensated | one_shot"
+    assert "(2 of 3 seeds)" in next(line for line in lines if line.startswith(failed))
     (line,) = [line for line in text.splitlines() if line.startswith("| flowers | squeezenet |")]
-    assert "| 13 | average_weight, layer, compensated_recalibrated_iterative_3 |" in line
+    assert "| 16 | average_weight, layer, compensated_recalibrated_iterative_3 |" in line
     assert line.endswith("| fails |")
 
 

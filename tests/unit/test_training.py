@@ -359,14 +359,25 @@ def test_distillation_is_the_sum_of_its_formula(temperature, weight):
     labels = torch.tensor([0, 1, 2, 3, 0, 1])
     expected = 0.0
     for student, teacher, label in zip(logits.tolist(), taught.tolist(), labels.tolist(), strict=True):
-        exponentials = [[math.exp(value / temperature) for value in values] for values in (student, teacher)]
+        exponentials = [[math.exp(v) for v in student], [math.exp(v / temperature) for v in teacher]]
         q, p = ([value / sum(values) for value in values] for values in exponentials)
         divergence = sum(b * math.log(b / a) for a, b in zip(q, p, strict=True))
         entropy = -student[label] + math.log(sum(math.exp(value) for value in student))
-        expected += (1 - weight) * entropy + weight * temperature**2 * divergence
+        expected += (1 - weight) * entropy + weight * divergence
     entropy = functional.cross_entropy(logits, labels, reduction="sum")
     loss = Teacher(network(), temperature, weight).loss(entropy, logits, taught)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+@pytest.mark.parametrize("size", [0.1, 10.0, 100.0])
+def test_a_teacher_pulls_no_harder_than_labels_do(temperature, size):
+    generator = torch.Generator().manual_seed(0)
+    logits, taught = size * torch.randn(2, 6, 4, generator=generator)
+    logits.requires_grad_()
+    Teacher(network(), temperature, 1.0).loss(torch.zeros(()), logits, taught).backward()
+    # Of cross-entropy it is at most 1 for the label, and 1 for all others together.
+    assert logits.grad.abs().sum(1).max() <= 2 + 1e-5
 
 
 class Recorder(nn.Module):

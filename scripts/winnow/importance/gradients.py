@@ -8,7 +8,7 @@ are not adapted to the data set, and images that the fitted layer is sure of har
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,16 +16,15 @@ import torch
 from torch import nn
 
 from winnow.files import InputError
-from winnow.importance import regression
-from winnow.importance.passes import Batch, Tally, full_float32
+from winnow.importance import heads, regression
+from winnow.importance.heads import Batches
+from winnow.importance.passes import Tally, full_float32
 from winnow.importance.sums import Sums
 from winnow.networks.backbones import last_layer
 from winnow.networks.tracing import Watch
 
 # Bytes of the largest activation map of a batch: a backward pass keeps all of them, some ten times as much.
 BATCH_BYTES = 2**26
-
-Batches = Callable[[], Iterable[Batch]]
 
 
 def fit_head(
@@ -54,51 +53,12 @@ def fit_head(
     InputError
         If there are images of fewer than two classes, or features are not finite.
     """
-    name = last_layer(network)
-    features, labels, lengths = [], [], []
-
-    def keep(module: nn.Module, inputs: tuple) -> None:
-        vectors = inputs[0].flatten(2) if inputs[0].dim() == 4 else inputs[0][..., None]
-        features.append(vectors.mean(2, dtype=torch.float64).to(vectors.dtype))
-        lengths.append(vectors.double().norm(dim=1).max())
-
-    last = network.get_submodule(name)
-    hook = last.register_forward_pre_hook(keep)
-    try:
-        with torch.inference_mode(), full_float32():
-            for images, classes_of_images in batches():
-                network(images)
-                labels.append(classes_of_images)
-                progress(images.shape[0])
-    finally:
-        hook.remove()
-    known, y = torch.cat(labels).unique(return_inverse=True) if labels else (torch.empty(0), None)
-    if known.numel() < 2:
-        raise InputError(f"a gradient needs training images of at least two classes, there are {known.numel()}")
-    x = torch.cat(features)
-    # Each batch's share is of no more use, and they are as large as what is made from them.
-    features.clear()
-    if not x.isfinite().all():
-        raise InputError(
-            f"inputs of the last layer, {name}, are not finite numbers: "
-            "check the backbone's weights and its mean and std"
-        )
-    weight, bias = regression.fit(x, y, known.numel())
-    if isinstance(last, nn.Conv2d):
-        if last.kernel_size != (1, 1):
-            raise InputError(f"the last layer, {name}, looks at more than one position: no last layer can be fitted")
-        layer = nn.Conv2d(x.shape[1], classes, 1).requires_grad_(False)
+    found = heads.features(network, batches, progress)
+    weight, bias = regression.fit(found.x, found.y, found.known.numel())
+    if isinstance(network.get_submodule(last_layer(network)), nn.Conv2d):
         # By Cauchy and Schwarz no output at any position is further below 0.
-        bias = bias + weight.norm(dim=1).max() * torch.stack(lengths).max() + bias.abs().max()
-        weight = weight[:, :, None, None]
-    else:
-        layer = nn.Linear(x.shape[1], classes).requires_grad_(False)
-    layer.to(x.device)
-    layer.weight.zero_()
-    layer.bias.fill_(-torch.inf)
-    layer.weight[known.long()] = weight.float()
-    layer.bias[known.long()] = bias.float()
-    network.set_submodule(name, layer.to(next(network.parameters())))
+        bias = bias + weight.norm(dim=1).max() * found.longest + bias.abs().max()
+    heads.put(network, found.known, weight, bias, classes, -torch.inf)
 
 
 def measure(

@@ -15,10 +15,12 @@ MEMORY = 10
 RISE = 0.1
 
 
-def fit(features: torch.Tensor, labels: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The layer that minimises Σ cross-entropy + ½‖W‖² over standardised features, in terms of the features themselves.
+def fit(
+    features: torch.Tensor, labels: torch.Tensor, classes: int, penalty: float = 1.0, spread: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The layer that minimises Σ cross-entropy + ½p‖W‖² over standardised features; it takes the features as they were.
 
-    With two classes the penalty is ‖W‖²: that of the one vector ½‖w‖², w their difference. Found by L-BFGS from zero
+    With two classes the penalty is p‖W‖²: that of the one vector ½p‖w‖², w their difference. Found by L-BFGS from zero
     (Liu and Nocedal, *On the limited memory BFGS method for large scale optimization*, 1989). The loss is convex, so
     that the slope along a step tells whether it went too far; the loss itself, in float32, could not near the minimum.
 
@@ -31,6 +33,10 @@ def fit(features: torch.Tensor, labels: torch.Tensor, classes: int) -> tuple[tor
         On the features' device, in [0, classes), each of them at least once.
     classes
         At least two.
+    penalty
+        p.
+    spread : (D,) or None
+        What each feature is divided by; None for its standard deviation.
 
     Returns
     -------
@@ -40,11 +46,11 @@ def fit(features: torch.Tensor, labels: torch.Tensor, classes: int) -> tuple[tor
     images, width = features.shape
     mean = features.mean(0, dtype=torch.float64).to(features.dtype)
     features -= mean
-    scale = torch.linalg.vector_norm(features, dim=0, dtype=torch.float64) / images**0.5
+    scale = torch.linalg.vector_norm(features, dim=0, dtype=torch.float64) / images**0.5 if spread is None else spread
     scale = torch.where(scale > 1e-6 * mean.abs(), scale, 1.0).to(features.dtype)
     features /= scale
     wanted = torch.nn.functional.one_hot(labels, classes).to(features.dtype)
-    penalty = 2.0 if classes == 2 else 1.0
+    penalty *= 2.0 if classes == 2 else 1.0
 
     def gradient(layer: torch.Tensor) -> torch.Tensor:
         """(classes, D + 1): by the weights, and by the bias in the last column."""

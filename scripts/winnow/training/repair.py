@@ -6,7 +6,7 @@ Cells without repairs have no use for this module, and the digest of their code 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,14 @@ import torch
 from torch import nn
 
 from winnow.files import InputError
-from winnow.importance import compensation, gradients, moments, passes, recalibration, statistics, sums
+from winnow.importance import compensation, heads, moments, passes, recalibration, regression, statistics, sums
 from winnow.networks import backbones, surgery
 from winnow.runtime.memory import in_smaller_parts
 from winnow.training import cells
 from winnow.training.protocols import COMPENSATED, FITTED, RECALIBRATED
+
+# Of a last layer's weights over standardised features: see winnow.importance.regression.fit.
+PENALTIES = (1.0, 10.0, 100.0, 1000.0)
 
 
 def begun(
@@ -112,17 +115,66 @@ def recalibrated(network: nn.Module, goals: recalibration.Targets, bench: cells.
 
 
 def fitted(network: nn.Module, bench: cells.Bench) -> None:
-    """Put the logistic regression on the network's features in place of its last layer."""
+    """Put a logistic regression on the network's features in place of its last layer.
+
+    It is that of :func:`winnow.importance.regression.fit`, with the penalty under which images that were held out are
+    told best, scaled down until its weights are as large, in the mean square, as those that it takes the place of. What
+    it takes an image for stays as it was, and the layers below get gradients no larger than from a drawn layer, which
+    the recipe's step is made for. Where the last layer is a convolution, as in SqueezeNet, features are of the size
+    that they have at single positions, and the bias is raised alike for all classes until no output on a training image
+    is negative, which a ReLU behind it would cut off.
+    """
     store, device = bench.store, bench.lease.device
-    rows, classes = bench.split.rows("train"), len(store.classes)
+    rows, classes, name = bench.split.rows("train"), len(store.classes), backbones.last_layer(network)
 
     def batches(batch: int) -> Iterator[passes.Batch]:
         return passes.batches_of(store, rows, bench.backbone.manifest, device, batch)
 
-    batch = passes.batch_size(store.image_size, statistics.BATCH_BYTES[device])
-    in_smaller_parts(batch, lambda batch: gradients.fit_head(network.eval(), lambda: batches(batch), classes))
-    bias = network.get_submodule(backbones.last_layer(network)).bias
-    with torch.no_grad():
+    def fit(batch: int) -> None:
+        found = heads.features(network.eval(), lambda: batches(batch))
+        count = found.known.numel()
+        penalty = penalty_for(found.x, found.y, count, found.spread)
+        weight, bias = regression.fit(found.x, found.y, count, penalty, found.spread)
+        last = network.get_submodule(name)
+        size = min(1.0, (last.weight.double().square().mean() / weight.square().mean()).sqrt().item())
         # Of a class without images no logit is minus infinity while there is something to be learnt.
-        bias.copy_(bias.nan_to_num(neginf=bias[bias.isfinite()].min().item()))
+        heads.put(network, found.known, size * weight, size * bias, classes, size * bias.min().item())
+        last = network.get_submodule(name)
+        if isinstance(last, nn.Conv2d):
+            last.bias += max(0.0, -lowest(network, last, batches(batch)))
+
+    in_smaller_parts(passes.batch_size(store.image_size, statistics.BATCH_BYTES[device]), fit)
     network.requires_grad_()
+
+
+def penalty_for(features: torch.Tensor, labels: torch.Tensor, classes: int, spread: torch.Tensor) -> float:
+    """Which of :data:`PENALTIES` gives images that were held out, a third of each class, the least cross-entropy.
+
+    The largest where each class has but one image.
+    """
+    place = torch.zeros_like(labels)
+    for number in range(classes):
+        own = labels == number
+        place[own] = torch.arange(int(own.sum()), device=labels.device)
+    out = place % 3 == 1
+    if not out.any():
+        return PENALTIES[-1]
+
+    def loss(penalty: float) -> float:
+        weight, bias = regression.fit(features[~out], labels[~out], classes, penalty, spread)
+        return nn.functional.cross_entropy(features[out].double() @ weight.T + bias, labels[out]).item()
+
+    return min(PENALTIES, key=loss)
+
+
+def lowest(network: nn.Module, layer: nn.Module, batches: Iterable[passes.Batch]) -> float:
+    """The lowest output that a layer has on some images."""
+    found = []
+    hook = layer.register_forward_hook(lambda module, inputs, output: found.append(output.amin()))
+    try:
+        with torch.inference_mode(), passes.full_float32():
+            for images, _ in batches:
+                network(images)
+    finally:
+        hook.remove()
+    return torch.stack(found).amin().item()

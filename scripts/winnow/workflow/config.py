@@ -114,7 +114,7 @@ class Distillation(_Model):
     """How ``distilled`` learns from the unpruned network: see :class:`winnow.training.distillation.Teacher`."""
 
     temperature: Annotated[float, Field(gt=0)] = 4.0
-    """What logits are divided by before the two are compared."""
+    """What the teacher's logits are divided by: the larger, the softer is what it says."""
     weight: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Of the comparison; the labels have the rest."""
 
