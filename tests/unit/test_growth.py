@@ -374,7 +374,7 @@ def test_a_smaller_network_that_was_never_pruned_is_a_candidate_and_one_as_large
     assert (place["dataset"], place["backbone"]) == ("digits", "net")
     tiny = place["finalists"][-1]
     assert (tiny["cell"], tiny["size"]) == ("digits/tiny/unpruned/none/0.000/inherited/3", 300)
-    assert place["proposal"] == len(place["finalists"]) - 1
+    assert place["finalists"][place["proposal"]]["allowed"]
     # It is judged against the larger network's own trainings, by the same seeds.
     assert (tiny["verdict"], tiny["seeds"] >= 3) == ("holds", True)
     judged = growth.judging(axes, growth.in_full(last))

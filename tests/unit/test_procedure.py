@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import itertools
 import math
@@ -276,6 +277,16 @@ def test_what_the_tests_do_not_reach_does_not_hold():
     assert (larger.verdict, smaller.verdict, smaller.reached) == (FAILS, UNDECIDED, False)
     assert 100 * smaller.drop.high < 2
     assert smaller.images is None
+
+
+def test_smaller_ones_that_validation_allows_come_before_those_between():
+    networks = with_losses(0, 9, 0, 0, seeds=[10, 10, 10, 3], accuracy=0.995)
+    networks[1] = dataclasses.replace(networks[1], allowed=False)
+    found = judge(networks, 0)
+    assert [each.verdict for each in found[:3]] == [HOLDS, FAILS, HOLDS]
+    assert found[3].reached
+    networks[1] = dataclasses.replace(networks[1], allowed=True)
+    assert [each.verdict for each in judge(networks, 0)] == [HOLDS, FAILS, UNDECIDED, UNDECIDED]
 
 
 def test_with_folds_one_looks_after_whole_rounds():

@@ -224,7 +224,7 @@ def choose(
         else:
             steps.append([each])
     best = [min(step, key=lambda each: each.rank) for step in steps]
-    within = [each for each in best if not each.diverged and preference.within(each.drop, tolerance)]
+    within = [each for each in best if allowed(each, tolerance)]
     proposed = within[:2][-1] if within else min(best, key=lambda each: each.rank)
     if claim:
         plain = (CLAIM_RATIO, "inherited", ONE_SHOT)
@@ -236,6 +236,11 @@ def choose(
         best += [each for each in named[:1] if each not in best]
     listed = _by_size(best)
     return Choice(listed, listed.index(proposed))
+
+
+def allowed(candidate: Candidate, tolerance: float) -> bool:
+    """Whether validation allows it: it loses no more than so many points there, and no training of it diverged."""
+    return not candidate.diverged and preference.within(candidate.drop, tolerance)
 
 
 def _by_size(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
@@ -260,13 +265,18 @@ def places(
             {
                 "dataset": dataset,
                 "backbone": backbone,
-                "finalists": [{"cell": each.cell.path, "drop": each.drop, "size": each.sizes[0]} for each in finalists],
+                "finalists": [_finalist(each, tolerance) for each in finalists],
                 "proposal": choice.proposal if choice else None,
                 "rival": choice.rival if choice else None,
                 "budget": limit is not None,
             }
         )
     return found, rows
+
+
+def _finalist(candidate: Candidate, tolerance: float) -> dict[str, Any]:
+    known = {"cell": candidate.cell.path, "drop": candidate.drop, "size": candidate.sizes[0]}
+    return known | {"allowed": allowed(candidate, tolerance)}
 
 
 def _reason(candidate: Candidate, limit: float | None) -> str:

@@ -153,7 +153,7 @@ class Outcomes:
                     sides[0, number] = self._right(unpruned, unpruned, images)
                     sides[1, number] = self._right(cell, unpruned, images)
             diverged = not all(self.finished(cell) for cell in own)
-            found.append(Finalist(network.path, each["size"], diverged, *sides))
+            found.append(Finalist(network.path, each["size"], diverged, *sides, each["allowed"]))
         return found, names[images.labels], trainings
 
     def sides(self, cells: Sequence[Cell], backbone: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,9 +5,10 @@ by fresh trainings, a few at first and more where the answer is open. That a net
 chance of at most :data:`ALPHA`, over all finalists and looks together:
 
 - The proposal, the second smallest that validation allows, is tested with half of α, the next larger one with a
-  quarter, and so on, the largest with what is left. What is found to hold hands its share to the next smaller one (a
-  graph of tests [Bretz, Maurer, Brannath & Posch, Statistics in Medicine 28, 2009], over looks [Maurer & Bretz,
-  Statistics in Biopharmaceutical Research 5, 2013]). That a smaller network loses more is not assumed.
+  quarter, and so on, the largest with what is left. What is found to hold hands its share to the next one in turn:
+  after the proposal come the smaller ones that validation allows, then the other smaller ones (a graph of tests [Bretz,
+  Maurer, Brannath & Posch, Statistics in Medicine 28, 2009], over looks [Maurer & Bretz, Statistics in
+  Biopharmaceutical Research 5, 2013]). That a smaller network loses more is not assumed.
 - A share is spent over the looks, each having its own part of it (:data:`SPENDING`; Bonferroni over looks, so that
   nothing is assumed of how they hang together).
 """
@@ -64,6 +65,8 @@ class Finalist:
         Whether the unpruned network and this one, trained with seed s, are right on test image i: 1, 0, or NaN where
         the seed does not test the image (folds). A seed of which there is no outcome, as a training diverged, is a row
         of NaN. No row where it was not trained yet.
+    allowed : bool
+        Whether it was within the tolerance on validation images.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Finalist:
     diverged: bool
     baseline: np.ndarray
     pruned: np.ndarray
+    allowed: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +140,7 @@ def tested(
     Parameters
     ----------
     p_values
-        Of each finalist, the largest first, at each look that it has had.
+        Of each finalist, in the order in which they hand on their shares, at each look that it has had.
     proposal
         Its place among them.
     spending
@@ -270,8 +274,23 @@ def judge(
     -------
     list of Judgement
         In the order of the finalists. Trainings are wanted of as few as the answer takes: of the proposal until it
-        holds or surely cannot, then of larger ones in turn; and of the next smaller one than what holds.
+        holds or surely cannot, then of larger ones in turn; and of the one whose turn is next when one holds.
     """
+    smaller = sorted(range(proposal + 1, len(finalists)), key=lambda place: (not finalists[place].allowed, place))
+    turns = [*range(proposal + 1), *smaller]
+    found = _in_turn([finalists[place] for place in turns], proposal, labels, tolerance, margin, looks)
+    return [found[turns.index(place)] for place in range(len(finalists))]
+
+
+def _in_turn(
+    finalists: Sequence[Finalist],
+    proposal: int,
+    labels: np.ndarray,
+    tolerance: float,
+    margin: float,
+    looks: Sequence[int],
+) -> list[Judgement]:
+    """The same of finalists in the order in which they hand on their shares of alpha."""
     evidence, spending, last = _Evidence(finalists, labels, tolerance), increments(looks), looks[-1]
     places = range(len(finalists))
     had = [[look for look in looks if look <= len(each.pruned)] for each in finalists]
@@ -288,7 +307,7 @@ def judge(
     found = []
     for place, each in enumerate(finalists):
         share, held = graph[place]
-        # One that the tests did not come to is shown with what the nearest larger one would hand to it.
+        # One that the tests did not come to is shown with what the nearest one before it would hand to it.
         prospect = share or next(
             (graph[other][0] for other in range(place - 1, -1, -1) if graph[other][1] is None), 0.0
         )
@@ -325,8 +344,8 @@ def _asked(found: Sequence[Judgement], proposal: int, first: int, trained: Seque
     opened = next((place for place in range(proposal, -1, -1) if found[place].wanted), None)
     if opened is None:
         return set()
-    smaller = opened + 1
-    return {opened} | ({smaller} if smaller < len(found) and trained[smaller] < first else set())
+    following = opened + 1
+    return {opened} | ({following} if following < len(found) and trained[following] < first else set())
 
 
 def within_budget(
