@@ -27,13 +27,13 @@ AXES = {
 }
 EXPERIMENT = "results/experiments/small"
 UNPRUNED = "digits/net/unpruned/none/0.000/inherited"
-# What little these networks learn in four epochs differs by processor and seed; with these tolerances nothing fails.
+# What little these networks learn differs by processor and seed; with these tolerances nothing fails.
 LAX = {"tolerance": 70.0, "class_margin": 100.0}
 
 
 def growing_grid(**changes) -> dict:
     raw = copy.deepcopy(SMALL_GRID) | LAX
-    raw["recipes"]["quick"]["epochs"] = 4
+    raw["recipes"]["quick"]["epochs"] = 16
     raw["experiments"]["small"] |= AXES | changes
     return raw
 
@@ -146,12 +146,13 @@ def test_a_training_that_diverged_counts_against_its_network(checkout):
     path = checkout.path / "results/cells" / network.rsplit("/", 1)[0] / "3/metrics.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "diverged", "reason": "loss is nan"}))
     done = checkout.run()
-    # The larger one is tried in its place; nothing is trained again.
+    # The larger one was tested first, and is there; if what it learns from the other is missing it is trained on.
     assert f"grow small/{len(steps_of(checkout)) - 1}" in done
-    assert all("/0.300/" in cell for cell in cells_of(done))
-    assert cells_of(done)
+    assert not any("/0.600/" in cell for cell in cells_of(done))
+    assert not cells_of(done) & set(before["cells"])
     larger, smaller = recommendation(checkout)["ladder"]
-    assert (larger["ratio"], larger["seeds"], larger["failed_seeds"]) == (0.3, 3, "")
+    assert (larger["ratio"], larger["failed_seeds"]) == (0.3, "")
+    assert larger["seeds"] >= 3
     assert (smaller["ratio"], smaller["verdict"], smaller["failed_seeds"]) == (0.6, "fails", "3")
 
 
@@ -237,6 +238,8 @@ def test_with_folds_every_image_judges_once_a_round(tmp_path):
     raw = growing_grid(criteria=["apoz", "average_weight"], ratios=[0.5])
     del raw["datasets"]["digits"]["train_per_class"], raw["datasets"]["digits"]["val_per_class"]
     raw["datasets"]["digits"] |= {"folds": 3, "split": {"val": 0.1}, "classes": [5, 6]}
+    # Of so many images few epochs are enough.
+    raw["recipes"]["quick"]["epochs"] = 4
     checkout = Checkout(tmp_path / "checkout", raw)
     checkout.run()
     cells = [grid.parse_path(cell) for cell in steps_of(checkout)[-1]["cells"]]
