@@ -164,7 +164,9 @@ def run(scenario: Scenario, generator: np.random.Generator) -> dict[str, float]:
     with mock.patch.multiple(intervals, **kept()):
         while True:
             finalists = [
-                procedure.Finalist(str(place), -place, False, baseline[:count], outcomes[place][:count], place in within)
+                procedure.Finalist(
+                    str(place), -place, False, baseline[:count], outcomes[place][:count], place in within
+                )
                 for place, count in enumerate(trained)
             ]
             judged = procedure.judge(finalists, proposal, world.labels, TOLERANCE, MARGIN, looks)
