@@ -61,7 +61,7 @@ def configuration(repetitions: int, validation: int) -> dict[str, Any]:
                 "backbones": ["vgg_digits"],
                 "criteria": ["average_weight", "geometric_median", "mean_activation", "apoz", "taylor"],
                 "scopes": ["global_normalized", "layer"],
-                "ratios": [0.2, 0.4, 0.6, 0.8],
+                "ratios": [0.1, 0.2, 0.4, 0.6, 0.8],
                 "inits": ["inherited"],
                 "seeds": "auto",
                 "screening": True,

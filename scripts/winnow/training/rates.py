@@ -61,8 +61,9 @@ def best(tries: Sequence[Try], images: int, chance: float) -> Try:
     """Which of some rates is taken.
 
     One that was trained with is preferred to one that diverged, one that is above chance to one that is not, then the
-    more accurate one; of those that are at most one image behind that, the one of least loss, and of equals the smaller
-    rate. Where all diverged it is the smallest.
+    more accurate one; but of those that are at most half a standard error or one image behind that, the smallest rate:
+    what a short training can't tell apart, a longer one does better with the smaller rate, which is the last to fail.
+    Where none is above chance it is the first that was tried, where all diverged the smallest.
 
     Parameters
     ----------
@@ -74,11 +75,14 @@ def best(tries: Sequence[Try], images: int, chance: float) -> Try:
     finished = [each for each in tries if each.val_accuracy is not None]
     if not finished:
         return min(tries, key=lambda each: each.learning_rate)
-    learnt = [each for each in finished if each.val_accuracy > chance] or finished
+    learnt = [each for each in finished if each.val_accuracy > chance]
+    if not learnt:
+        return finished[0]
     # Counts, since a mean over images is off by its last bit.
-    most = max(round(each.val_accuracy * images) for each in learnt)
-    close = [each for each in learnt if round(each.val_accuracy * images) >= most - 1]
-    return min(close, key=lambda each: (each.val_loss, each.learning_rate))
+    right = {each: round(each.val_accuracy * images) for each in learnt}
+    most = max(right.values())
+    behind = max(0.5 * math.sqrt(most * (images - most) / images), 1)
+    return min((each for each in learnt if right[each] >= most - behind), key=lambda each: each.learning_rate)
 
 
 def wanted(tries: Sequence[Try], recipe: Mapping[str, Any], images: int, chance: float) -> float | None:

@@ -253,7 +253,7 @@ experiments:
     backbones: [{backbone}]
     criteria: [average_weight, mean_activation, apoz]
     scopes: [global] # ranks all layers' filters together; or layer: each layer loses as many; or both
-    ratios: [0.2, 0.4, 0.6, 0.8] # share of the filters to remove
+    ratios: [0.1, 0.2, 0.4, 0.6, 0.8] # share of the filters to remove
     repairs: [compensated_recalibrated] # what a cut broke is mended before any training; [none]: as it is
     seeds: auto # one chooses, as many as it takes judge the best; or a list: all networks with all of them
     screening: true # short trainings choose; false: full ones
