@@ -119,7 +119,11 @@ def test_within_a_budget_the_best_is_looked_for(tmp_path, photos):
     promised = "my_photos: 180 images in 5 folds: no drop below 2.6 to 3.9 points can be told from none. "
     assert promised in checkout.snakemake("-n", "my_photos", "--configfile", str(own))
     text = own.read_text()
-    changes = [("epochs: 28", "epochs: 4"), ("[0.1, 0.2, 0.4, 0.6, 0.8]", "[0.2, 0.4]"), ("tolerance: 2", "tolerance: 70")]
+    changes = [
+        ("epochs: 28", "epochs: 4"),
+        ("[0.1, 0.2, 0.4, 0.6, 0.8]", "[0.2, 0.4]"),
+        ("tolerance: 2", "tolerance: 70"),
+    ]
     for old, new in [*changes, ("scopes: [global]", "scopes: [layer]"), ("latency: true", "latency: false")]:
         assert old in text
         text = text.replace(old, new)
