@@ -251,6 +251,14 @@ class TestTrainings:
         (found,) = judge([finalist(0, same, same)], 0, labels=np.array(["a", "b"])[np.arange(20 + more) % 2])
         assert found.verdict == HOLDS
 
+    def test_no_more_images_are_asked_for_where_those_there_are_would_do(self):
+        """Three trainings that scatter leave a drop of 8 points open; ten would tell, and that it does not hold."""
+        generator = np.random.default_rng(0)
+        baseline = outcomes(generator, 3, 0.99)
+        pruned = np.stack([outcomes(generator, 1, accuracy)[0] for accuracy in (0.99, 0.91, 0.83)])
+        (found,) = judge([finalist(0, baseline, pruned)], 0)
+        assert (found.verdict, found.wanted, found.images) == (UNDECIDED, 0, None)
+
     def test_a_seed_without_outcomes_is_a_training_that_was_tried(self):
         networks = with_losses(0, seeds=[3], accuracy=0.9)
         baseline = networks[0].baseline.copy()

@@ -100,7 +100,7 @@ class Judgement:
         How many trainings it should have next; 0 where no more are of use.
     images : int or None
         How many more test images would decide, of an undecided one that no more trainings can decide; None of all
-        others, and where trainings scatter so much that no number of images could.
+        others, where trainings scatter so much that no number of images could, and where more trainings would do.
     reached : bool
         Whether the tests came to it: one that they did not reach does not hold.
     """
@@ -229,7 +229,10 @@ class _Evidence:
         return min(chances)
 
     def images(self, place: int, seeds: int, last: int, alpha: float) -> int | None:
-        """How many more test images decide after the last look, if its drop is what it seems to be."""
+        """How many more test images decide after the last look, if its drop is what it seems to be.
+
+        None where no number of them does, and where those that there are do.
+        """
         squared = scipy.special.ndtri(1 - alpha) ** 2
         outcomes = self.finalists[place].pruned[:seeds]
         count = (~np.isnan(outcomes)).any(axis=0).sum()
@@ -239,7 +242,9 @@ class _Evidence:
             if room <= 0:
                 return None
             needed = max(needed, squared * images / room)
-        more = max(math.ceil(count * (needed - 1)), 1)
+        if needed <= 1:
+            return None
+        more = math.ceil(count * (needed - 1))
         step = 10 ** max(len(str(more)) - 2, 0)
         return math.ceil(more / step) * step
 
