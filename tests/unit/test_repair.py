@@ -479,7 +479,8 @@ def test_a_cut_after_training_is_repaired_by_what_the_trained_network_hears(plai
     }
     spec = {"cell": {"scope": "layer", "round_to": None, "criterion": criterion, "seed": 0}, "min_filters": 1}
     bench = SimpleNamespace(
-        **vars(plain) | {"backbone": backbone, "repairs": ("compensated",), "arguments": SimpleNamespace(spec=spec)}
+        **vars(plain)
+        | {"backbone": backbone, "repairs": ("compensated",), "arguments": SimpleNamespace(spec=spec, prices=None)}
     )
     given = []
     monkeypatch.setattr(compensation, "compensated", lambda *arguments: given.append(arguments) or arguments[1])
