@@ -35,6 +35,8 @@ def test_it_has_the_networks_of_the_answer_and_the_others_in_gray():
     }
     # The chosen one is not drawn twice, and one that lost most of its answers would take all the room.
     assert set(found) == {"your network", "chosen", "one step smaller", "also tested"}
+    larger = ANSWER | {"smaller": SMALLER | {"cell": "a/e", "bytes": 950_000}}
+    assert "the next one tested" in {row["network"] for row in rows(figures.picture(larger, OTHERS))}
     assert found["also tested"]["size"] == 1.5
     assert found["chosen"]["size"] == pytest.approx(0.91)
     assert found["chosen"]["accuracy"] == pytest.approx(96.1)

@@ -43,6 +43,8 @@ from winnow.files import readable
 
 # More of a network's lost classes are counted, not named.
 NAMED_CLASSES = 3
+# What the network is called that comes after the chosen one: by another measure than bytes its file may be larger.
+STEPS = SMALLER, NEXT = "one step smaller", "the next one tested"
 # From here on one says how many times smaller a network is, and below it how many percent.
 TIMES = 1.25
 # Measure of a budget → what an amount of it is called; bytes and milliseconds have units of their own.
@@ -125,12 +127,17 @@ def _rivalled(runner_up: Mapping[str, Any]) -> str:
     return "turned out to be better" if runner_up["high"] < 0 else "may be as good"
 
 
+def step(answer: Mapping[str, Any]) -> str:
+    """One of :data:`STEPS`: what an answer's ``smaller`` network is called, of which there is one."""
+    return SMALLER if answer["smaller"]["bytes"] < answer["chosen"]["bytes"] else NEXT
+
+
 def _step(answer: Mapping[str, Any]) -> str:
     """The sentence on the network one step smaller than one that holds."""
     smaller = answer["smaller"]
     if smaller is None:
         return "Nothing smaller was tested."
-    name = f"One step smaller, {_kind(smaller)}{_size(smaller)},"
+    name = f"{step(answer).capitalize()}, {_kind(smaller)}{_size(smaller)},"
     if smaller["verdict"] == FAILS:
         if smaller["failed_seeds"] or smaller["lost_classes"]:
             return f"{name} is not good enough: it {_failing(answer, smaller)}."

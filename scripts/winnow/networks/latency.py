@@ -92,17 +92,22 @@ def _pass(network: nn.Module, images: torch.Tensor, precision: str) -> Callable[
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.Linear) and module is not last:
                 module.to(torch.bfloat16)
-    finish = torch.cuda.synchronize if kind == "cuda" else lambda: None
 
     def run() -> float:
         with torch.autocast(kind, torch.bfloat16, enabled=half), float32_logits(network) if half else nullcontext():
-            finish()
-            start = time.perf_counter()
-            network(images)
-            finish()
-            return time.perf_counter() - start
+            return seconds(network, images)
 
     return run
+
+
+def seconds(network: nn.Module, images: torch.Tensor) -> float:
+    """Wall-clock seconds of one pass, the device's work included."""
+    finish = torch.cuda.synchronize if images.device.type == "cuda" else lambda: None
+    finish()
+    start = time.perf_counter()
+    network(images)
+    finish()
+    return time.perf_counter() - start
 
 
 def _pairs(first: Callable[[], float], second: Callable[[], float]) -> list[tuple[float, float]]:

@@ -11,6 +11,7 @@ shared out among the layers by their numbers of outputs, and shrinks with these 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from winnow.networks import latency
 from winnow.networks.backbones import input_channels, last_layer
 
 MEASURES = {"macs": "multiply-accumulates", "params": "parameters", "latency": "ms"}
@@ -197,17 +199,4 @@ def _pass(layer: nn.Module, outputs: int, inputs: int, call: Call, half: bool, d
     if images.dim() == 4:
         images = images.contiguous(memory_format=torch.channels_last)
         sized.to(memory_format=torch.channels_last)
-    return _stopped(sized, images, device)
-
-
-def _stopped(network: nn.Module, images: torch.Tensor, device: str) -> Callable[[], float]:
-    finish = torch.cuda.synchronize if device == "cuda" else lambda: None
-
-    def run() -> float:
-        finish()
-        start = time.perf_counter()
-        network(images)
-        finish()
-        return time.perf_counter() - start
-
-    return run
+    return functools.partial(latency.seconds, sized, images)

@@ -17,10 +17,10 @@ from winnow.answers.figures.look import Figure, Group
 LOOKS = {
     "your network": ("#000000", "triangle-down", 150),
     "chosen": ("#0072B2", "diamond", 190),
-    "one step smaller": ("#D55E00", "circle", 120),
+    **dict.fromkeys(words.STEPS, ("#D55E00", "circle", 120)),
     "also tested": ("#9A9A9A", "circle", 45),
 }
-YOURS, CHOSEN, SMALLER, OTHER = LOOKS
+YOURS, CHOSEN, *_, OTHER = LOOKS
 ALLOWED, LIMIT = "#009E73", "#00664B"
 # Small, with large letters: it is read on a phone, too, and a page scales it up.
 WIDTH, HEIGHT = 420, 290
@@ -95,7 +95,8 @@ def picture(answer: Mapping[str, Any], others: Iterable[Mapping[str, Any]] = ())
 def _points(answer: Mapping[str, Any], others: Iterable[Mapping[str, Any]], measure: str, unit: float) -> pd.DataFrame:
     """A row a network: ``network``, ``size`` in the axis's unit, and in % ``accuracy`` and the ends of its bars."""
     whole = answer["unpruned"]
-    named = [(YOURS, whole), (CHOSEN, answer["chosen"]), (SMALLER, answer["smaller"])]
+    named = [(YOURS, whole), (CHOSEN, answer["chosen"])]
+    named += [(words.step(answer), answer["smaller"])] if answer["smaller"] else []
     drawn = {network.get("cell") for _, network in named if network}
     named += [(OTHER, network) for network in others if network["cell"] not in drawn]
     rows = []
