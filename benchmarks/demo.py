@@ -3,8 +3,8 @@
     python benchmarks/demo.py [--repeats 1] [--cores 2] [--skip-off]
     python benchmarks/demo.py --answers 10 [--cores 2]
 
-Each run starts from nothing, in a copy of the sources. ``--answers``: so many demos in one run, that of number i with the
-first seed 20 i and without latencies, and what each comes to.
+Each run starts from nothing, in a copy of the sources. ``--answers``: so many demos in one run, that of number i with
+the first seed 20 i and without latencies, and what each comes to.
 """
 
 from __future__ import annotations
