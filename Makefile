@@ -1,5 +1,5 @@
 # make demo    install, run the demo and print its summary
-# make test    install, and run the tests
+# make test    install, and run the tests: minutes. make test-all: those too that say they are slow; what CI runs
 # make report  install, make an experiment's report and print where it is; EXPERIMENT=by_layer says whose
 # make run DATA=folder [BACKBONE=vgg16] [NAME=...] [SIZE=224] [BUDGET="5 ms"] [RULES='ignore: [old]']
 #              the same for your own images: verdict, report and the exported model; BUDGET: what it may take, see README.md
@@ -7,7 +7,8 @@
 # make study   run the experiments of docs/study/config.yaml (hours) and renew the tables of docs/study.md
 #
 # make lint, format, clean: see below. Every command uses .venv. CORES=4 sets how many cores are used, PYTHON=... which
-# Python makes .venv, PYTEST="-k masks" what pytest is told.
+# Python makes .venv, TORCH=cpu or cuda which torch it has, EXTRAS="photos cluster" which of envs/extras (envs/install.sh),
+# PYTEST="-k masks" what pytest is told.
 
 # The first Python that is new enough; envs/install.sh says so if there is none.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -20,7 +21,10 @@ BIN = .venv/bin
 # Imports of torch take twice as long without compiled files, so let jobs use and write them.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo run report study test lint format install clean
+# Does nothing where .venv has the pinned packages, and those of the extras.
+INSTALL = PYTHON="$(PYTHON)" TORCH="$(TORCH)" EXTRAS="$(strip $(EXTRAS) $(1))" sh envs/install.sh
+
+.PHONY: demo run report study test test-all slowest lint format install clean
 
 demo: install
 	$(BIN)/snakemake demo --cores $(CORES)
@@ -35,11 +39,16 @@ run: install
 	&& $(BIN)/snakemake $$name results/experiments/$$name/models --configfile own/$$name.yaml --cores $(CORES)
 
 # Tests run side by side, but for those on a cluster: there is one a machine. A part may have nothing to run (status 5).
-# The slowest twenty of each part are named at its end.
-test: install
+# `make slowest` names the twenty that took longest when they last ran.
+test: MARK = -m "not slow"
+test test-all:
+	@$(call INSTALL,all)
 	@nothing=5; for part in "tests/unit tests/workflow -n $(CORES) --dist worksteal" tests/cluster; do \
-	$(BIN)/python -m pytest $$part --durations=20 $(PYTEST); status=$$?; \
+	$(BIN)/python -m pytest $$part $(MARK) $(PYTEST); status=$$?; \
 	case $$status in 0) nothing=0 ;; 5) ;; *) exit $$status ;; esac; done; exit $$nothing
+
+slowest:
+	@$(BIN)/python tests/slowest.py
 
 report: install
 	$(BIN)/snakemake $(REPORT) --cores $(CORES)
@@ -49,20 +58,24 @@ study: install
 	$(BIN)/snakemake all $$($(BIN)/python benchmarks/study.py --needs) --configfile docs/study/config.yaml --cores $(CORES)
 	$(BIN)/python benchmarks/study.py
 
-lint: install
+lint:
+	@$(call INSTALL,dev)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/snakemake --lint
 
-format: install
+format:
+	@$(call INSTALL,dev)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile rules
 
-# Does nothing where .venv has the pinned packages.
 install:
-	@PYTHON="$(PYTHON)" sh envs/install.sh
+	@$(call INSTALL)
 
+# A link's target is left as it is, and so is the link: results may lie on another disk.
 clean:
-	rm -rf results .snakemake
+	@for folder in results .snakemake; do if [ -L $$folder ]; \
+	then echo "$$folder is a symbolic link to $$(readlink $$folder): both stay as they are" >&2; \
+	else rm -rf $$folder; fi; done

@@ -13,6 +13,11 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 ENVS = ROOT / "envs"
+EXTRAS = sorted(path.stem for path in (ENVS / "extras").glob("*.in"))
+# What everybody gets, and what one has the choice of.
+PINS = ["requirements.txt", "torch.txt", "uv.txt", *(f"extras/{extra}.txt" for extra in EXTRAS)]
+# Of an interpreter that runs no test, whatever else it is for.
+RUNTIME = [name for name in PINS if name not in ("uv.txt", "extras/dev.txt")]
 INSTALL = "sh envs/install.sh"
 
 
@@ -31,12 +36,25 @@ def name_of(requirement: str) -> str:
     return canonical(re.match(r"[\w.-]+", requirement)[0])
 
 
-def direct() -> dict[str, str]:
-    """What envs/requirements.in asks for: name → the requirement."""
-    return {name_of(requirement): requirement for requirement in requirements(ENVS / "requirements.in")}
+def direct(extra: str | None = None) -> dict[str, str]:
+    """What envs/requirements.in asks for, or an extra: name → the requirement."""
+    file = ENVS / (f"extras/{extra}.in" if extra else "requirements.in")
+    return {name_of(requirement): requirement for requirement in requirements(file)}
 
 
-@pytest.mark.parametrize("file", ["requirements.txt", "uv.txt"])
+def pinned(files: list[str]) -> dict[str, set[str]]:
+    """The pins of several files, by name: one for each Python that needs its own. Those of two files are the same."""
+    found: dict[str, set[str]] = {}
+    for file in files:
+        own: dict[str, set[str]] = {}
+        for pin in requirements(ENVS / file):
+            own.setdefault(name_of(pin), set()).add(pin)
+        for name, pins in own.items():
+            assert found.setdefault(name, pins) == pins, file
+    return found
+
+
+@pytest.mark.parametrize("file", PINS)
 def test_every_pin_is_exact_and_hashed_and_has_no_address(file):
     assert "://" not in (ENVS / file).read_text()
     pins = requirements(ENVS / file)
@@ -47,17 +65,39 @@ def test_every_pin_is_exact_and_hashed_and_has_no_address(file):
         assert all(re.fullmatch(r"hash=sha256:[0-9a-f]{64}", option) for option in options), requirement
 
 
-def test_what_is_asked_for_is_pinned():
-    pins = requirements(ENVS / "requirements.txt")
-    assert set(direct()) - {name_of(pin) for pin in pins} == set()
-    exact = [requirement for requirement in direct().values() if "==" in requirement]
-    assert set(exact) - set(pins) == set()
+@pytest.mark.parametrize("extra", [None, *EXTRAS])
+def test_what_is_asked_for_is_pinned(extra):
+    pins = pinned(["requirements.txt", "torch.txt", *([f"extras/{extra}.txt"] if extra else [])])
+    assert set(direct(extra)) - set(pins) == set()
+    exact = {name: {requirement} for name, requirement in direct(extra).items() if "==" in requirement}
+    assert {name: pins[name] for name in exact} == exact
+
+
+def test_files_of_pins_do_not_overlap_but_among_extras_where_they_agree():
+    base, torch = set(pinned(["requirements.txt"])), set(pinned(["torch.txt"]))
+    assert base & torch == set()
+    for extra in EXTRAS:
+        assert set(pinned([f"extras/{extra}.txt"])) & (base | torch) == set(), extra
+    pinned(PINS)
+
+
+def test_the_wheels_for_cpus_are_of_the_same_torch():
+    pins = direct()
+    cpu = requirements(ENVS / "torch-cpu.txt")
+    assert {pin.split(" ;")[0] for pin in cpu} == {f"{pins[name]}+cpu" for name in ("torch", "torchvision")}
+    assert all(re.fullmatch(r"hash=sha256:[0-9a-f]{64}", option) for options in cpu.values() for option in options)
+
+
+def test_nothing_of_cuda_is_among_what_everybody_gets():
+    assert not [
+        name for name in pinned(["requirements.txt"]) if re.match("torch$|torchvision$|triton$|nvidia-|cuda-", name)
+    ]
 
 
 def test_the_conda_environment_has_the_same_pins():
     environment = yaml.safe_load((ENVS / "winnow.yaml").read_text())
     *_, packages = environment["dependencies"]
-    assert packages == {"pip": list(requirements(ENVS / "requirements.txt"))}
+    assert packages == {"pip": sorted(set().union(*pinned(RUNTIME).values()))}
 
 
 def imported() -> dict[str, str]:
@@ -81,11 +121,12 @@ WITH_TORCH = {"triton"}
 
 def test_what_the_code_imports_is_asked_for():
     distributions = importlib.metadata.packages_distributions()
+    asked = {name for extra in [None, *EXTRAS] if extra != "dev" for name in direct(extra)}
     missing = {
         name: file
         for name, file in imported().items()
         if name not in WITH_TORCH
-        and not {canonical(distribution) for distribution in distributions.get(name, [name])} & set(direct())
+        and not {canonical(distribution) for distribution in distributions.get(name, [name])} & asked
     }
     assert missing == {}
 

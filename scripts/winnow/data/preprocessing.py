@@ -8,7 +8,6 @@ every exported network.
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,9 +17,12 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-with contextlib.suppress(ImportError):
+try:
     import pillow_heif
-
+except ImportError:
+    UNKNOWN = "not an image in a known format (HEIC needs pillow-heif, which is not installed)"
+else:
+    UNKNOWN = "not an image in a known format"
     pillow_heif.register_heif_opener()
 
 # What is too large is for decode to say, which can read some formats at a fraction of their size.
@@ -232,7 +234,7 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, UnidentifiedImageError):
-        return "not an image in a known format"
+        return UNKNOWN
     return str(error) or type(error).__name__
 
 
