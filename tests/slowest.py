@@ -1,4 +1,4 @@
-"""Name the tests that took longest when they last ran: ``python tests/slowest.py [20]``. tests/conftest.py keeps them."""
+"""Name the tests that took longest when they last ran: ``python tests/slowest.py [20]``. See tests/conftest.py."""
 
 from __future__ import annotations
 

@@ -327,10 +327,7 @@ def served(indexes: dict[str, list[tuple[str, bytes]]]) -> Iterator[tuple[str, l
 
 
 def pin(requirement: str, *wheels: tuple[str, bytes]) -> str:
-    return (
-        " \\\n    ".join([requirement, *(f"--hash=sha256:{digest(body)}" for _, body in wheels)])
-        + "\n"
-    )
+    return " \\\n    ".join([requirement, *(f"--hash=sha256:{digest(body)}" for _, body in wheels)]) + "\n"
 
 
 @linux
