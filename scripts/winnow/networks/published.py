@@ -29,6 +29,10 @@ _FILES = {
     "vgg19": {"IMAGENET1K_V1": "vgg19-dcbb9e9d.pth"},
     "vgg19_bn": {"IMAGENET1K_V1": "vgg19_bn-c79401a0.pth"},
     "alexnet": {"IMAGENET1K_V1": "alexnet-owt-7be5be79.pth"},
+    "convnext_tiny": {"IMAGENET1K_V1": "convnext_tiny-983f1562.pth"},
+    "convnext_small": {"IMAGENET1K_V1": "convnext_small-0c510722.pth"},
+    "convnext_base": {"IMAGENET1K_V1": "convnext_base-6075fbad.pth"},
+    "convnext_large": {"IMAGENET1K_V1": "convnext_large-ea097f82.pth"},
     "densenet121": {"IMAGENET1K_V1": "densenet121-a639ec97.pth"},
     "densenet161": {"IMAGENET1K_V1": "densenet161-8d451a50.pth"},
     "densenet169": {"IMAGENET1K_V1": "densenet169-b2777c0a.pth"},
@@ -49,6 +53,10 @@ _FILES = {
     "efficientnet_v2_l": {"IMAGENET1K_V1": "efficientnet_v2_l-59c71312.pth"},
     "googlenet": {"IMAGENET1K_V1": "googlenet-1378be20.pth"},
     "inception_v3": {"IMAGENET1K_V1": "inception_v3_google-0cc3c7bd.pth"},
+    "mnasnet0_5": {"IMAGENET1K_V1": "mnasnet0.5_top1_67.823-3ffadce67e.pth"},
+    "mnasnet0_75": {"IMAGENET1K_V1": "mnasnet0_75-7090bc5f.pth"},
+    "mnasnet1_0": {"IMAGENET1K_V1": "mnasnet1.0_top1_73.512-f206786ef8.pth"},
+    "mnasnet1_3": {"IMAGENET1K_V1": "mnasnet1_3-a4c69d6f.pth"},
     "mobilenet_v2": {"IMAGENET1K_V1": "mobilenet_v2-b0353104.pth", "IMAGENET1K_V2": "mobilenet_v2-7ebf99e0.pth"},
     "mobilenet_v3_large": {
         "IMAGENET1K_V1": "mobilenet_v3_large-8738ca79.pth",
@@ -93,6 +101,10 @@ _FILES = {
         "IMAGENET1K_V2": "resnext101_32x8d-110c445d.pth",
     },
     "resnext101_64x4d": {"IMAGENET1K_V1": "resnext101_64x4d-173b62eb.pth"},
+    "shufflenet_v2_x0_5": {"IMAGENET1K_V1": "shufflenetv2_x0.5-f707e7126e.pth"},
+    "shufflenet_v2_x1_0": {"IMAGENET1K_V1": "shufflenetv2_x1-5666bf0f80.pth"},
+    "shufflenet_v2_x1_5": {"IMAGENET1K_V1": "shufflenetv2_x1_5-3c479a10.pth"},
+    "shufflenet_v2_x2_0": {"IMAGENET1K_V1": "shufflenetv2_x2_0-8be3c8ee.pth"},
     "squeezenet1_0": {"IMAGENET1K_V1": "squeezenet1_0-b66bff10.pth"},
     "squeezenet1_1": {"IMAGENET1K_V1": "squeezenet1_1-b8a52dc0.pth"},
     "wide_resnet50_2": {
@@ -104,8 +116,8 @@ _FILES = {
         "IMAGENET1K_V2": "wide_resnet101_2-d733dc28.pth",
     },
 }
-# A file's name ends in the first eight digits of its SHA-256; where two or more people who have it say all of them
-# alike, it is held against all.
+# A file's name ends in the first eight or ten digits of its SHA-256; where two or more people who have it say all of
+# them alike, it is held against all.
 _SHA256 = {
     digest[:8]: digest
     for digest in (

@@ -181,9 +181,9 @@ def fitted(architecture: str, head: str, state: dict[str, torch.Tensor]) -> tupl
     skeleton = backbones.build(architecture, head, 1)
     prefix = backbones.head_prefix(skeleton)
     features = [name for name in skeleton.state_dict() if not name.startswith(prefix)]
-    wanted = set(skeleton.state_dict())
+    wanted = skeleton.state_dict()
     state, left = _unprefixed(renamed(architecture, state, wanted), features)
-    state = renamed(architecture, state, wanted)
+    state = _as_convolutions(renamed(architecture, state, wanted), wanted)
     last = backbones.last_layer(skeleton)
     last_weight = f"{last}.weight"
     shapes = {name: tensor.shape for name, tensor in skeleton.state_dict().items()}
@@ -249,6 +249,15 @@ def check_published(architecture: str, name: str, network: nn.Module, drawn: lis
         faults.append(f"it has {classes} classes, not {wanted}")
     if faults:
         raise InputError(f"the file is not {architecture}'s {name} as {publisher} publishes it: {some(faults)}")
+
+
+def _as_convolutions(state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state dict in which linear layers' weights are those of convolutions of 1 × 1, where the network has these."""
+    found = dict(state)
+    for name, tensor in state.items():
+        if name in wanted and tensor.dim() == 2 and wanted[name].shape[2:] == (1, 1):
+            found[name] = tensor[:, :, None, None]
+    return found
 
 
 def _unprefixed(

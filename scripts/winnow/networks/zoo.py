@@ -142,7 +142,8 @@ def make(architecture: str, classes: int) -> nn.Module:
     """The network with a last layer of so many classes, its weights drawn by timm, on the default device.
 
     Batch norms that apply an activation are taken apart, so that each of the two is a step of its own; what was
-    ``bn1.weight`` is then ``bn1.norm.weight``: see :func:`renamed`.
+    ``bn1.weight`` is then ``bn1.norm.weight``. ConvNeXt's linear layers are made as the convolutions that they are. See
+    :func:`renamed`.
 
     Raises
     ------
@@ -150,10 +151,13 @@ def make(architecture: str, classes: int) -> nn.Module:
         If timm has no such network, or cannot make it.
     """
     import timm
+    from timm.models import is_model_in_modules
 
     check(architecture)
+    name = architecture.removeprefix(PREFIX)
+    options = {"conv_mlp": True} if is_model_in_modules(name, ["convnext"]) else {}
     try:
-        network = timm.create_model(architecture.removeprefix(PREFIX), pretrained=False, num_classes=classes)
+        network = timm.create_model(name, pretrained=False, num_classes=classes, **options)
     except Exception as error:  # of any kind: a network's own code
         raise InputError(f"timm cannot make {architecture}: {type(error).__name__}: {error}") from None
     return _apart(network)

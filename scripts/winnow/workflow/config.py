@@ -368,10 +368,9 @@ class Backbone(_Model):
         return self
 
     @property
-    def only_side(self) -> int | None:
-        """The one size of images that the network takes, in pixels; None if it takes others."""
-        found = self._timm(self.architecture, self.weights)
-        return found.side if found and found.fixed else None
+    def timm(self) -> zoo.Configuration | None:
+        """What timm says of the network and its weights; None of those that are not timm's."""
+        return self._timm(self.architecture, self.weights)
 
     @property
     def download(self) -> Archive | None:
@@ -630,9 +629,11 @@ class Config(_Model):
         }
 
     def _fits(self, backbone: str, dataset: str, key: str) -> None:
-        size, side = self.datasets[dataset].image_size, self.backbones[backbone].only_side
-        if side not in (None, size):
-            raise ValueError(f"{key}: {backbone} takes images of {side} pixels alone, those of {dataset} have {size}")
+        size, found = self.datasets[dataset].image_size, self.backbones[backbone].timm
+        if found and found.fixed and size != found.side:
+            raise ValueError(
+                f"{key}: {backbone} takes images of {found.side} pixels alone, those of {dataset} have {size}"
+            )
         if len(self.backbones[backbone].mean) == 1 and self.datasets[dataset].channels == 3:
             raise ValueError(
                 f"{key}: {backbone} takes gray images, {dataset} is stored in RGB: set datasets.{dataset}.channels to 1"
