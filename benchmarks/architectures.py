@@ -1,4 +1,4 @@
-"""Which of torchvision's classifiers can be pruned, and what of them cannot: one row of a Markdown table each.
+"""Which of torchvision's and timm's classifiers can be pruned, and what of them cannot: a row of a Markdown table each.
 
     python benchmarks/architectures.py [NAME ...]
 
@@ -17,15 +17,39 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import torchvision
 from torch import nn
 
-from winnow.networks import backbones, channels, couplings
+from winnow.networks import backbones, channels, couplings, zoo
 from winnow.networks.architectures import NAMES
 from winnow.files import InputError
 from winnow.networks.tracing import RECTIFIERS
 
 
+SOME = (
+    *("vgg_digits", "vgg11", "vgg16_bn", "alexnet", "squeezenet1_0", "squeezenet1_1"),
+    *("resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2", "resnext50_32x4d"),
+    *("densenet121", "densenet169", "googlenet", "inception_v3"),
+    *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "mnasnet0_5", "shufflenet_v2_x0_5"),
+    *("efficientnet_b0", "efficientnet_b1", "efficientnet_v2_s", "regnet_x_400mf", "regnet_y_400mf"),
+    *("convnext_tiny", "maxvit_t", "vit_b_16", "swin_t"),
+)
+# How often timm's networks are used only its hub knows. These are of the families that it publishes most weights of,
+# and that its documentation has pages of: members of at most 50 million parameters, the small ones first.
+TIMM = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet26d"),
+    *("resnext50_32x4d", "seresnet50", "ecaresnet26t", "resnetv2_50"),
+    *("convnext_tiny", "convnext_nano", "convnextv2_atto"),
+    *("efficientnet_b0", "efficientnet_b1", "tf_efficientnet_b0", "tf_efficientnet_lite0"),
+    *("tf_efficientnetv2_b0", "efficientnetv2_rw_t", "mixnet_s"),
+    *("mobilenetv1_100", "mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv3_large_100", "mobilenetv4_conv_small"),
+    *("mnasnet_100", "fbnetc_100", "lcnet_050", "ghostnet_100"),
+    *("regnetx_002", "regnety_002", "regnety_008"),
+    *("densenet121", "vgg11_bn", "inception_v3", "inception_v4"),
+    *("hrnet_w18_small", "dla34", "rexnet_100", "repvgg_a0", "res2net50_14w_8s"),
+)
+
+
 def row(name: str) -> str:
     """The architecture's row: verdict, filters that can go of all, units, APoZ, what stays."""
-    if name in NAMES:
+    if name in NAMES or zoo.is_name(name):
         network = backbones.build(name, "classifier", 1000)
     else:
         network = torchvision.models.get_model(name, weights=None)
@@ -41,9 +65,7 @@ def row(name: str) -> str:
     units = found.table["unit"].to_numpy().max() + 1
     heard = {layer.layer for layer in found.layers if layer.function in RECTIFIERS}
     spoken = {each["unit"] for each in found.table.select(["unit", "layer"]).to_pylist() if each["layer"] in heard}
-    # Grouped convolutions are named in a manifest; here all are one reason.
-    reasons = [each.reason for each in found.left_out]
-    left = Counter("a grouped convolution" if text.startswith("grouped") else text for text in reasons)
+    left = Counter(each.reason for each in found.left_out)
     verdict = "works" if set(left) <= {couplings.OUTPUT} else "partly"
     stays = "; ".join(f"{count} convolution{'s' * (count > 1)}: {reason}" for reason, count in left.most_common(2))
     if len(left) > 2:
@@ -54,8 +76,10 @@ def row(name: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of torchvision's classifiers (default: all)")
-    names = parser.parse_args().names or torchvision.models.list_models(module=torchvision.models)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="of torchvision's, or timm/NAME (default: docs' tables)"
+    )
+    names = parser.parse_args().names or [*SOME, *(f"{zoo.PREFIX}{name}" for name in TIMM)]
     print("| architecture | verdict | filters that can go | units | apoz | what stays whole |")
     print("|---|---|---|---|---|---|")
     for name in names:

@@ -86,7 +86,8 @@ def hold_against(path: Path, name: str, arguments: argparse.Namespace, limits: d
         raise InputError(f"{path} is not a configuration of {name!r} ({error}): mend it or delete it") from None
     if images.resolve() != arguments.data.resolve():
         raise InputError(f"{path} is of the images in {images}: give these another name (--name, or NAME= of make)")
-    if arguments.backbone not in (None, *backbones) or arguments.size not in (None, size):
+    asked = arguments.backbone and defaults.entry_of(arguments.backbone)
+    if asked not in (None, *backbones) or arguments.size not in (None, size):
         raise InputError(
             f"{path} says backbones: {backbones} and image_size: {size}: edit it, delete it, or give another name"
             " (--name, or NAME= of make)"
@@ -121,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("data", type=Path, metavar="DIR", help="the images")
     result.add_argument(
-        "--backbone", metavar="NAME", help=f"of config.yaml, or a torchvision VGG (default: {BACKBONE})"
+        "--backbone", metavar="NAME", help=f"of config.yaml, torchvision's, or timm/NAME (default: {BACKBONE})"
     )
     result.add_argument("--name", metavar="NAME", help="of the experiment (default: the folder's)")
     result.add_argument("--size", type=int, metavar="PIXELS", help="side of what the network sees (default: 224)")

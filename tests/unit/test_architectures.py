@@ -135,6 +135,33 @@ def test_weights_as_torchvision_publishes_them_fit(tmp_path):
         assert torch.equal(backbones.load(tmp_path / "net").network()(images), reference(images))
 
 
+@pytest.mark.parametrize("architecture", ["convnext_tiny", "mnasnet0_5"])
+def test_a_network_that_is_built_another_way_answers_as_torchvisions(architecture):
+    reference = torchvision.models.get_model(architecture, num_classes=5).eval()
+    # As a file has them: tensors alone.
+    network, drawn, left = weights.fitted(architecture, "classifier", dict(reference.state_dict()))
+    assert drawn == left == []
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(network.eval()(images), reference(images))
+
+
+def test_what_no_recipe_draws_is_as_its_author_makes_it():
+    drawn = backbones.initialised("timm/convnext_atto", "classifier", 5, 0)
+    gamma = drawn.stages[0].blocks[0].gamma
+    assert torch.equal(gamma, torch.full_like(gamma, 1e-6))
+    # Of a layer that scales its weights nobody says what they are once it is narrower.
+    narrow = backbones.build("timm/nf_resnet26", "classifier", 5)
+    convolution = narrow.stem.conv
+    convolution.weight = torch.nn.Parameter(convolution.weight[:8])
+    with pytest.raises(InputError, match="ScaledStdConv2d.* cannot be drawn"):
+        backbones.initialise(
+            narrow.to_empty(device="cpu"),
+            torch.Generator().manual_seed(0),
+            lambda: backbones.build("timm/nf_resnet26", "classifier", 5, "cpu"),
+        )
+
+
 def test_old_names_of_a_densenets_tensors_are_understood():
     names = ["features.denseblock1.denselayer2.norm.1.weight", "features.denseblock1.denselayer2.conv.2.weight"]
     names += ["features.transition1.norm.weight", "classifier.weight"]

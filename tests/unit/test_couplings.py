@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from winnow.files import InputError
 from winnow.importance import masks
-from winnow.networks import backbones, channels, couplings, models, surgery, tracing
+from winnow.networks import backbones, channels, consumers, couplings, models, surgery, tracing
 from winnow.networks.backbones import Backbone
 from winnow.tables import SCHEMAS
 
@@ -29,6 +29,9 @@ FAMILIES = (
     "efficientnet_b0",
     "alexnet",
     "regnet_y_400mf",
+    "shufflenet_v2_x0_5",
+    "timm/convnext_atto",
+    "timm/tf_efficientnet_lite0",
 )
 
 
@@ -239,8 +242,21 @@ def test_every_channel_belongs_to_one_unit_at_most():
             assert len(set(indices)) == indices.size, (architecture, tensor, dimension)
 
 
+def test_groups_go_whole_and_what_hears_them_hears_channels_one_by_one():
+    net = backbone("regnet_y_400mf")
+    rows, grouped = net.channels.to_pandas(), net.network().trunk_output.block2[0].f.b[0]
+    own = rows[rows["tensor"] == "trunk_output.block2.block2-0.f.b.0.weight"]
+    assert net.manifest["left_out"] == []
+    assert grouped.groups == own["unit"].nunique() > 1
+    assert set(own.groupby("unit")["length"].sum()) == {grouped.out_channels // grouped.groups}
+    network, hears = net.network(), consumers.consumers(net.network(), net.channels)
+    assert {
+        consumers.block(net.channels, each.layer, network.get_submodule(each.layer).weight.shape[1]) for each in hears
+    } == {1}
+
+
 class Own(nn.Module):
-    """A network with everything that cannot go, and one layer that can."""
+    """A network with everything that cannot go, and layers that can: one by one filter, two by groups."""
 
     def __init__(self, classes=5):
         super().__init__()
@@ -250,6 +266,7 @@ class Own(nn.Module):
         self.free = nn.Conv2d(8, 12, 3, padding=1)
         self.before = nn.Conv2d(12, 8, 1)
         self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.after = nn.Conv2d(8, 8, 1)
         self.twice = nn.Conv2d(8, 8, 3, padding=1)
         self.unused = nn.Conv2d(8, 8, 1)
         self.last = nn.Conv2d(8, classes, 1)
@@ -258,25 +275,30 @@ class Own(nn.Module):
         x = F.local_response_norm(F.relu(self.stem(x)), 5, alpha=1e-4)
         x = F.relu(self.norm(self.normed(x)))
         x = F.silu(self.free(x))
-        x = F.relu(self.grouped(F.relu(self.before(x))))
+        x = self.after(F.relu(self.grouped(F.relu(self.before(x)))))
         x = F.relu(self.twice(F.relu(self.twice(x))))
         return self.last(x).mean((2, 3))
 
 
 def test_what_cannot_go_is_named_with_the_reason():
     found = channels.of(Own())
-    assert [(layer.layer, layer.activation, layer.function) for layer in found.layers] == [("free", "silu", "silu")]
+    names = [(layer.layer, layer.activation, layer.function) for layer in found.layers]
+    assert names == [("free", "silu", "silu"), ("before", "relu_2", "relu"), ("grouped", "relu_3", "relu")]
+    # Of a convolution of two groups one goes, with what it hears.
+    rows = found.table.to_pandas()
+    members = rows[["unit", "layer", "filter"]].drop_duplicates()
+    group = [(name, each) for name in ("before", "grouped") for each in range(4)]
+    assert [*members[members["unit"] == 12][["layer", "filter"]].itertuples(index=False, name=None)] == group
     assert {each.layer: each.reason for each in found.left_out} == {
         "stem": couplings.INEXACT,
         "normed": couplings.UNKNOWN.format("norm", "GroupNorm"),
-        "before": couplings.GROUPED.format("grouped"),
-        "grouped": couplings.GROUPED.format("grouped"),
+        "after": couplings.REUSED.format("twice"),
         "twice": couplings.REUSED.format("twice"),
         "last": couplings.OUTPUT,
         "unused": couplings.UNUSED,
     }
     net = backbone_of(Own())
-    keep = np.arange(12) % 3 > 0
+    keep = np.arange(14) % 3 > 0
     whole = Own().eval()
     whole.load_state_dict(net.state)
     with torch.inference_mode():
@@ -331,7 +353,8 @@ def test_the_statistics_of_shared_and_functional_activations_equal_brute_force()
         network(images)
     table = statistics_of(network, layers, images, labels)
     a = seen[0].abs().double()
-    for row in table_of(table).to_dict("records"):
+    found = table_of(table)
+    for row in found[found["layer"] == "free"].to_dict("records"):
         x = a[labels == row["class"], row["filter"]]
         assert row["sum"] == pytest.approx(x.sum().item(), rel=1e-5)
         assert row["max"] == pytest.approx(x.max().item())

@@ -159,6 +159,16 @@ def test_any_vgg_will_do_and_the_small_one_sees_small_images(tmp_path):
     assert merged(defaults.configuration(folder, "bees", "vgg_digits", KNOWN)).datasets["bees"].image_size == 8
 
 
+def test_timm_says_how_large_its_networks_see_images(tmp_path):
+    folder = images(tmp_path / "bees", {"a": 50, "b": 50})
+    checked = merged(defaults.configuration(folder, "bees", "timm/resnet10t", KNOWN))
+    (name,) = checked.experiments["bees"].backbones
+    backbone = checked.backbones[name]
+    assert (name, backbone.architecture, backbone.weights) == ("timm_resnet10t", "timm/resnet10t", "c3_in1k")
+    assert (checked.datasets["bees"].image_size, checked.datasets["bees"].store_size) == (176, 201)
+    assert checked.recipe("bees", name).epochs
+
+
 @pytest.mark.parametrize(
     ("counts", "name", "backbone", "said"),
     [
@@ -166,6 +176,7 @@ def test_any_vgg_will_do_and_the_small_one_sees_small_images(tmp_path):
         ({"a": 3, "b": 3}, "export", "vgg16", "the name 'export' is taken"),
         ({"a": 3, "b": 3}, "../bees", "vgg16", "the name '../bees' is none"),
         ({"a": 3, "b": 3}, "bees", "vgg17", "unknown backbone 'vgg17'; allowed: .*vgg16"),
+        ({"a": 3, "b": 3}, "bees", "timm/vgg17", "unknown architecture 'timm/vgg17' .*did you mean 'timm/vgg1"),
         ({"a": 3}, "bees", "vgg16", "has one class, 'a'"),
         ({"a/deep/er": 3}, "bees", "vgg16", "has one class, 'er'"),
         ({"a": 0}, "bees", "vgg16", "has no image in it"),

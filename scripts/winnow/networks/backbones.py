@@ -18,11 +18,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from torchvision.models import get_model
+from torchvision.models import MNASNet, get_model
 from torchvision.models import vgg as torchvision_vgg
+from torchvision.models.convnext import CNBlock, LayerNorm2d
+from torchvision.ops import Permute
 
 from winnow.files import InputError, file_digest, read_json
-from winnow.networks import factories
+from winnow.networks import factories, zoo
 from winnow.networks.architectures import TORCHVISION
 from winnow.tables import read_table
 
@@ -67,6 +69,27 @@ AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 _GAP = ("alexnet", "mobilenet_v3_large", "mobilenet_v3_small")
 
 
+class _Mnasnet(MNASNet):
+    """As torchvision's, but takes tensors without the version that their names are of, which is this one."""
+
+    _load_from_state_dict = nn.Module._load_from_state_dict
+
+
+def _convolve(network: nn.Module) -> None:
+    """Make a ConvNeXt's linear layers the convolutions of 1 × 1 that they are: their outputs are filters then."""
+    for block in network.modules():
+        if not isinstance(block, CNBlock):
+            continue
+        steps = block.block
+        for number, step in enumerate(steps):
+            if isinstance(step, Permute):
+                steps[number] = nn.Identity()
+            elif isinstance(step, nn.LayerNorm):
+                steps[number] = LayerNorm2d(step.normalized_shape, step.eps)
+            elif isinstance(step, nn.Linear):
+                steps[number] = nn.Conv2d(step.in_features, step.out_features, 1)
+
+
 def _torchvision(name: str, head: str, classes: int) -> nn.Module:
     if head == "gap" and name not in _GAP:
         raise InputError(f"{name} has no head gap, its own is as small; allowed: classifier")
@@ -74,8 +97,13 @@ def _torchvision(name: str, head: str, classes: int) -> nn.Module:
     if name.startswith("regnet"):
         # Its widths are computed with tensors, which must have values.
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            return get_model(name, weights=None, num_classes=classes).to("meta")
+            network = get_model(name, weights=None, num_classes=classes)
+        return network.to(torch.get_default_device())
+    if name.startswith("mnasnet"):
+        return _Mnasnet(float(name.removeprefix("mnasnet").replace("_", ".")), num_classes=classes)
     network = get_model(name, weights=None, num_classes=classes, **options)
+    if name.startswith("convnext"):
+        _convolve(network)
     if head == "gap":
         width = [module for module in network.features.modules() if isinstance(module, nn.Conv2d)][-1].out_channels
         network.avgpool = nn.AdaptiveAvgPool2d(1)
@@ -93,13 +121,16 @@ def vgg_digits(head: str, classes: int) -> nn.Module:
     return _vgg([16, 16, "M", 32, 32, "M", 64, 64], False, head, classes)
 
 
-def build(architecture: str, head: str, classes: int) -> nn.Module:
-    """The architecture's network on the meta device: shapes, no values.
+def build(architecture: str, head: str, classes: int, device: str = "meta") -> nn.Module:
+    """The architecture's network, on the meta device: shapes, no values.
 
     Parameters
     ----------
     architecture
-        A name in :data:`ARCHITECTURES`, or a factory's identity: see :mod:`winnow.networks.factories`.
+        A name in :data:`ARCHITECTURES`, one of timm's (:mod:`winnow.networks.zoo`), or a factory's identity
+        (:mod:`winnow.networks.factories`).
+    device
+        Elsewhere than on the meta device the network has the weights that its author draws.
 
     Raises
     ------
@@ -107,21 +138,26 @@ def build(architecture: str, head: str, classes: int) -> nn.Module:
         If the architecture or the head is unknown, or the architecture has no such head.
     """
     if factories.is_identity(architecture):
-        return _own(architecture, head, classes)
+        return _own(architecture, head, classes, device)
+    if zoo.is_name(architecture):
+        if head != "classifier":
+            raise InputError(f"{architecture} has no head {head!r}; allowed: classifier")
+        with torch.device(device):
+            return zoo.make(architecture, classes)
     if architecture not in ARCHITECTURES:
         raise InputError(f"unknown architecture {architecture!r}; allowed: {', '.join(ARCHITECTURES)}")
     if head not in HEADS:
         raise InputError(f"unknown head {head!r}; allowed: {', '.join(HEADS)}")
-    with torch.device("meta"):
+    with torch.device(device):
         return ARCHITECTURES[architecture](head, classes)
 
 
-def _own(architecture: str, head: str, classes: int) -> nn.Module:
+def _own(architecture: str, head: str, classes: int, device: str) -> nn.Module:
     if head != "classifier":
         raise InputError(f"{architecture} has no head {head!r}; allowed: classifier")
     make = factories.load(architecture)
     try:
-        with torch.device("meta"):
+        with torch.device(device):
             network = make(classes)
     except Exception as error:
         raise InputError(f"{architecture} fails: {type(error).__name__}: {error}") from None
@@ -204,22 +240,28 @@ def load(directory: Path) -> Backbone:
     return Backbone(manifest, state, read_table(directory / "channels.parquet", "channels"))
 
 
-def initialise(module: nn.Module, generator: torch.Generator) -> None:
+def initialise(module: nn.Module, generator: torch.Generator, made: Callable[[], nn.Module] | None = None) -> None:
     """Draw a network's weights as torchvision does for the VGG family.
 
     Convolutions: He-normal over their outgoing connections, std = √(2 / (filters · kh · kw)) [He et al. 2015]; linear
-    layers, and the convolution that gives the logits: normal with std 0.01; norms: scale 1; biases 0.
+    layers, and the convolution that gives the logits: normal with std 0.01; norms: scale 1; biases 0. What belongs to
+    none of these, as what scales a ConvNeXt's blocks, is what it is in the network as its author makes it.
+
+    Parameters
+    ----------
+    made
+        Gives that network, perhaps a wider one.
 
     Raises
     ------
     InputError
-        If a layer of another kind has tensors of its own.
+        If a layer of another kind has tensors of its own whose values there do not say what they are here.
     """
-    last = module.get_submodule(last_layer(module))
-    for part in module.modules():
+    last, others = module.get_submodule(last_layer(module)), []
+    for name, part in module.named_modules():
         if isinstance(part, nn.Linear) or part is last:
             nn.init.normal_(part.weight, 0.0, 0.01, generator=generator)
-        elif isinstance(part, nn.Conv2d):
+        elif isinstance(part, nn.Conv2d) and {"weight"} <= set(dict(part.named_parameters())) <= {"weight", "bias"}:
             fan_out = part.weight.shape[0] * math.prod(part.weight.shape[2:])
             nn.init.normal_(part.weight, 0.0, math.sqrt(2 / fan_out), generator=generator)
         elif isinstance(part, nn.modules.batchnorm._BatchNorm):
@@ -227,16 +269,30 @@ def initialise(module: nn.Module, generator: torch.Generator) -> None:
             part.reset_running_stats()
         elif isinstance(part, nn.LayerNorm):
             nn.init.ones_(part.weight)
-        elif [*part.parameters(recurse=False), *part.buffers(recurse=False)]:
-            raise InputError(f"a layer of the kind {type(part).__name__} has weights that cannot be drawn")
         else:
+            own = [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]
+            others += [(part, f"{name}.{own_name}" if name else own_name, tensor) for own_name, tensor in own]
             continue
         if part.bias is not None:
             nn.init.zeros_(part.bias)
+    values = _values(made, generator.initial_seed()) if others and made else {}
+    for part, name, tensor in others:
+        value = values.get(name)
+        if value is None or not (value.shape == tensor.shape or (value == value.flatten()[0]).all()):
+            raise InputError(f"a layer of the kind {type(part).__name__} has weights that cannot be drawn")
+        with torch.no_grad():
+            tensor.copy_(value if value.shape == tensor.shape else value.flatten()[0])
+
+
+def _values(made: Callable[[], nn.Module], seed: int) -> dict[str, torch.Tensor]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = made()
+    return dict(network.named_parameters()) | dict(network.named_buffers())
 
 
 def initialised(architecture: str, head: str, classes: int, seed: int) -> nn.Module:
     """The architecture's network with drawn weights."""
     network = build(architecture, head, classes).to_empty(device="cpu")
-    initialise(network, torch.Generator().manual_seed(seed))
+    initialise(network, torch.Generator().manual_seed(seed), lambda: build(architecture, head, classes, "cpu"))
     return network

@@ -8,11 +8,13 @@ one in which nothing listens to them. What fails stays whole, and is named with 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +24,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch_pruning._helpers import _HybridIndex
+from torch_pruning.dependency import index_mapping
 from torch_pruning.ops import OPTYPE
 
 from winnow.files import InputError, first_line
@@ -34,7 +38,6 @@ HIDDEN = 64
 TOLERANCE = 1e-9  # of the largest logit, in double precision
 
 OUTPUT = "its outputs are the network's"
-GROUPED = "grouped convolution {}"
 REUSED = "{} is used more than once"
 UNUSED = "it is not used"
 UNKNOWN = "{} depends on it, a {}"
@@ -64,6 +67,10 @@ class _Hold:
 
     pairs: dict[_Slot, tuple[np.ndarray, np.ndarray]]
     reason: str | None = None
+
+    def add(self, slot: _Slot, pair: tuple[np.ndarray, np.ndarray]) -> None:
+        before = self.pairs.get(slot, (np.empty(0, int), np.empty(0, int)))
+        self.pairs[slot] = tuple(np.concatenate(both) for both in zip(before, pair, strict=True))
 
 
 def derive(
@@ -199,6 +206,28 @@ def example(network: nn.Module) -> torch.Tensor:
     raise InputError(f"{type(network).__name__} takes no image of {IMAGE_SIZES} pixels: {first_line(last)}")
 
 
+@contextlib.contextmanager
+def _lenient() -> Iterator[None]:
+    """Let the graph be built where torch-pruning stumbles over a step that rearranges channels.
+
+    Such a step then counts as one that leaves them where they are. Where that is wrong it is found out: all that the
+    graph says is tried.
+    """
+
+    def lenient(update: Callable[..., None]) -> Callable[..., None]:
+        def updated(*arguments: object) -> None:
+            with contextlib.suppress(TypeError, ZeroDivisionError):
+                update(*arguments)
+
+        return updated
+
+    with contextlib.ExitStack() as stack:
+        for name in ("update_reshape_index_mapping", "update_concat_index_mapping"):
+            stack.enter_context(mock.patch.object(index_mapping, name, lenient(getattr(index_mapping, name))))
+        yield
+
+
+@_lenient()
 def _holds(
     network: nn.Module, image: torch.Tensor, activations: dict[str, list[tracing.Activation]]
 ) -> dict[str, _Hold]:
@@ -216,26 +245,76 @@ def _holds(
     state, found = network.state_dict(), {}
     for name in activations:
         convolution = network.get_submodule(name)
-        everything = list(range(convolution.out_channels))
         found[name] = hold = _Hold({})
         try:
-            group = graph.get_pruning_group(convolution, torch_pruning.prune_conv_out_channels, everything)
+            reached = _reached(graph, convolution)
         except Exception as error:
             hold.reason = f"torch-pruning's graph does not cover it: {type(error).__name__}: {first_line(error)}"
             continue
-        for item in group:
-            node = item.dep.target
-            outputs = graph.is_out_channel_pruning_fn(item.dep.handler)
+        for node, outputs, pair in reached:
             slots, reason = _slots(graph, node, outputs, activations)
             hold.reason = hold.reason or reason
-            pair = np.asarray(item.root_idxs), np.asarray(item.idxs)
+            if _groups(node.module) and not outputs:
+                pair = _heard_by(node.module, *pair)
             for slot in slots:
                 if pair[1].max() >= state[slot.tensor].shape[slot.dimension]:
                     hold.reason = hold.reason or SHAPES
                     continue
-                before = hold.pairs.get(slot, (np.empty(0, int), np.empty(0, int)))
-                hold.pairs[slot] = tuple(np.concatenate(both) for both in zip(before, pair, strict=True))
+                hold.add(slot, pair)
+        if _groups(convolution):
+            outputs = np.arange(convolution.out_channels)
+            each = convolution.out_channels // convolution.groups
+            hold.add(_Slot(f"{name}.weight", 0), (outputs - outputs % each, outputs))
     return found
+
+
+def _reached(
+    graph: torch_pruning.DependencyGraph, convolution: nn.Conv2d
+) -> list[tuple[torch_pruning.dependency.Node, bool, tuple[np.ndarray, np.ndarray]]]:
+    """What hangs on a convolution's filters: node, whether its outputs, and pairs of filter and index, one for each.
+
+    As ``graph.get_pruning_group`` says, which compares all with all; here each pair goes over each dependency once.
+    """
+    depthwise = convolution.groups == convolution.out_channels > 1
+    prune = torch_pruning.prune_depthwise_conv_out_channels if depthwise else torch_pruning.prune_conv_out_channels
+    root = graph.module2node[convolution]
+    every = [_HybridIndex(index, index) for index in range(convolution.out_channels)]
+    seen = {(root, prune): dict.fromkeys(every)}
+    left = [(root, prune, every)]
+    while left:
+        node, by, indices = left.pop()
+        for dependency in node.dependencies:
+            if not dependency.is_triggered_by(by):
+                continue
+            there = indices
+            for mapping in filter(None, dependency.index_mapping):
+                there = mapping(there)
+            known = seen.setdefault((dependency.target, dependency.handler), {})
+            new = [index for index in dict.fromkeys(there) if index not in known]
+            if new:
+                known.update(dict.fromkeys(new))
+                left.append((dependency.target, dependency.handler, new))
+    return [
+        (node, graph.is_out_channel_pruning_fn(by), (_column(pairs, 1), _column(pairs, 0)))
+        for (node, by), pairs in seen.items()
+        if pairs
+    ]
+
+
+def _column(pairs: Iterable[tuple[int, int]], number: int) -> np.ndarray:
+    return np.array([pair[number] for pair in pairs])
+
+
+def _groups(part: object) -> bool:
+    """Whether a part is a convolution of groups that hear, or give, more than one channel: it loses whole groups."""
+    return isinstance(part, nn.Conv2d) and part.groups > 1 and not part.groups == part.in_channels == part.out_channels
+
+
+def _heard_by(part: nn.Conv2d, roots: np.ndarray, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A root's pairs with inputs of a convolution of groups, as pairs with the outputs that hear them."""
+    each = part.out_channels // part.groups
+    outputs = (inputs // (part.in_channels // part.groups) * each)[:, None] + np.arange(each)
+    return np.repeat(roots, each), outputs.ravel()
 
 
 def _slots(
@@ -249,8 +328,6 @@ def _slots(
     if isinstance(part, nn.Conv2d):
         if len(activations.get(name, [])) > 1:
             return [], REUSED.format(name)
-        if part.groups > 1 and not part.groups == part.in_channels == part.out_channels:
-            return [], GROUPED.format(name)
         tensors = [_Slot(f"{name}.weight", int(not (outputs or part.groups > 1)))]
         if part.bias is not None and tensors[0].dimension == 0:
             tensors.append(_Slot(f"{name}.bias", 0))
@@ -270,9 +347,13 @@ def _slots(
 
 @dataclasses.dataclass(frozen=True)
 class _Nodes:
-    """Every index of every slot, with the unit that it belongs to: numbers that mean nothing yet."""
+    """Every index of every slot, with the unit that it belongs to: numbers that mean nothing yet.
+
+    Along ``apart`` each index is a channel; elsewhere neighbours may be one channel's.
+    """
 
     slots: dict[_Slot, np.ndarray]
+    apart: set[_Slot]
 
 
 def _components(
@@ -303,7 +384,9 @@ def _components(
     groups: dict[int, list[str]] = {}
     for name, position in order.items():
         groups.setdefault(coupled[position], []).append(name)
-    return _Nodes(nodes), [tuple(group) for group in groups.values()]
+    return _Nodes(nodes, {slot for slot in nodes if state[slot.tensor].dim() == 4}), [
+        tuple(group) for group in groups.values()
+    ]
 
 
 def _table(nodes: _Nodes, groups: Sequence[Sequence[str]], gates: set[str], order: dict[str, int]) -> pa.Table:
@@ -333,7 +416,8 @@ def _table(nodes: _Nodes, groups: Sequence[Sequence[str]], gates: set[str], orde
             starts = np.flatnonzero(unit[labels] >= 0)
             of_layer, of_filter, lengths = np.full(starts.size, order[layer]), starts, np.ones(starts.size, int)
         else:
-            starts = np.flatnonzero(np.concatenate([[True], labels[1:] != labels[:-1]]))
+            changes = (labels[1:] != labels[:-1]) | (slot in nodes.apart)
+            starts = np.flatnonzero(np.concatenate([[True], changes]))
             lengths = np.diff(np.concatenate([starts, [labels.size]]))
             lengths, starts = lengths[unit[labels[starts]] >= 0], starts[unit[labels[starts]] >= 0]
             of_layer, of_filter = first_layer[labels[starts]], first_filter[labels[starts]]

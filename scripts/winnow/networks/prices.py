@@ -177,12 +177,15 @@ def _times(layer: nn.Module, outputs: list[int], inputs: list[int], call: Call, 
 
 def _pass(layer: nn.Module, outputs: int, inputs: int, call: Call, half: bool, device: str) -> Callable[[], float]:
     """A function that runs a layer of other widths once and returns its wall-clock seconds."""
+    groups = 1
+    if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+        # Whole groups go with their inputs: as many stay as have about so many outputs.
+        each = layer.out_channels // layer.groups
+        groups = max(1, round(outputs / each))
+        outputs = groups * each
     weight = layer.weight[:outputs, :inputs].contiguous()
     kind = torch.bfloat16 if half else torch.float32
     if isinstance(layer, nn.Conv2d):
-        # Depthwise: each input is a group, and goes with its output.
-        depthwise = layer.groups > 1 and layer.groups == layer.in_channels
-        groups = outputs * layer.groups // layer.out_channels if depthwise else layer.groups
         sized = nn.Conv2d(
             *(inputs * groups, outputs, layer.kernel_size, layer.stride, layer.padding, layer.dilation, groups),
             layer.bias is not None,

@@ -1,8 +1,9 @@
-"""The weights that torchvision publishes: where each file lies, what it is known by, and for which images it was
-trained. Needs no torch.
+"""The weights that torchvision and timm publish: where each file lies, what it is known by, and for which images it was
+trained.
 
-The Snakefile asks this module before any job runs. It is written down from ``torchvision.models.get_model_weights``,
-which a test holds it against.
+The Snakefile asks this module before any job runs. torchvision's are written down from
+``torchvision.models.get_model_weights``, which a test holds them against: they need no torch. timm's are asked of timm:
+:mod:`winnow.networks.zoo`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 
 from winnow.data.archives import Archive
 from winnow.files import InputError
+from winnow.networks import zoo
 
 # Weights of the features alone: what stands for the classifier in the file is not numbers.
 FEATURES = "IMAGENET1K_FEATURES"
@@ -27,6 +29,10 @@ _FILES = {
     "vgg19": {"IMAGENET1K_V1": "vgg19-dcbb9e9d.pth"},
     "vgg19_bn": {"IMAGENET1K_V1": "vgg19_bn-c79401a0.pth"},
     "alexnet": {"IMAGENET1K_V1": "alexnet-owt-7be5be79.pth"},
+    "convnext_tiny": {"IMAGENET1K_V1": "convnext_tiny-983f1562.pth"},
+    "convnext_small": {"IMAGENET1K_V1": "convnext_small-0c510722.pth"},
+    "convnext_base": {"IMAGENET1K_V1": "convnext_base-6075fbad.pth"},
+    "convnext_large": {"IMAGENET1K_V1": "convnext_large-ea097f82.pth"},
     "densenet121": {"IMAGENET1K_V1": "densenet121-a639ec97.pth"},
     "densenet161": {"IMAGENET1K_V1": "densenet161-8d451a50.pth"},
     "densenet169": {"IMAGENET1K_V1": "densenet169-b2777c0a.pth"},
@@ -47,6 +53,10 @@ _FILES = {
     "efficientnet_v2_l": {"IMAGENET1K_V1": "efficientnet_v2_l-59c71312.pth"},
     "googlenet": {"IMAGENET1K_V1": "googlenet-1378be20.pth"},
     "inception_v3": {"IMAGENET1K_V1": "inception_v3_google-0cc3c7bd.pth"},
+    "mnasnet0_5": {"IMAGENET1K_V1": "mnasnet0.5_top1_67.823-3ffadce67e.pth"},
+    "mnasnet0_75": {"IMAGENET1K_V1": "mnasnet0_75-7090bc5f.pth"},
+    "mnasnet1_0": {"IMAGENET1K_V1": "mnasnet1.0_top1_73.512-f206786ef8.pth"},
+    "mnasnet1_3": {"IMAGENET1K_V1": "mnasnet1_3-a4c69d6f.pth"},
     "mobilenet_v2": {"IMAGENET1K_V1": "mobilenet_v2-b0353104.pth", "IMAGENET1K_V2": "mobilenet_v2-7ebf99e0.pth"},
     "mobilenet_v3_large": {
         "IMAGENET1K_V1": "mobilenet_v3_large-8738ca79.pth",
@@ -91,6 +101,10 @@ _FILES = {
         "IMAGENET1K_V2": "resnext101_32x8d-110c445d.pth",
     },
     "resnext101_64x4d": {"IMAGENET1K_V1": "resnext101_64x4d-173b62eb.pth"},
+    "shufflenet_v2_x0_5": {"IMAGENET1K_V1": "shufflenetv2_x0.5-f707e7126e.pth"},
+    "shufflenet_v2_x1_0": {"IMAGENET1K_V1": "shufflenetv2_x1-5666bf0f80.pth"},
+    "shufflenet_v2_x1_5": {"IMAGENET1K_V1": "shufflenetv2_x1_5-3c479a10.pth"},
+    "shufflenet_v2_x2_0": {"IMAGENET1K_V1": "shufflenetv2_x2_0-8be3c8ee.pth"},
     "squeezenet1_0": {"IMAGENET1K_V1": "squeezenet1_0-b66bff10.pth"},
     "squeezenet1_1": {"IMAGENET1K_V1": "squeezenet1_1-b8a52dc0.pth"},
     "wide_resnet50_2": {
@@ -102,8 +116,8 @@ _FILES = {
         "IMAGENET1K_V2": "wide_resnet101_2-d733dc28.pth",
     },
 }
-# A file's name ends in the first eight digits of its SHA-256; where two or more people who have it say all of them
-# alike, it is held against all.
+# A file's name ends in the first eight or ten digits of its SHA-256; where two or more people who have it say all of
+# them alike, it is held against all.
 _SHA256 = {
     digest[:8]: digest
     for digest in (
@@ -153,19 +167,33 @@ class Weights:
 
 
 def names(architecture: str) -> list[str]:
-    """The members of an architecture's enum of weights; none where torchvision publishes none."""
+    """The names of an architecture's weights; none where nobody publishes any."""
+    if zoo.is_name(architecture):
+        return [*zoo.tags(architecture), zoo.DEFAULT]
     files = _FILES.get(architecture)
     return [*files, "DEFAULT"] if files else []
 
 
+def publisher(architecture: str) -> str:
+    """Who publishes an architecture's weights."""
+    return "timm" if zoo.is_name(architecture) else "torchvision"
+
+
 def weights(architecture: str, name: str) -> Weights:
-    """Weights by the name of the enum's member; ``DEFAULT`` is the newest for images of the usual size.
+    """Weights by the name of the enum's member, of torchvision's, or their tag, of timm's.
+
+    ``DEFAULT`` is the newest for images of the usual size, or timm's own choice.
 
     Raises
     ------
     InputError
         If there are none of that name.
     """
+    if zoo.is_name(architecture):
+        found = zoo.configuration(architecture, name)
+        if found.file is None:
+            raise InputError(f"timm has no state dict of {architecture}'s {name} to download: use weights_file")
+        return Weights(found.file, found.mean, found.std)
     if name not in names(architecture):
         allowed = ", ".join([*names(architecture), "random"])
         raise InputError(f"unknown weights {name!r} of {architecture}; allowed: {allowed}")

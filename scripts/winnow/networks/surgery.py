@@ -5,6 +5,7 @@ Knows no architecture, only the channel table of a backbone.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -67,7 +68,8 @@ def pruned(backbone: backbones.Backbone, keep: np.ndarray | None, classes: int, 
     generator = torch.Generator().manual_seed(seed)
     if init == "random":
         network.to_empty(device="cpu")
-        backbones.initialise(network, generator)
+        whole = functools.partial(backbones.build, manifest["architecture"], manifest["head"], classes, "cpu")
+        backbones.initialise(network, generator, whole)
         return network
     layer = network.get_submodule(head).to_empty(device="cpu")
     backbones.initialise(layer, generator)
@@ -173,8 +175,8 @@ def resize(network: nn.Module, shapes: Mapping[str, Sequence[int]]) -> nn.Module
             empty = torch.empty(shape, dtype=tensor.dtype, device=tensor.device)
             setattr(module, name, nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty)
         if isinstance(module, nn.Conv2d):
-            # Depthwise: each input channel is a group, and they go together. Other groups all stay, but get narrower.
-            if module.groups > 1 and module.groups == module.in_channels:
+            # Whole groups go, of a depthwise convolution single channels.
+            if module.groups > 1:
                 module.groups = module.weight.shape[0] // (module.out_channels // module.groups)
             module.out_channels, inputs = module.weight.shape[:2]
             module.in_channels = inputs * module.groups

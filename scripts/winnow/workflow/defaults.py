@@ -12,6 +12,7 @@ from typing import Any
 
 from winnow.data import folders
 from winnow.files import InputError
+from winnow.networks import zoo
 from winnow.training.rates import AUTO
 from winnow.workflow.certainty import smallest_drop
 from winnow.workflow.config import ARCHITECTURES, NAME, RESERVED_TARGETS, Config
@@ -162,7 +163,8 @@ def configuration(
     name
         Of the new data set, recipe and experiment.
     backbone
-        One of the configuration's, or a torchvision architecture, which is then taken with its ImageNet weights.
+        One of the configuration's, or an architecture, torchvision's or ``timm/`` and timm's, which is then taken with
+        its ImageNet weights.
     known
         The configuration that this one is laid over.
     image_size
@@ -185,15 +187,21 @@ def configuration(
         )
     if name in {*known.datasets, *known.recipes, *known.experiments, *RESERVED_TARGETS}:
         raise InputError(f"the name {name!r} is taken in config.yaml; give another with --name")
-    if backbone not in known.backbones and backbone not in ARCHITECTURES:
+    architecture = backbone
+    if zoo.is_name(architecture):
+        zoo.check(architecture)
+        backbone = entry_of(architecture)
+    elif backbone not in known.backbones and backbone not in ARCHITECTURES:
         allowed = ", ".join(sorted({*known.backbones, *ARCHITECTURES}))
-        raise InputError(f"unknown backbone {backbone!r}; allowed: {allowed}")
+        raise InputError(f"unknown backbone {backbone!r}; allowed: {allowed}, or timm/ and one of timm's names")
     found = found or survey(folder, folders.Rules.of(rules or {}))
     entry = known.backbones.get(backbone)
     small = entry.pretrain if entry else None
-    size = image_size or (known.datasets[small.dataset].image_size if small else IMAGE_SIZE)
-    # As ImageNet's 256 to its 224: room for the random crops.
-    store_size = size if small else round(size * 8 / 7)
+    timms = entry.timm if entry else zoo.configuration(architecture) if zoo.is_name(architecture) else None
+    usual = known.datasets[small.dataset].image_size if small else timms.side if timms else IMAGE_SIZE
+    size = image_size or usual
+    # As ImageNet's 256 to its 224, or as timm says: room for the random crops.
+    store_size = size if small else round(size / (timms.crop if timms else 7 / 8))
     training = recipe(found.train)
     count = folds(found, known.tolerance)
     split = "" if found.official else f"\n    split: {_flow(SPLIT)} # shares of each class; the rest is for training"
@@ -208,15 +216,17 @@ def configuration(
     # A backbone of one channel takes gray images.
     reading = ({"channels": 1} if entry and len(entry.mean) == 1 else {}) | dict(rules or {})
     read = "".join(f"\n    {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in reading.items())
+    weights = f"{zoo.tags(architecture)[0]} # timm's own choice" if timms and not entry else "IMAGENET1K_V1"
+    head = "its own" if timms else "torchvision's; or gap: global average pooling and one linear layer"
     new_backbone = (
         ""
         if entry
         else f"""
 backbones:
   {backbone}:
-    architecture: {backbone}
-    weights: IMAGENET1K_V1
-    head: classifier # torchvision's; or gap: global average pooling and one linear layer
+    architecture: {architecture}
+    weights: {weights}
+    head: classifier # {head}
 """
     )
     sampling = ""
@@ -262,6 +272,11 @@ experiments:
 
 tolerance: {known.tolerance:g} # how many points of accuracy a smaller network may cost
 """
+
+
+def entry_of(backbone: str) -> str:
+    """The name of the entry that a backbone has in a configuration: timm's have none with a slash."""
+    return backbone.replace("/", "_") if zoo.is_name(backbone) else backbone
 
 
 def _flow(values: Mapping[str, Any]) -> str:
