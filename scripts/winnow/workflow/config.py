@@ -34,7 +34,7 @@ from winnow.networks.architectures import NAMES as ARCHITECTURES
 from winnow.training import protocols, rates
 from winnow.workflow import grid
 
-SOURCES = ("digits", "flowers102", "cats_vs_dogs", "folder")
+SOURCES = ("digits", "flowers102", "cats_vs_dogs", "elpv", "elpv_grades", "folder")
 # "any" stands for by-layer cells with random weights (see winnow.workflow.grid), it is nobody's criterion.
 CRITERION_NAMES = tuple(name for name in CRITERIA if name != "any")
 
@@ -271,8 +271,7 @@ class Dataset(_Model):
             "path": ("folder",),
             "classes": ("digits",),
             "val_per_class": ("digits",),
-            "split": ("digits", "cats_vs_dogs", "folder"),
-            "folds": ("digits", "cats_vs_dogs", "folder"),
+            **dict.fromkeys(("split", "folds"), ("digits", "cats_vs_dogs", "elpv", "elpv_grades", "folder")),
             "urls": ("flowers102", "cats_vs_dogs"),
             **dict.fromkeys(("splits", "ignore", "table", "group", "range"), ("folder",)),
         }
