@@ -146,7 +146,7 @@ def test_a_broken_list_of_solar_cells_is_named(tmp_path, solar):
 
 def test_without_the_package_of_solar_cells_one_is_told_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="elpv-dataset is not installed: make photos"):
+    with pytest.raises(InputError, match="no package elpv_dataset is installed: make photos"):
         decoded(tmp_path, {"source": "elpv"})
 
 

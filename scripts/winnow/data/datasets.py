@@ -6,7 +6,6 @@ A source is one function and one name. It streams its images; decoding is the sa
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import re
 import tarfile
 import zipfile
@@ -18,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from winnow.data import decoding, folders, ranges
+from winnow.data.archives import PACKAGE, of_package
 from winnow.data.preprocessing import MEGAPIXELS, Form, decode_all
 from winnow.data.store import Entry
 from winnow.files import InputError
@@ -29,7 +29,7 @@ PROCESSES, IMAGES = 3, 100
 @dataclasses.dataclass(frozen=True)
 class Candidate:
     """An image that a source offers: its name, label, part of the official split if there is one, its file, or how to
-    get its bytes, and what it belongs to: images of one group stay together, those of one stratum are shared out evenly.
+    get its bytes, and what it belongs to: images of one group stay together, of one stratum they are shared out evenly.
 
     A source that has no files gives the image itself.
     """
@@ -165,8 +165,8 @@ def elpv(dataset: dict[str, Any], archives: list[Path]) -> Source:
     """Solar cells in electroluminescence (Buerhop et al. 2018; Deitsch et al. 2019), as the package ``elpv-dataset``
     has them: 2,624 gray photographs of 300×300 pixels, functional or, from a probability of one half on, defective.
 
-    Strata are the experts' grade and the kind of the cell, mono- or polycrystalline. Which module a cell was cut from is
-    not said.
+    Strata are the experts' grade and the kind of the cell, mono- or polycrystalline. Which module a cell was cut from
+    is not said.
     """
     return _solar_cells(["functional", "defective"], lambda grade: int(grade > 0.5))
 
@@ -178,12 +178,7 @@ def elpv_grades(dataset: dict[str, Any], archives: list[Path]) -> Source:
 
 
 def _solar_cells(classes: list[str], label: Callable[[float], int]) -> Source:
-    found = importlib.util.find_spec("elpv_dataset")
-    if found is None:
-        raise InputError(
-            "the package elpv-dataset is not installed: make photos installs it, or pip install elpv-dataset"
-        )
-    data = Path(found.submodule_search_locations[0], "data")
+    data = Path(of_package(f"{PACKAGE}elpv_dataset/data"))
     try:
         rows = [line.split() for line in (data / "labels.csv").read_text(encoding="utf-8").splitlines() if line.strip()]
         graded = [(name, float(grade), kind) for name, grade, kind in rows]

@@ -306,7 +306,8 @@ class Backbone(_Model):
     weights: str | None = None
     """A member of torchvision's weights enum, such as IMAGENET1K_V1, or ``random``."""
     weights_file: str | None = None
-    """A state dict: a .pt or .pth file that loads with ``weights_only=True``, or a .safetensors file."""
+    """A state dict: a .pt or .pth file that loads with ``weights_only=True``, or a .safetensors file; one of an
+    installed package is ``package:NAME/path``."""
     weights_url: str | None = None
     """Where to download the enum's file from, instead of the official address: one for all backbones that have it."""
     pretrain: Pretraining | None = None
