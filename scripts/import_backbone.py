@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from winnow import cli, tables
 from winnow.data import downloads
 from winnow.files import InputError, atomic_path, file_digest, write_json
-from winnow.networks import backbones, channels, weights
+from winnow.networks import backbones, channels, published, weights
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -35,7 +35,9 @@ def main(arguments: argparse.Namespace) -> None:
         left += other
         if backbone["weights"] and head == "classifier":
             weights.check_published(architecture, backbone["weights"], network, drawn, left)
-        source = f"torchvision {architecture} {backbone['weights']} ({path.name})" if backbone["weights"] else path.name
+        source = path.name
+        if backbone["weights"]:
+            source = f"{published.publisher(architecture)} {architecture} {backbone['weights']} ({path.name})"
         if drawn:
             source += f"; not in it and drawn, seed {seed}: {', '.join(drawn)}"
         if left:

@@ -28,6 +28,8 @@ class Server:
         Bytes of its answer after which the server drops the connection, once for each time in ``cuts``.
     ranges : bool
         Whether it honours a Range header.
+    linked : dict of name to str
+        As a hub does, these are sent on from their name to ``linked/NAME``, with what is said to be their digest.
     """
 
     url: str
@@ -35,6 +37,7 @@ class Server:
     cut: int | None = None
     cuts: int = 0
     ranges: bool = True
+    linked: dict[str, str] = dataclasses.field(default_factory=dict)
     asked: list[str | None] = dataclasses.field(default_factory=list)
 
 
@@ -45,8 +48,16 @@ def server() -> Iterator[Server]:
 
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
+            name = self.path.lstrip("/")
+            if name in state.linked:
+                self.send_response(302)
+                self.send_header("X-Linked-ETag", f'"{state.linked[name]}"')
+                self.send_header("Location", f"/linked/{name}")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             state.asked.append(wanted)
-            content = state.files.get(self.path.lstrip("/"))
+            content = state.files.get(name.removeprefix("linked/"))
             if content is None:
                 self.send_error(404)
                 return

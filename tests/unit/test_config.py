@@ -55,6 +55,35 @@ def test_accepts_a_sound_configuration(raw):
     assert checked.recipe("digits", "net").epochs == 2
 
 
+def test_timm_says_which_images_its_networks_were_trained_on(raw):
+    entry = {"architecture": "timm/tf_efficientnet_lite0", "weights": "in1k", "weights_url": "http://127.0.0.1/w"}
+    found = config.load(change(raw, "backbones.net", entry)).backbones["net"]
+    assert (found.mean, found.std) == ((0.5,) * 3, (0.5,) * 3)
+    assert found.download.name == "tf_efficientnet_lite0.in1k.safetensors"
+    assert found.download.url == "http://127.0.0.1/w"
+    entry = {"architecture": "timm/tf_efficientnet_lite0", "weights_file": "w.pth", "mean": [0.4] * 3}
+    found = config.load(change(raw, "backbones.net", entry)).backbones["net"]
+    assert (found.mean, found.std, found.download) == ((0.4,) * 3, (0.5,) * 3, None)
+
+
+@pytest.mark.parametrize(
+    ("entry", "says"),
+    [
+        ({"architecture": "timm/resnet19"}, r"net\.architecture: unknown .*did you mean 'timm/resnet1\d"),
+        ({"architecture": "timm/resnet18.a1_in1k"}, r"net\.architecture: unknown .*did you mean 'timm/resnet18'"),
+        ({"architecture": "timm/resnet18", "weights": "b2"}, "unknown weights 'b2' .*: a1_in1k, .*, DEFAULT, random"),
+        ({"architecture": "timm/resnet18", "weights": "a1_in1k", "mean": [0.5] * 3}, "were trained on images norm"),
+        (
+            {"architecture": "timm/swin_tiny_patch4_window7_224"},
+            "net takes images of 224 pixels alone, those of digits",
+        ),
+    ],
+)
+def test_what_timm_does_not_have_is_an_error_before_any_job(raw, entry, says):
+    with pytest.raises(InputError, match=says):
+        config.load(change(raw, "backbones.net", {"weights": "random"} | entry))
+
+
 def test_a_learning_rate_is_a_number_or_searched(raw):
     for given, expected in ((0.1, 0.1), ("1e-3", 0.001), (1, 1.0)):
         recipe = config.load(change(raw, "recipes.quick.learning_rate", given)).recipe("digits", "net")

@@ -160,6 +160,23 @@ def test_two_that_want_one_file_read_it_once(server, target, capfd, first):
     assert server.asked[1:] == [f"bytes={downloads.CHUNK}-"] * (1 if first == "whole" else downloads.ATTEMPTS)
 
 
+@pytest.mark.parametrize("cut", [None, 100_000])
+def test_a_file_of_no_known_digest_is_held_against_the_one_that_a_hub_says(server, target, cut):
+    server.files["a.zip"], server.linked["a.zip"] = CONTENT, DIGEST.partition(":")[2]
+    server.cut, server.cuts = cut, bool(cut)
+    download(f"{server.url}/a.zip", target, "sha256:", pause=0.01)
+    assert target.read_bytes() == CONTENT
+    target.unlink()
+    server.files["a.zip"] = CONTENT[:-1] + b"x"
+    with pytest.raises(InputError, match=rf"is not the expected file: .* expected is {DIGEST.partition(':')[2]}"):
+        download(f"{server.url}/a.zip", target, "sha256:")
+    assert left(target) == []
+    # Who knows better is believed.
+    server.linked["a.zip"] = hashlib.sha256(server.files["a.zip"]).hexdigest()
+    with pytest.raises(InputError, match="is not the expected file"):
+        download(f"{server.url}/a.zip", target, DIGEST)
+
+
 def test_404_is_final_and_says_how_to_do_without(server, target):
     with pytest.raises(InputError) as error:
         download(f"{server.url}/nothing.zip", target, DIGEST)

@@ -11,6 +11,7 @@ import fcntl
 import glob
 import hashlib
 import os
+import re
 import shutil
 import sys
 import time
@@ -44,7 +45,8 @@ def download(url: str, target: Path, digest: str, pause: float = 1.0, placed: Pa
     url
         ``http(s)://``, ``file://`` or a plain path.
     digest
-        ``md5:`` or ``sha256:`` and the hex digits, or the first of them, of the whole file.
+        ``md5:`` or ``sha256:`` and the hex digits, or the first of them, of the whole file. Without any digits the file
+        is held against those that a hub says of it when it serves it.
     pause : float
         Seconds before the second try; doubled after every further one.
     placed
@@ -152,11 +154,12 @@ def _bring(url: str, file: BinaryIO, digest: str, by_hand: str, pause: float) ->
     address, part = urlsplit(url), Path(file.name)
     if address.scheme in ("http", "https"):
         resumed = os.fstat(file.fileno()).st_size > 0
-        _fetch(url, file, by_hand, pause)
-        if resumed and _difference(part, digest):
+        said = _fetch(url, file, by_hand, pause)
+        if resumed and _difference(part, _known(digest, said)):
             print(f"{part} does not go on as it began; once more from the beginning", file=sys.stderr, flush=True)
             file.truncate(0)
-            _fetch(url, file, by_hand, pause)
+            said = _fetch(url, file, by_hand, pause)
+        digest = _known(digest, said)
     else:
         path = Path(unquote(address.path) if address.scheme == "file" else url)
         if not path.is_file():
@@ -169,7 +172,13 @@ def _bring(url: str, file: BinaryIO, digest: str, by_hand: str, pause: float) ->
         raise InputError(f"{url} is not the expected file: {difference}. {by_hand}")
 
 
-def _fetch(url: str, file: BinaryIO, by_hand: str, pause: float) -> None:
+def _known(digest: str, said: str) -> str:
+    """The digest that is known beforehand, else the one that a hub says."""
+    return digest if digest.partition(":")[2] else said or digest
+
+
+def _fetch(url: str, file: BinaryIO, by_hand: str, pause: float) -> str:
+    """Fill the part; return what a hub says that the file's digest is, empty if nobody does."""
     reason = ""
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -177,8 +186,9 @@ def _fetch(url: str, file: BinaryIO, by_hand: str, pause: float) -> None:
             time.sleep(pause)
             pause *= 2
         try:
-            if _read(url, file):
-                return
+            whole, said = _read(url, file)
+            if whole:
+                return said
             reason = "the connection was cut"
         except requests.HTTPError as error:
             status = error.response.status_code
@@ -191,21 +201,23 @@ def _fetch(url: str, file: BinaryIO, by_hand: str, pause: float) -> None:
 
 
 def _by_hand(place: Path, digest: str) -> str:
-    return f"Without it, put the file at {place.absolute()} by hand ({digest}) and run again."
+    known = f" ({digest})" if digest.partition(":")[2] else ""
+    return f"Without it, put the file at {place.absolute()} by hand{known} and run again."
 
 
-def _read(url: str, file: BinaryIO) -> bool:
-    """Read what is missing of a part; whether it is whole as far as the server says."""
+def _read(url: str, file: BinaryIO) -> tuple[bool, str]:
+    """Read what is missing of a part; whether it is whole as far as the server says, and the digest that it says."""
     have = os.fstat(file.fileno()).st_size
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        said = _said(response)
         if response.status_code == 416:
             # Nothing lies behind what is here already: it is the whole file, or a longer one of another content.
             total = response.headers.get("Content-Range", "").rpartition("/")[2]
             if total == str(have):
-                return True
+                return True, said
             file.truncate(0)
-            return False
+            return False, said
         response.raise_for_status()
         if response.status_code != 206:
             file.truncate(0)
@@ -222,4 +234,13 @@ def _read(url: str, file: BinaryIO) -> bool:
                     bar.update(len(chunk))
             finally:
                 file.flush()
-    return total is None or os.fstat(file.fileno()).st_size == total
+    return total is None or os.fstat(file.fileno()).st_size == total, said
+
+
+def _said(response: requests.Response) -> str:
+    """The digest that a hub gives of a large file, before it sends one on to where the file lies."""
+    for each in (*response.history, response):
+        digits = each.headers.get("X-Linked-ETag", "").strip('"')
+        if re.fullmatch(r"[0-9a-f]{64}", digits):
+            return f"sha256:{digits}"
+    return ""

@@ -22,7 +22,7 @@ from torchvision.models import get_model
 from torchvision.models import vgg as torchvision_vgg
 
 from winnow.files import InputError, file_digest, read_json
-from winnow.networks import factories
+from winnow.networks import factories, zoo
 from winnow.networks.architectures import TORCHVISION
 from winnow.tables import read_table
 
@@ -99,7 +99,8 @@ def build(architecture: str, head: str, classes: int) -> nn.Module:
     Parameters
     ----------
     architecture
-        A name in :data:`ARCHITECTURES`, or a factory's identity: see :mod:`winnow.networks.factories`.
+        A name in :data:`ARCHITECTURES`, one of timm's (:mod:`winnow.networks.zoo`), or a factory's identity
+        (:mod:`winnow.networks.factories`).
 
     Raises
     ------
@@ -108,6 +109,11 @@ def build(architecture: str, head: str, classes: int) -> nn.Module:
     """
     if factories.is_identity(architecture):
         return _own(architecture, head, classes)
+    if zoo.is_name(architecture):
+        if head != "classifier":
+            raise InputError(f"{architecture} has no head {head!r}; allowed: classifier")
+        with torch.device("meta"):
+            return zoo.make(architecture, classes)
     if architecture not in ARCHITECTURES:
         raise InputError(f"unknown architecture {architecture!r}; allowed: {', '.join(ARCHITECTURES)}")
     if head not in HEADS:

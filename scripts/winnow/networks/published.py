@@ -1,8 +1,9 @@
-"""The weights that torchvision publishes: where each file lies, what it is known by, and for which images it was
-trained. Needs no torch.
+"""The weights that torchvision and timm publish: where each file lies, what it is known by, and for which images it was
+trained.
 
-The Snakefile asks this module before any job runs. It is written down from ``torchvision.models.get_model_weights``,
-which a test holds it against.
+The Snakefile asks this module before any job runs. torchvision's are written down from
+``torchvision.models.get_model_weights``, which a test holds them against: they need no torch. timm's are asked of timm:
+:mod:`winnow.networks.zoo`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 
 from winnow.data.archives import Archive
 from winnow.files import InputError
+from winnow.networks import zoo
 
 # Weights of the features alone: what stands for the classifier in the file is not numbers.
 FEATURES = "IMAGENET1K_FEATURES"
@@ -153,19 +155,33 @@ class Weights:
 
 
 def names(architecture: str) -> list[str]:
-    """The members of an architecture's enum of weights; none where torchvision publishes none."""
+    """The names of an architecture's weights; none where nobody publishes any."""
+    if zoo.is_name(architecture):
+        return [*zoo.tags(architecture), zoo.DEFAULT]
     files = _FILES.get(architecture)
     return [*files, "DEFAULT"] if files else []
 
 
+def publisher(architecture: str) -> str:
+    """Who publishes an architecture's weights."""
+    return "timm" if zoo.is_name(architecture) else "torchvision"
+
+
 def weights(architecture: str, name: str) -> Weights:
-    """Weights by the name of the enum's member; ``DEFAULT`` is the newest for images of the usual size.
+    """Weights by the name of the enum's member, of torchvision's, or their tag, of timm's.
+
+    ``DEFAULT`` is the newest for images of the usual size, or timm's own choice.
 
     Raises
     ------
     InputError
         If there are none of that name.
     """
+    if zoo.is_name(architecture):
+        found = zoo.configuration(architecture, name)
+        if found.file is None:
+            raise InputError(f"timm has no state dict of {architecture}'s {name} to download: use weights_file")
+        return Weights(found.file, found.mean, found.std)
     if name not in names(architecture):
         allowed = ", ".join([*names(architecture), "random"])
         raise InputError(f"unknown weights {name!r} of {architecture}; allowed: {allowed}")

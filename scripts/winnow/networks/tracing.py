@@ -26,6 +26,8 @@ _NONLINEARITIES = (
 )
 # Modules whose names in lower case are not their functions'.
 _MODULES = {"leakyrelu": "leaky_relu"}
+# A layer is one step, whoever's class it is of.
+_LAYERS = (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 # An activation is looked for behind these: they keep a filter's outputs in its channel.
 _PASSED_MODULES = (nn.modules.batchnorm._BatchNorm, nn.Identity, nn.Dropout, nn.Dropout2d, StochasticDepth)
 _PASSED_FUNCTIONS = (operator.add, operator.iadd, torch.add, F.dropout, F.batch_norm)
@@ -39,6 +41,11 @@ class Activation:
     function: str
 
 
+class _Tracer(NodePathTracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, _LAYERS) or super().is_leaf_module(m, module_qualified_name)
+
+
 def trace(network: nn.Module) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
     """A network as a graph of its steps, and their names: that of the module with, from its second call on, a number.
 
@@ -47,7 +54,7 @@ def trace(network: nn.Module) -> tuple[fx.GraphModule, dict[fx.Node, str]]:
     InputError
         If the steps depend on the values that flow through them.
     """
-    tracer = NodePathTracer()
+    tracer = _Tracer()
     try:
         graph = tracer.trace(network)
     except (fx.proxy.TraceError, TypeError) as error:

@@ -7,7 +7,7 @@ import collections
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from winnow.files import InputError, first_line
-from winnow.networks import backbones, published
+from winnow.networks import backbones, published, zoo
 
 # Of drawn weights, for a backbone that has nothing better.
 RANDOM_SEED = 0
@@ -181,8 +181,9 @@ def fitted(architecture: str, head: str, state: dict[str, torch.Tensor]) -> tupl
     skeleton = backbones.build(architecture, head, 1)
     prefix = backbones.head_prefix(skeleton)
     features = [name for name in skeleton.state_dict() if not name.startswith(prefix)]
-    state, left = _unprefixed(renamed(architecture, state), features)
-    state = renamed(architecture, state)
+    wanted = set(skeleton.state_dict())
+    state, left = _unprefixed(renamed(architecture, state, wanted), features)
+    state = renamed(architecture, state, wanted)
     last = backbones.last_layer(skeleton)
     last_weight = f"{last}.weight"
     shapes = {name: tensor.shape for name, tensor in skeleton.state_dict().items()}
@@ -230,8 +231,8 @@ def fitted(architecture: str, head: str, state: dict[str, torch.Tensor]) -> tupl
 
 
 def check_published(architecture: str, name: str, network: nn.Module, drawn: list[str], left: list[str]) -> None:
-    """Hold what :func:`fitted` made of a file against the network that torchvision publishes under this name: all of
-    it, and nothing else.
+    """Hold what :func:`fitted` made of a file against the network that torchvision or timm publishes under this name:
+    all of it, and nothing else.
 
     Raises
     ------
@@ -240,11 +241,14 @@ def check_published(architecture: str, name: str, network: nn.Module, drawn: lis
     """
     faults = [f"{each} is not in it" for each in drawn if name != published.FEATURES]
     faults += [f"{each} is nothing of it" for each in left]
-    classes = network.get_submodule(backbones.last_layer(network)).weight.shape[0]
-    if classes != CLASSES:
-        faults.append(f"it has {classes} classes, not {CLASSES}")
+    classes, wanted = network.get_submodule(backbones.last_layer(network)).weight.shape[0], CLASSES
+    publisher = published.publisher(architecture)
+    if zoo.is_name(architecture):
+        wanted = zoo.configuration(architecture, name).classes
+    if classes != wanted:
+        faults.append(f"it has {classes} classes, not {wanted}")
     if faults:
-        raise InputError(f"the file is not {architecture}'s {name} as torchvision publishes it: {some(faults)}")
+        raise InputError(f"the file is not {architecture}'s {name} as {publisher} publishes it: {some(faults)}")
 
 
 def _unprefixed(
@@ -287,8 +291,12 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
-def renamed(architecture: str, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A state dict as torchvision publishes it, under the names of the architecture's network."""
+def renamed(
+    architecture: str, state: Mapping[str, torch.Tensor], wanted: Collection[str] = ()
+) -> dict[str, torch.Tensor]:
+    """A state dict as torchvision or timm publishes it, under the names of the architecture's network: ``wanted``."""
+    if zoo.is_name(architecture):
+        return zoo.renamed(state, wanted)
     dropped = backbones.AUXILIARY.get(architecture, ())
     state = {name: tensor for name, tensor in state.items() if not name.startswith(dropped)} if dropped else {**state}
     if architecture.startswith("densenet"):

@@ -29,7 +29,7 @@ from winnow.data.archives import Archive, archives
 from winnow.files import InputError
 from winnow.importance.criteria import CRITERIA
 from winnow.importance.scopes import SCOPES
-from winnow.networks import published
+from winnow.networks import published, zoo
 from winnow.networks.architectures import NAMES as ARCHITECTURES
 from winnow.training import protocols, rates
 from winnow.workflow import grid
@@ -300,26 +300,50 @@ class Backbone(_Model):
     """A network and where its weights come from: exactly one of ``weights``, ``weights_file`` and ``pretrain``."""
 
     architecture: str | None = None
+    """One of torchvision's, or ``timm/`` and one of timm's."""
     factory: Annotated[str, StringConstraints(pattern=r"^.+\.py:[A-Za-z_]\w*$")] | None = None
     """A network of one's own instead: ``path/module.py:Function``, which is called with the number of classes."""
     head: Literal["classifier", "gap"] = "classifier"
     weights: str | None = None
-    """A member of torchvision's weights enum, such as IMAGENET1K_V1, or ``random``."""
+    """A member of torchvision's weights enum, such as IMAGENET1K_V1, the tag of timm's weights, such as a1_in1k, or
+    ``random``."""
     weights_file: str | None = None
     """A state dict: a .pt or .pth file that loads with ``weights_only=True``, or a .safetensors file; one of an
     installed package is ``package:NAME/path``."""
     weights_url: str | None = None
-    """Where to download the enum's file from, instead of the official address: one for all backbones that have it."""
+    """Where to download these weights from, instead of the official address: one for all backbones that have them."""
     pretrain: Pretraining | None = None
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    """One a channel: three, or one for a network that takes gray images."""
+    """One a channel: three, or one for a network that takes gray images. Of timm's networks timm says them."""
     std: tuple[Annotated[float, Field(gt=0)], ...] = (0.229, 0.224, 0.225)
     min_filters: Positive = 1
 
     @field_validator("architecture")
     @classmethod
     def _known_architecture(cls, value: str | None) -> str | None:
-        return value if value is None else _one_of(value, ARCHITECTURES, "architecture")
+        if value is None or not zoo.is_name(value):
+            return value if value is None else _one_of(value, ARCHITECTURES, "architecture")
+        try:
+            zoo.check(value)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_timm_says(cls, values: Any) -> Any:
+        """Mean and standard deviation of timm's images where none are given. What is wrong is said elsewhere."""
+        try:
+            found = cls._timm(values["architecture"], values.get("weights"))
+        except (InputError, KeyError, TypeError, AttributeError):
+            return values
+        return {"mean": found.mean, "std": found.std} | values if found else values
+
+    @staticmethod
+    def _timm(architecture: str | None, weights: str | None) -> zoo.Configuration | None:
+        if architecture is None or not zoo.is_name(architecture):
+            return None
+        return zoo.configuration(architecture, zoo.DEFAULT if weights in (None, "random") else weights)
 
     @model_validator(mode="after")
     def _one_origin(self) -> Backbone:
@@ -342,6 +366,12 @@ class Backbone(_Model):
             except InputError as error:
                 raise ValueError(str(error)) from None
         return self
+
+    @property
+    def only_side(self) -> int | None:
+        """The one size of images that the network takes, in pixels; None if it takes others."""
+        found = self._timm(self.architecture, self.weights)
+        return found.side if found and found.fixed else None
 
     @property
     def download(self) -> Archive | None:
@@ -600,6 +630,9 @@ class Config(_Model):
         }
 
     def _fits(self, backbone: str, dataset: str, key: str) -> None:
+        size, side = self.datasets[dataset].image_size, self.backbones[backbone].only_side
+        if side not in (None, size):
+            raise ValueError(f"{key}: {backbone} takes images of {side} pixels alone, those of {dataset} have {size}")
         if len(self.backbones[backbone].mean) == 1 and self.datasets[dataset].channels == 3:
             raise ValueError(
                 f"{key}: {backbone} takes gray images, {dataset} is stored in RGB: set datasets.{dataset}.channels to 1"
