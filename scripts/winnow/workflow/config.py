@@ -270,7 +270,7 @@ class Dataset(_Model):
         takes = {
             "path": ("folder",),
             "classes": ("digits",),
-            "val_per_class": ("digits",),
+            "val_per_class": ("digits", "elpv", "elpv_grades"),
             **dict.fromkeys(("split", "folds"), ("digits", "cats_vs_dogs", "elpv", "elpv_grades", "folder")),
             "urls": ("flowers102", "cats_vs_dogs"),
             **dict.fromkeys(("splits", "ignore", "table", "group", "range"), ("folder",)),
