@@ -44,6 +44,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("label", pa.int16()),
             ("official", _NAME),
             ("group", _NAME),
+            ("stratum", _NAME),
             ("width", pa.int32()),
             ("height", pa.int32()),
             ("crc32", pa.uint32()),

@@ -104,6 +104,52 @@ def test_flowers102_in_its_official_split(tmp_path, flowers):
         assert abs(int(store.images[row["image"], 8, 8, 0]) - (80 * (row["label"] + 1) - 1)) <= 3
 
 
+@pytest.fixture
+def solar(tmp_path, monkeypatch):
+    """A small elpv-dataset: twelve gray cells, three of each grade, every third one of them monocrystalline."""
+    data = tmp_path / "packages" / "elpv_dataset" / "data"
+    (data / "images").mkdir(parents=True)
+    (data.parent / "__init__.py").touch()
+    lines = []
+    for number in range(12):
+        grade, kind = (
+            (0.0, 0.3333333333333333, 0.6666666666666666, 1.0)[number % 4],
+            ("mono", "poly", "poly")[number // 4],
+        )
+        (data / "images" / f"cell{number:04d}.png").write_bytes(picture((20 * number,) * 3, mode="L"))
+        lines.append(f"images/cell{number:04d}.png  {grade!r:<20} {kind}")
+    (data / "labels.csv").write_text("\n".join(lines) + "\n")
+    monkeypatch.syspath_prepend(data.parents[1])
+    return data
+
+
+def test_solar_cells_are_graded_and_stratified(tmp_path, solar):
+    store = decoded(tmp_path, {"source": "elpv", "channels": 1})
+    assert store.classes == ["functional", "defective"]
+    rows = files_of(store)
+    assert [row["label"] for row in rows] == [0, 0, 1, 1] * 3
+    assert [row["stratum"] for row in rows[:5]] == [
+        *("functional mono", "possibly_defective mono", "likely_defective mono", "defective mono"),
+        "functional poly",
+    ]
+    assert int(store.images[5, 8, 8, 0]) == 100
+    grades = decoded(tmp_path / "grades", {"source": "elpv_grades", "channels": 1})
+    assert grades.classes == ["functional", "possibly_defective", "likely_defective", "defective"]
+    assert grades.labels.tolist() == [0, 1, 2, 3] * 3
+
+
+def test_a_broken_list_of_solar_cells_is_named(tmp_path, solar):
+    (solar / "labels.csv").write_text("images/cell0000.png 0.5 mono\n")
+    with pytest.raises(InputError, match=r"labels\.csv is not the list of elpv-dataset: '0\.50'"):
+        decoded(tmp_path, {"source": "elpv"})
+
+
+def test_without_the_package_of_solar_cells_one_is_told_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="no package elpv_dataset is installed: make photos"):
+        decoded(tmp_path, {"source": "elpv"})
+
+
 @pytest.mark.parametrize(
     ("last", "says"), [(13, "lacks 1 images of .*number 13"), (11, "image_00012.jpg is not in .*setid.mat")]
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,28 @@ def archives(dataset: Mapping[str, Any]) -> list[Archive]:
 def _elsewhere(archive: Archive, place: str | Mapping[str, str]) -> Archive:
     changes = {"url": place} if isinstance(place, str) else dict(place)
     return dataclasses.replace(archive, **changes)
+
+
+# What a path begins with that lies in an installed package: package:NAME/path.
+PACKAGE = "package:"
+
+
+def of_package(path: str) -> str:
+    """A path as it is, or where it lies if it is one of a package of this Python's: ``package:NAME/path``. The package
+    is not imported.
+
+    Raises
+    ------
+    InputError
+        If there is no such package.
+    """
+    if not path.startswith(PACKAGE):
+        return path
+    package, _, rest = path.removeprefix(PACKAGE).partition("/")
+    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    if found is None or not found.submodule_search_locations:
+        raise InputError(f"{path}: no package {package} is installed: make photos installs what its photographs need")
+    return str(Path(found.submodule_search_locations[0], rest))
 
 
 @functools.cache

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from winnow.data import decoding, folders, ranges
+from winnow.data.archives import PACKAGE, of_package
 from winnow.data.preprocessing import MEGAPIXELS, Form, decode_all
 from winnow.data.store import Entry
 from winnow.files import InputError
@@ -28,7 +29,7 @@ PROCESSES, IMAGES = 3, 100
 @dataclasses.dataclass(frozen=True)
 class Candidate:
     """An image that a source offers: its name, label, part of the official split if there is one, its file, or how to
-    get its bytes, and what it belongs to: images of one group stay together.
+    get its bytes, and what it belongs to: images of one group stay together, of one stratum they are shared out evenly.
 
     A source that has no files gives the image itself.
     """
@@ -38,6 +39,7 @@ class Candidate:
     official: str | None
     content: Path | Callable[[], bytes | Image.Image]
     group: str | None = None
+    stratum: str | None = None
 
     def read(self) -> bytes | Image.Image:
         return self.content.read_bytes() if isinstance(self.content, Path) else self.content()
@@ -154,6 +156,39 @@ def _of_pets(parts: list[str], classes: list[str]) -> bool:
     return len(parts) == 3 and parts[0] == "PetImages" and parts[1] in classes and parts[2] != ""
 
 
+# What experts have said of a cell: the probability that it is defective, to two digits.
+_GRADES = {"0.00": "functional", "0.33": "possibly_defective", "0.67": "likely_defective", "1.00": "defective"}
+
+
+@source("elpv")
+def elpv(dataset: dict[str, Any], archives: list[Path]) -> Source:
+    """Solar cells in electroluminescence (Buerhop et al. 2018; Deitsch et al. 2019), as the package ``elpv-dataset``
+    has them: 2,624 gray photographs of 300×300 pixels, functional or, from a probability of one half on, defective.
+
+    Strata are the experts' grade and the kind of the cell, mono- or polycrystalline. Which module a cell was cut from
+    is not said.
+    """
+    return _solar_cells(["functional", "defective"], lambda grade: int(grade > 0.5))
+
+
+@source("elpv_grades")
+def elpv_grades(dataset: dict[str, Any], archives: list[Path]) -> Source:
+    """The same in the four grades that experts have given."""
+    return _solar_cells([*_GRADES.values()], lambda grade: [*_GRADES].index(f"{grade:.2f}"))
+
+
+def _solar_cells(classes: list[str], label: Callable[[float], int]) -> Source:
+    data = Path(of_package(f"{PACKAGE}elpv_dataset/data"))
+    try:
+        rows = [line.split() for line in (data / "labels.csv").read_text(encoding="utf-8").splitlines() if line.strip()]
+        graded = [(name, float(grade), kind) for name, grade, kind in rows]
+        labelled = [(name, label(grade), f"{_GRADES[f'{grade:.2f}']} {kind}") for name, grade, kind in graded]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{data / 'labels.csv'} is not the list of elpv-dataset: {error}") from None
+    stream = (Candidate(name, number, None, data / name, None, stratum) for name, number, stratum in labelled)
+    return Source(classes, stream, len(labelled))
+
+
 @source("folder")
 def folder(dataset: dict[str, Any], archives: list[Path]) -> Source:
     """Any folder of images, as :mod:`winnow.data.folders` understands it."""
@@ -195,7 +230,7 @@ def decoded(
         else:
             likenesses.append(result.likeness)
             known = candidate.file, candidate.label, candidate.official, candidate.group
-            yield Entry(*known, result.width, result.height), result.pixels
+            yield Entry(*known, result.width, result.height, candidate.stratum), result.pixels
 
 
 def _content(candidate: Candidate) -> Path | bytes:

@@ -85,20 +85,34 @@ class Images:
         Each image's part as its source has it; None where that has none.
     groups : list of str or None
         What stays together; None for an image that belongs to no other.
+    strata : list of str or None
+        Kinds of images within a class, of which every part gets its share.
     """
 
     classes: Sequence[str]
     labels: np.ndarray
     official: Sequence[str | None]
     groups: Sequence[str | None]
+    strata: Sequence[str | None] = ()
 
     @classmethod
     def of_store(cls, directory: Path) -> Images:
         """Those of a store, of which its manifest and its index are read."""
         manifest = read_json(directory / "manifest.json")
         index = tables.read_table(directory / "index.parquet", "index")
-        known = index["official"].to_pylist(), index["group"].to_pylist()
+        known = (index[name].to_pylist() for name in ("official", "group", "stratum"))
         return cls(manifest["classes"], index["label"].to_numpy(), *known)
+
+    def order(self, label: int, seed: int) -> np.ndarray:
+        """The rows of a class in a seeded order, in which each stratum comes as often as every other one for its size:
+        wherever the order is cut, a stratum's images lie before and after in its share, within one."""
+        rows = np.random.default_rng((seed, label)).permutation(np.flatnonzero(self.labels == label))
+        strata = np.array([self.strata[row] or "" for row in rows] if len(self.strata) else [""] * rows.size)
+        place = np.empty(rows.size)
+        for stratum in np.unique(strata):
+            own = strata == stratum
+            place[own] = (np.arange(np.count_nonzero(own)) + 0.5) / np.count_nonzero(own)
+        return rows[np.argsort(place, kind="stable")]
 
 
 def assign(dataset: Mapping[str, Any], images: Images, fold: int | None = None) -> list[str | None]:
@@ -113,7 +127,7 @@ def assign(dataset: Mapping[str, Any], images: Images, fold: int | None = None) 
     ``train_on: train+val`` the validation images train too.
 
     Groups are shared out first, the largest before the others, each to the part that it fits best; images of no group
-    then make up what is missing.
+    then make up what is missing. Strata are shared out evenly.
 
     Parameters
     ----------
@@ -131,10 +145,7 @@ def assign(dataset: Mapping[str, Any], images: Images, fold: int | None = None) 
         of images that their source has split.
     """
     seed, classes = dataset.get("seed", 0), images.classes
-    orders = [
-        np.random.default_rng((seed, label)).permutation(np.flatnonzero(images.labels == label))
-        for label in range(len(classes))
-    ]
+    orders = [images.order(label, seed) for label in range(len(classes))]
     parts: list[str | None] = list(images.official)
     if fold is not None and "test" in parts:
         raise InputError("folds: these images come with a test part of their own, which judges; remove the key")

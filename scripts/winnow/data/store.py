@@ -127,9 +127,10 @@ class Store:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What the index says of one image: its file, label, part of the official split, group and original size in pixels.
+    """What the index says of one image: its file, label, part of the official split, group, original size in pixels and
+    stratum.
 
-    None stands for no official split, and for an image that belongs to no other.
+    None stands for no official split, for an image that belongs to no other, and for one of no stratum.
     """
 
     file: str
@@ -138,6 +139,7 @@ class Entry:
     group: str | None
     width: int
     height: int
+    stratum: str | None = None
 
 
 def write_store(

@@ -34,7 +34,7 @@ from winnow.networks.architectures import NAMES as ARCHITECTURES
 from winnow.training import protocols, rates
 from winnow.workflow import grid
 
-SOURCES = ("digits", "flowers102", "cats_vs_dogs", "folder")
+SOURCES = ("digits", "flowers102", "cats_vs_dogs", "elpv", "elpv_grades", "folder")
 # "any" stands for by-layer cells with random weights (see winnow.workflow.grid), it is nobody's criterion.
 CRITERION_NAMES = tuple(name for name in CRITERIA if name != "any")
 
@@ -270,9 +270,8 @@ class Dataset(_Model):
         takes = {
             "path": ("folder",),
             "classes": ("digits",),
-            "val_per_class": ("digits",),
-            "split": ("digits", "cats_vs_dogs", "folder"),
-            "folds": ("digits", "cats_vs_dogs", "folder"),
+            "val_per_class": ("digits", "elpv", "elpv_grades"),
+            **dict.fromkeys(("split", "folds"), ("digits", "cats_vs_dogs", "elpv", "elpv_grades", "folder")),
             "urls": ("flowers102", "cats_vs_dogs"),
             **dict.fromkeys(("splits", "ignore", "table", "group", "range"), ("folder",)),
         }
@@ -309,7 +308,8 @@ class Backbone(_Model):
     """A member of torchvision's weights enum, such as IMAGENET1K_V1, the tag of timm's weights, such as a1_in1k, or
     ``random``."""
     weights_file: str | None = None
-    """A state dict: a .pt or .pth file that loads with ``weights_only=True``, or a .safetensors file."""
+    """A state dict: a .pt or .pth file that loads with ``weights_only=True``, or a .safetensors file; one of an
+    installed package is ``package:NAME/path``."""
     weights_url: str | None = None
     """Where to download these weights from, instead of the official address: one for all backbones that have them."""
     pretrain: Pretraining | None = None

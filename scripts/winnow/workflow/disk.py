@@ -16,7 +16,7 @@ from winnow.workflow.grid import Cell
 _VGG_CONVOLUTIONS = {11: 9_220_480, 13: 9_404_992, 16: 14_714_688, 19: 20_024_384}
 _VGG_FIRST_LINEAR = 512 * 49 * 4096
 _VGG_OTHER_LINEARS = 4096 * 4096 + 4096 * 100
-_IMAGES = {"digits": 1_797, "flowers102": 8_189, "cats_vs_dogs": 24_998}
+_IMAGES = {"digits": 1_797, "flowers102": 8_189, "cats_vs_dogs": 24_998, "elpv": 2_624, "elpv_grades": 2_624}
 # Metrics, history and a log; predictions come on top, about 8 bytes a test image once compressed.
 _CELL_BYTES = 12_000
 

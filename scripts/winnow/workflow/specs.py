@@ -108,7 +108,7 @@ def import_backbone(config: Config, backbone: str) -> Spec:
     found = config.backbones[backbone]
     digest = found.download.digest if found.download else None
     if found.weights_file:
-        digest = archives.content_digest(found.weights_file)
+        digest = archives.content_digest(archives.of_package(found.weights_file))
     return Spec(
         "import_backbone.py",
         {

@@ -68,7 +68,7 @@ def weights(config: Config, backbone: str) -> list[str]:
 def own_weights(config: Config, backbone: str) -> list[str]:
     """The user's own file of a backbone's weights, wherever it lies."""
     found = config.backbones[backbone]
-    return [found.weights_file] if found.weights_file else []
+    return [archives.of_package(found.weights_file)] if found.weights_file else []
 
 
 def factory_source(config: Config, backbone: str) -> list[str]:
