@@ -115,6 +115,23 @@ def test_files_that_see_other_images_than_the_judged_network_did_are_not_exporte
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_where_two_classes_are_even_for_the_precision_that_judged_either_may_have_been_named(tmp_path):
+    labels = np.zeros(400, dtype=int)
+    logits = np.tile(np.float32([10.0, 9.5, 0.0]), (400, 1))
+    judged = np.where(np.arange(400) % 2, 1, 0)
+
+    def exam(precision, judged=judged):
+        return Exam(None, labels, labels, judged, None, "", precision, {})
+
+    exam("bf16").require_alike(logits, tmp_path / "a")
+    with pytest.raises(certificates.Disagreement, match="the judged network did: on 400 test images 200 predictions"):
+        exam("fp32").require_alike(logits, tmp_path / "a")
+    few = np.where(np.arange(400) < 2, 2, 0)
+    exam("bf16", few).require_alike(logits, tmp_path / "a")
+    with pytest.raises(certificates.Disagreement, match="3 predictions differ, and 99\\.5 %"):
+        exam("bf16", np.where(np.arange(400) < 3, 2, 0)).require_alike(logits, tmp_path / "a")
+
+
 def test_what_is_certified_is_what_was_counted(pruned):
     before, after = (read_json(pruned / name / "metrics.json")["accuracy"] for name in ("cell", "pruned"))
     assert before > after
