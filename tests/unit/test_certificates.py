@@ -86,10 +86,17 @@ def test_a_network_of_which_one_bit_is_another_is_not_exported(pruned, tmp_path)
     tensors = load_file(pruned / "pruned" / "model.safetensors")
     bias = next(name for name in tensors if name.endswith("bias"))
     tensors[bias].view(torch.int32)[0] ^= 1
-    save_file(tensors, network / "model.safetensors", {"winnow": json.dumps(description)})
+    elsewhere = description | {"device": "a machine", "precision": "bf16", "versions": {"torch": "1.0"}}
+    save_file(tensors, network / "model.safetensors", {"winnow": json.dumps(elsewhere)})
     options = ["--unpruned", pruned / "cell", "--network", network]
-    with pytest.raises(InputError, match=r"the network in .*network is not the one that was judged: .*models: keep"):
+    with pytest.raises(
+        InputError, match=r"the network in .*network is not the one that was judged: .*models: keep"
+    ) as no:
         exported(pruned, tmp_path / "export", "pruned", "store", *options)
+    assert (
+        f"It was trained on a machine in bf16 with torch 1.0, and what was judged on {description['device']} in"
+        in str(no)
+    )
     assert not (tmp_path / "export").exists()
 
 
@@ -121,7 +128,7 @@ def test_where_two_classes_are_even_for_the_precision_that_judged_either_may_hav
     judged = np.where(np.arange(400) % 2, 1, 0)
 
     def exam(precision, judged=judged):
-        return Exam(None, labels, labels, judged, None, "", precision, {})
+        return Exam(None, labels, labels, judged, None, "", {"precision": precision}, {})
 
     exam("bf16").require_alike(logits, tmp_path / "a")
     with pytest.raises(certificates.Disagreement, match="the judged network did: on 400 test images 200 predictions"):

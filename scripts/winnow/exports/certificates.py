@@ -12,6 +12,7 @@ cell's metrics, in every file that is made of them, and in each certificate.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,8 @@ class Exam:
         cell is that network, or that one's training diverged.
     weights : str
         Digest of the weights that were judged.
-    precision : str
-        In which they were: ``fp32`` or ``bf16``.
+    made : dict
+        Where and with what they were trained and judged: ``device``, ``precision`` and ``versions``.
     spec : dict
         The cell's.
     """
@@ -67,7 +68,7 @@ class Exam:
     judged: np.ndarray
     unpruned: np.ndarray | None
     weights: str
-    precision: str
+    made: dict[str, Any]
     spec: dict[str, Any]
 
     @classmethod
@@ -98,12 +99,20 @@ class Exam:
         if itself and spec["cell"]["criterion"] != UNPRUNED:
             raise InputError(f"{cell} is of a pruned network: give the unpruned one's cell of its seed with --unpruned")
         whole = None if itself else _unpruned(unpruned, spec["cell"], store, split)
-        return cls(
-            store, rows, store.labels[rows], judged, whole, metrics["weights_sha256"], metrics["precision"], spec
-        )
+        made = {name: metrics[name] for name in ("device", "precision", "versions")}
+        return cls(store, rows, store.labels[rows], judged, whole, metrics["weights_sha256"], made, spec)
 
-    def require_judged(self, weights: str, of: Path) -> None:
+    def require_judged(self, weights: str, of: Path, made: Mapping[str, Any]) -> None:
         """Hold weights against those that were judged.
+
+        Parameters
+        ----------
+        weights
+            Their digest.
+        of
+            Where they lie, for the message.
+        made
+            Where and with what they were trained, as :attr:`made` has it of the judged ones.
 
         Raises
         ------
@@ -113,9 +122,9 @@ class Exam:
         if weights != self.weights:
             raise InputError(
                 f"the network in {of} is not the one that was judged: its weights have the SHA-256 {weights[:16]}…, "
-                f"the judged ones {self.weights[:16]}…. Trained once more it came out otherwise, on another device or "
-                "with other versions: models: keep in config.yaml, or seeds: auto, keeps networks as they are judged; "
-                "to judge this one anew delete the cell's metrics.json"
+                f"the judged ones {self.weights[:16]}…. It was trained on {_described(made)}, and what was judged on "
+                f"{_described(self.made)}: once more, it came out otherwise. models: keep in config.yaml, or seeds: "
+                "auto, keeps networks as they are judged; to judge this one anew delete the cell's metrics.json"
             )
 
     def certificate(self, file: Path, answers: np.ndarray, runtime: str) -> dict[str, Any]:
@@ -149,7 +158,7 @@ class Exam:
             If more of them differ than :data:`ALIKE` has it, by more than precision explains.
         """
         apart = answers.max(1) - answers[np.arange(len(answers)), self.judged]
-        near = apart <= ROUNDING[self.precision] * np.abs(answers).max(1)
+        near = apart <= ROUNDING[self.made["precision"]] * np.abs(answers).max(1)
         _require_alike(near, file, "the judged network did")
 
 
@@ -237,6 +246,11 @@ def _require_alike(alike: np.ndarray, file: Path, whose: str) -> None:
             f"{file.name} does not answer as {whose}: on {alike.size} test images {(~alike).sum()} predictions differ, "
             f"and {100 * ALIKE:g} % are to be the same"
         )
+
+
+def _described(made: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{package} {version}" for package, version in sorted(made["versions"].items()))
+    return f"{made['device']} in {made['precision']} with {versions}"
 
 
 def _predicted(cell: Path, store: Store, split: Split) -> tuple[np.ndarray, dict[str, Any]]:
