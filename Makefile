@@ -3,6 +3,7 @@
 # make report  install, make an experiment's report and print where it is; EXPERIMENT=by_layer says whose
 # make run DATA=folder [BACKBONE=vgg16] [NAME=...] [SIZE=224] [BUDGET="5 ms"] [RULES='ignore: [old]']
 #              the same for your own images: verdict, report and the exported model; BUDGET: what it may take, see README.md
+# make photos  install, and do the same with photographs of solar cells that the package index has: minutes
 #
 # make study   run the experiments of docs/study/config.yaml (hours) and renew the tables of docs/study.md
 #
@@ -24,7 +25,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Does nothing where .venv has the pinned packages, and those of the extras.
 INSTALL = PYTHON="$(PYTHON)" TORCH="$(TORCH)" EXTRAS="$(strip $(EXTRAS) $(1))" sh envs/install.sh
 
-.PHONY: demo run report study test test-all slowest lint format install clean
+.PHONY: demo run photos report study test test-all slowest lint format install clean
 
 demo: install
 	$(BIN)/snakemake demo --cores $(CORES)
@@ -37,6 +38,10 @@ run: install
 	&& $(BIN)/snakemake results/datasets/$$name/manifest.json --configfile own/$$name.yaml --cores $(CORES) \
 	&& $(BIN)/python scripts/describe.py --dataset results/datasets/$$name --configfile own/$$name.yaml \
 	&& $(BIN)/snakemake $$name results/experiments/$$name/report_models.html --configfile own/$$name.yaml --cores $(CORES)
+
+photos:
+	@$(call INSTALL,solar)
+	$(BIN)/snakemake solar results/experiments/solar/report_models.html --configfile config/photos.yaml --cores $(CORES)
 
 # Tests run side by side, but for those on a cluster: there is one a machine. A part may have nothing to run (status 5).
 # `make slowest` names the twenty that took longest when they last ran.
