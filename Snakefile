@@ -27,6 +27,8 @@
 #   results/experiments/{experiment}/models/{dataset}-{backbone}/
 #                                                         the chosen cell's network, to take home; see rules/export.smk;
 #                                                         models.json: the files' digests
+#   results/experiments/{experiment}/mlflow/              its cells as runs of MLflow: mlflow.db, artifacts/; see
+#                                                         rules/track.smk. mlflow.json: which run is which cell's
 #   results/exports/{cell}/                               any cell's network, to take home
 #   results/logs/{rule}/...                               one log a job
 #
@@ -68,6 +70,7 @@ include: "rules/latency.smk"
 include: "rules/summary.smk"
 include: "rules/report.smk"
 include: "rules/export.smk"
+include: "rules/track.smk"
 include: "rules/display.smk"
 
 

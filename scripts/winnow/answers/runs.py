@@ -190,17 +190,11 @@ def compare(before: Run, after: Run) -> Comparison:
     )
 
 
-def changes(before: Any, after: Any, stage: str, key: str = "") -> tuple[Change, ...]:
-    """The keys that two values of nested dicts differ in; a list is one value."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        return tuple(
-            change
-            for name in sorted(before.keys() | after.keys())
-            for change in changes(
-                before.get(name, MISSING), after.get(name, MISSING), stage, f"{key}.{name}" if key else name
-            )
-        )
-    return () if before == after else (Change(stage, key, _text(before), _text(after)),)
+def changes(before: Mapping[str, Any], after: Mapping[str, Any], stage: str) -> tuple[Change, ...]:
+    """The keys that two specs, or other nested dicts, differ in."""
+    sides = provenance.keys(before), provenance.keys(after)
+    pairs = {key: tuple(side.get(key, MISSING) for side in sides) for key in sorted(sides[0].keys() | sides[1].keys())}
+    return tuple(Change(stage, key, *map(_text, pair)) for key, pair in pairs.items() if pair[0] != pair[1])
 
 
 def made_from(cell: Cell, split: str, epochs: int) -> list[str]:

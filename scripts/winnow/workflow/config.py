@@ -691,6 +691,7 @@ RESERVED_TARGETS = frozenset(
         "recommend",
         "plot",
         "write_report",
+        "track",
         "export",
         "export_cell",
         "export_chosen",
