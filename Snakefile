@@ -55,6 +55,7 @@ configfile: "config.yaml"
 
 # On a cluster a rule with `localrule: True` runs where Snakemake runs: it takes seconds, less than a submitted job's
 # start, or needs the network, which compute nodes often lack. A list of such rules would not survive their renaming.
+include: "rules/sources.smk"
 include: "rules/common.smk"
 include: "rules/inputs.smk"
 include: "rules/resources.smk"
