@@ -122,6 +122,19 @@ def test_one_learning_rate_names_its_key_and_the_cells_and_verdicts_that_changed
     }
 
 
+def test_an_earlier_versions_recommendation_has_fewer_keys(results):
+    before = results("a")
+    path = before / "experiments/small/recommendation.json"
+    answer = read_json(path)
+    for row in answer["ladder"] + answer["verdicts"]:
+        for key in ("control", "round_to", "protocol"):
+            row.pop(key, None)
+    write_json(path, {key: answer[key] for key in ("ladder", "verdicts")})
+    found = compared(before, results("b"))
+    assert found.verdicts == []
+    assert {change.before for change in found.questions["small"]} == {"missing"}
+
+
 def test_the_same_results_differ_in_nothing(results):
     found = compared(results("a"), results("b"))
     assert (found.verdicts, found.questions, found.pairs, found.alike) == ([], {}, [], 6)

@@ -30,6 +30,8 @@ NUMBERS = (
 # Where and with what a cell was trained, and on what: numbers may follow from it.
 SURROUNDINGS = ("versions", "device", "precision", "threads", "micro_batch")
 CONTENTS = {"datasets": ("images_sha256", "index_sha256"), "backbones": ("weights_sha256",)}
+# What recommendations of earlier versions do not say of a network.
+LATER = {"control": None, "round_to": None, "init": "inherited", "protocol": protocols.ONE_SHOT}
 MISSING = "missing"
 # Digests say that something is another, not what.
 DIGESTS = ("code", "digest", "listing", "sha256")
@@ -284,7 +286,7 @@ def _answers(question: str, recommendation: Mapping[str, Any]) -> dict[str, tupl
     """What is answered, place by place: a place is a data set and backbone and, on the ladder, a network."""
     found = {}
     for row in recommendation.get(question, []):
-        network = verdict.describe(row)
+        network = verdict.describe(LATER | row)
         place = f"{row['dataset']}, {row['backbone']}" + (f", {network}" if question == "ladder" else "")
         found.setdefault(place, (network, row["verdict"]))
     return found
