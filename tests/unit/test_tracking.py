@@ -111,6 +111,7 @@ def test_there_are_as_many_runs_as_cells_with_the_same_numbers(results, installe
     }
 
 
+@pytest.mark.slow("has MLflow make a database, and write three experiments into it")
 def test_a_server_gets_each_cell_once_and_a_changed_one_anew(results, installed, tmp_path, monkeypatch):
     uri = f"sqlite:///{tmp_path / 'server.db'}"
     monkeypatch.setenv(tracking.URI, uri)
