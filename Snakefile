@@ -29,6 +29,8 @@
 #                                                         the chosen cell's network, to take home; see rules/export.smk;
 #                                                         models.json: the files' digests; certificates.json: what they
 #                                                         are worth; report_models.html: the report with that
+#   results/experiments/{experiment}/mlflow/              its cells as runs of MLflow: mlflow.db, artifacts/; see
+#                                                         rules/track.smk. mlflow.json: which run is which cell's
 #   results/exports/{cell}/                               any cell's network, to take home
 #   results/logs/{rule}/...                               one log a job
 #
@@ -55,6 +57,7 @@ configfile: "config.yaml"
 
 # On a cluster a rule with `localrule: True` runs where Snakemake runs: it takes seconds, less than a submitted job's
 # start, or needs the network, which compute nodes often lack. A list of such rules would not survive their renaming.
+include: "rules/sources.smk"
 include: "rules/common.smk"
 include: "rules/inputs.smk"
 include: "rules/resources.smk"
@@ -70,6 +73,7 @@ include: "rules/latency.smk"
 include: "rules/summary.smk"
 include: "rules/report.smk"
 include: "rules/export.smk"
+include: "rules/track.smk"
 include: "rules/display.smk"
 
 

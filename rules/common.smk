@@ -1,12 +1,7 @@
 # The checked configuration, the grid's cells, and what every rule needs to name its job.
 
-import sys
 from functools import cache
-from pathlib import Path
 from shlex import quote
-
-SCRIPTS = Path(workflow.current_basedir).parent / "scripts"
-sys.path.insert(0, str(SCRIPTS))
 
 from snakemake.exceptions import WorkflowError
 

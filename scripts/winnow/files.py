@@ -59,7 +59,7 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
         new = temporary / path.name
         new.mkdir()
         yield new
-        for file in new.rglob("*"):
+        for file in filter(Path.is_file, new.rglob("*")):
             with open(file, "rb") as content:
                 os.fsync(content.fileno())
         if path.exists():

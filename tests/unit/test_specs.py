@@ -62,6 +62,7 @@ JOBS = {
     "summarize": (specs.summarize, {"experiment": "tiny"}),
     "recommend": (specs.recommend, {"experiment": "tiny"}),
     "plot": (specs.plot, {"experiment": "tiny"}),
+    "track": (specs.track, {"experiment": "tiny"}),
     "report": (specs.report, {"experiment": "tiny"}),
 }
 
@@ -72,7 +73,7 @@ def texts(raw) -> dict[str, str]:
 
 
 BEFORE = texts(RAW)
-ANSWERS = {"grow", "summarize", "recommend", "plot", "report"}
+ANSWERS = {"grow", "summarize", "recommend", "plot", "track", "report"}
 
 # An edit of the configuration → whose specs it changes.
 EDITS = {

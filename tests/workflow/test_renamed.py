@@ -25,7 +25,7 @@ use rule finetune from winnow as w_finetune with:
 print("LOCAL", *sorted(workflow._localrules))
 """
 # What docs/operations.md says: what is not submitted takes a second, or needs the network.
-LOCAL = "choose download grow import_backbone mask plot price recommend score split summarize write_report"
+LOCAL = "choose download grow import_backbone mask plot price recommend score split summarize track write_report"
 
 
 @pytest.fixture

@@ -10,12 +10,14 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 
 import pytest
 
-from .checkout import Checkout
+from .checkout import ROOT, Checkout
 
 DATASETS = ("digits", "others")
 CRITERIA = ("apoz", "average_weight")
@@ -330,7 +332,7 @@ def test_what_is_planned_runs_and_then_there_is_nothing_to_do(checkout, row):
     assert checkout.planned() == set()
 
 
-def test_without_snakemakes_records_a_change_is_told_though_nothing_runs(checkout):
+def test_without_snakemakes_records_a_change_is_told_though_nothing_runs(checkout, finished):
     shutil.rmtree(checkout.path / ".snakemake")
     configured(lambda c: c["recipes"]["quick"].update(learning_rate=0.06))(checkout)
     output = checkout.snakemake()
@@ -338,6 +340,11 @@ def test_without_snakemakes_records_a_change_is_told_though_nothing_runs(checkou
     assert "results/cells/digits/net" in output
     assert checkout.run("--forcerun", "finetune") == pruned() | baselines() | report()
     assert "WARNING" not in checkout.snakemake()
+    # And of both folders of results it is said what changed.
+    folders = [each.path / "results" for each in (finished, checkout)]
+    said = subprocess.check_output([sys.executable, ROOT / "scripts/compare_runs.py", *folders], text=True)
+    assert "\ncells: recipe.learning_rate 0.05 → 0.06\n3 cells, " in said
+    assert said.endswith("\n3 cells are the same.\n")
 
 
 def test_there_and_back_is_free_with_snakemakes_cache(checkout, tmp_path):

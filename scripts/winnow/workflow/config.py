@@ -212,7 +212,7 @@ class Dataset(_Model):
 
     source: str
     recipe: Name | dict[Name, Name] | None = None
-    """The recipe that trains on it, or one a backbone; ``auto``: :data:`BUILT_IN`, or one's own of that name."""
+    """The recipe that trains on it, or one a backbone; ``auto``: one that is built in, or one's own of that name."""
     store_size: Positive
     """Side of the stored squares, in pixels."""
     image_size: Positive
@@ -725,6 +725,7 @@ RESERVED_TARGETS = frozenset(
         "recommend",
         "plot",
         "write_report",
+        "track",
         "export",
         "export_cell",
         "export_chosen",

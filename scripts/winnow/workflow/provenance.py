@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from winnow.files import InputError, canonical_json, read_json
 from winnow.tables import read_provenance
@@ -33,6 +34,17 @@ def spec_of(path: str) -> str | None:
 def others(results: Iterable[tuple[str, str]]) -> list[str]:
     """Those results that carry another spec than the one given beside each; one that carries none is not among them."""
     return [path for path, spec in results if spec_of(path) not in (None, spec)]
+
+
+def keys(contents: Mapping[str, Any]) -> dict[str, Any]:
+    """A spec key by key, with dots where it is nested, ``recipe.learning_rate``; a list is one value."""
+    found = {}
+    for name, value in contents.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{key}": each for key, each in keys(value).items()}
+        else:
+            found[name] = value
+    return found
 
 
 def _of_weights(path: Path) -> str | None:

@@ -232,6 +232,10 @@ def recommend(config: Config, experiment: str) -> Spec:
     return Spec("recommend.py", _experiment(config, experiment) | _question(config, experiment))
 
 
+def track(config: Config, experiment: str) -> Spec:
+    return Spec("track.py", _experiment(config, experiment))
+
+
 def plot(config: Config, experiment: str) -> Spec:
     # With activations there are figures of what filters answer to, even where screening leaves no such criterion.
     looks = wiring.looks_at_activations(config, experiment)
