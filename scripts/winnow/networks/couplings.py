@@ -246,11 +246,12 @@ def _holds(
             f"{type(error).__name__}: {first_line(error)}"
         ) from None
     state, found = network.state_dict(), {}
+    widest = max(size for tensor in state.values() for size in tensor.shape)
     for name in activations:
         convolution = network.get_submodule(name)
         found[name] = hold = _Hold({})
         try:
-            reached = _reached(graph, convolution)
+            reached = _reached(graph, convolution, widest)
         except Exception as error:
             hold.reason = f"torch-pruning's graph does not cover it: {type(error).__name__}: {first_line(error)}"
             continue
@@ -272,7 +273,7 @@ def _holds(
 
 
 def _reached(
-    graph: torch_pruning.DependencyGraph, convolution: nn.Conv2d
+    graph: torch_pruning.DependencyGraph, convolution: nn.Conv2d, widest: int
 ) -> list[tuple[torch_pruning.dependency.Node, bool, tuple[np.ndarray, np.ndarray]]]:
     """What hangs on a convolution's filters: node, whether its outputs, and pairs of filter and index.
 
@@ -294,6 +295,9 @@ def _reached(
             for mapping in filter(None, dependency.index_mapping):
                 there = mapping(there)
             known, new = seen.setdefault((dependency.target, dependency.handler), {}), []
+            # Round a loop that it takes for a stretching one it would count for ever.
+            if max((each.idx for each in there), default=0) >= widest:
+                raise IndexError("channels are rearranged in a way that it does not follow")
             for each in there:
                 if each.idx not in known:
                     known[each.idx] = each.root_idx
