@@ -154,7 +154,7 @@ def test_what_no_recipe_draws_is_as_its_author_makes_it():
     narrow = backbones.build("timm/nf_resnet26", "classifier", 5)
     convolution = narrow.stem.conv
     convolution.weight = torch.nn.Parameter(convolution.weight[:8])
-    with pytest.raises(InputError, match="ScaledStdConv2d.* cannot be drawn"):
+    with pytest.raises(InputError, match=r"ScaledStdConv2d.* cannot be drawn"):
         backbones.initialise(
             narrow.to_empty(device="cpu"),
             torch.Generator().manual_seed(0),

@@ -221,7 +221,7 @@ def test_depthwise_convolutions_and_norms_take_their_new_sizes():
     [
         (nn.Conv2d(1, 8, 3), {"weight": (5, 1, 3, 3), "bias": (5,)}, (1, 6, 6)),
         (nn.Conv2d(8, 16, 3, groups=8), {"weight": (10, 1, 3, 3), "bias": (10,)}, (5, 6, 6)),
-        (nn.Conv2d(8, 8, 3, groups=2), {"weight": (6, 3, 3, 3), "bias": (6,)}, (6, 6, 6)),
+        (nn.Conv2d(8, 12, 3, groups=4), {"weight": (6, 2, 3, 3), "bias": (6,)}, (4, 6, 6)),
         (nn.LayerNorm(8), {"weight": (5,), "bias": (5,)}, (4, 5)),
         (nn.Linear(8, 4), {"weight": (4, 5), "bias": (4,)}, (5,)),
     ],

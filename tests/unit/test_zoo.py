@@ -12,6 +12,7 @@ from winnow.data import downloads
 from winnow.files import InputError, read_json
 from winnow.networks import backbones, published, weights, zoo
 
+from .test_architectures import cell, measured, scored
 from .test_backbones import imported
 
 LITE = "timm/tf_efficientnet_lite0"
@@ -55,6 +56,9 @@ def test_real_weights_under_the_names_of_another_library(tmp_path):
     images = torch.randn(2, 3, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(backbone.network()(images), reference(images))
+    measured(tmp_path, 64)
+    scored(tmp_path, "mean_activation")
+    assert cell(tmp_path, "mean_activation", scope="global")["status"] == "finished"
 
 
 def test_the_names_of_another_library_are_understood_where_blocks_scale_channels():

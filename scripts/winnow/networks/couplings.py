@@ -133,7 +133,10 @@ def derive(
         raise InputError(f"the filters of {type(network).__name__} cannot be removed without changing one another")
     named = [LeftOut(layer, left_out[layer]) for layer in [*order, *unused] if layer in left_out]
     if not table.num_rows:
-        reasons = "; ".join(f"{each.layer}: {each.reason}" for each in named[:3])
+        layers: dict[str, list[str]] = {}
+        for each in named[:3]:
+            layers.setdefault(each.reason, []).append(each.layer)
+        reasons = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in layers.items())
         raise InputError(f"{type(network).__name__} has no filter that can be removed: {reasons}")
     members = set(table["layer"].unique().to_pylist())
     return table, [layer for layer in order if layer in members], named
@@ -243,11 +246,12 @@ def _holds(
             f"{type(error).__name__}: {first_line(error)}"
         ) from None
     state, found = network.state_dict(), {}
+    widest = max(size for tensor in state.values() for size in tensor.shape)
     for name in activations:
         convolution = network.get_submodule(name)
         found[name] = hold = _Hold({})
         try:
-            reached = _reached(graph, convolution)
+            reached = _reached(graph, convolution, widest)
         except Exception as error:
             hold.reason = f"torch-pruning's graph does not cover it: {type(error).__name__}: {first_line(error)}"
             continue
@@ -269,18 +273,19 @@ def _holds(
 
 
 def _reached(
-    graph: torch_pruning.DependencyGraph, convolution: nn.Conv2d
+    graph: torch_pruning.DependencyGraph, convolution: nn.Conv2d, widest: int
 ) -> list[tuple[torch_pruning.dependency.Node, bool, tuple[np.ndarray, np.ndarray]]]:
-    """What hangs on a convolution's filters: node, whether its outputs, and pairs of filter and index, one for each.
+    """What hangs on a convolution's filters: node, whether its outputs, and pairs of filter and index.
 
-    As ``graph.get_pruning_group`` says, which compares all with all; here each pair goes over each dependency once.
+    As ``graph.get_pruning_group`` says, which compares all with all. Here an index is followed from once, for the
+    filter that comes to it first; others that come there hang together with that one.
     """
     depthwise = convolution.groups == convolution.out_channels > 1
     prune = torch_pruning.prune_depthwise_conv_out_channels if depthwise else torch_pruning.prune_conv_out_channels
     root = graph.module2node[convolution]
     every = [_HybridIndex(index, index) for index in range(convolution.out_channels)]
-    seen = {(root, prune): dict.fromkeys(every)}
-    left = [(root, prune, every)]
+    seen = {(root, prune): {each.idx: each.root_idx for each in every}}
+    left, met = [(root, prune, every)], {(each.root_idx, each.root_idx) for each in every}
     while left:
         node, by, indices = left.pop()
         for dependency in node.dependencies:
@@ -289,20 +294,26 @@ def _reached(
             there = indices
             for mapping in filter(None, dependency.index_mapping):
                 there = mapping(there)
-            known = seen.setdefault((dependency.target, dependency.handler), {})
-            new = [index for index in dict.fromkeys(there) if index not in known]
+            known, new = seen.setdefault((dependency.target, dependency.handler), {}), []
+            # Round a loop that it takes for a stretching one it would count for ever.
+            if max((each.idx for each in there), default=0) >= widest:
+                raise IndexError("channels are rearranged in a way that it does not follow")
+            for each in there:
+                if each.idx not in known:
+                    known[each.idx] = each.root_idx
+                    new.append(each)
+                else:
+                    met.add((known[each.idx], each.root_idx))
             if new:
-                known.update(dict.fromkeys(new))
                 left.append((dependency.target, dependency.handler, new))
-    return [
-        (node, graph.is_out_channel_pruning_fn(by), (_column(pairs, 1), _column(pairs, 0)))
-        for (node, by), pairs in seen.items()
-        if pairs
-    ]
+    found = [(key, known.items()) for key, known in seen.items() if known] + [((root, prune), met)]
+    return [(node, graph.is_out_channel_pruning_fn(by), _columns(pairs)) for (node, by), pairs in found]
 
 
-def _column(pairs: Iterable[tuple[int, int]], number: int) -> np.ndarray:
-    return np.array([pair[number] for pair in pairs])
+def _columns(pairs: Iterable[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of index and filter as filters and indices."""
+    indices, filters = np.array([*pairs]).T
+    return filters, indices
 
 
 def _groups(part: object) -> bool:
@@ -335,7 +346,9 @@ def _slots(
     if isinstance(part, nn.Linear):
         bias = [_Slot(f"{name}.bias", 0)] if outputs and part.bias is not None else []
         return [_Slot(f"{name}.weight", int(not outputs)), *bias], None
-    if isinstance(part, _BatchNorm | nn.LayerNorm):
+    if isinstance(part, nn.LayerNorm):
+        return [], INEXACT
+    if isinstance(part, _BatchNorm):
         tensors = [*part.named_parameters(), *part.named_buffers()]
         return [_Slot(f"{name}.{tensor}", value.dim() - 1) for tensor, value in tensors if value.dim()], None
     if node.type == OPTYPE.PARAMETER:
