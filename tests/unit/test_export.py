@@ -505,7 +505,7 @@ def test_a_thousand_images_and_one_that_cannot_be_read(made, thousand, tmp_path,
     assert all(row["class"] == by_suffix[Path(row["file"]).suffix] for row in rows if row["class"])
 
 
-def test_a_run_that_breaks_off_leaves_no_table(made, tmp_path, monkeypatch):
+def test_a_run_that_breaks_off_leaves_what_it_has_under_another_name(made, tmp_path, monkeypatch):
     real = prediction.Model.probabilities
     calls = []
 
@@ -521,7 +521,7 @@ def test_a_run_that_breaks_off_leaves_no_table(made, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="broken off"):
         programs.run("predict", None, made / "export", made / "images", "--output", output)
     assert calls == [20, 20]
-    assert list(output.parent.iterdir()) == []
+    assert [path.name for path in output.parent.iterdir()] == ["a.csv.partial"]
 
 
 def run(*arguments, **environment):
