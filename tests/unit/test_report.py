@@ -571,14 +571,6 @@ addEventListener("load", async () => {
 </script>"""
 
 
-@pytest.fixture(scope="module")
-def browser():
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if path := shutil.which(name):
-            return path
-    pytest.skip("no Chromium here: the page was not rendered")
-
-
 @pytest.mark.parametrize("width", [500, 1600])
 def test_a_browser_draws_every_figure_sorts_and_filters_without_complaint(browser, made, tmp_path, width):
     text = text_of(made).replace("<head>", f"<head>{EARS}", 1)
