@@ -5,6 +5,7 @@
 rule export:
     input:
         [f"results/experiments/{name}/models.json" for name in CONFIG.targets],
+        [f"results/experiments/{name}/report_models.html" for name in CONFIG.targets],
         [f"results/experiments/{name}/models" for name in CONFIG.targets if ON_DISK],
 
 
@@ -29,13 +30,16 @@ checkpoint choose:
 rule export_chosen:
     input:
         chosen="results/experiments/{experiment}/chosen.json",
-        cells=lambda wildcards: [file for cell in chosen_cells(wildcards) for file in exported(cell)],
+        cells=lambda wildcards: [file for cell in chosen_cells(wildcards) for file in judged(cell)],
+        networks=lambda wildcards: [file for cell in chosen_cells(wildcards) for file in network_files(cell)],
+        unpruned=lambda wildcards: [file for _, cell in chosen(wildcards) for file in judged(cell)],
         datasets=lambda wildcards: [
             file for cell in chosen_cells(wildcards) for file in filled(STORE, dataset=cell.dataset)
         ],
         splits=lambda wildcards: [file for cell in chosen_cells(wildcards) for file in split_of(cell)],
     output:
         digests="results/experiments/{experiment}/models.json",
+        certificates="results/experiments/{experiment}/certificates.json",
         models=directory("results/experiments/{experiment}/models"),
     log:
         "results/logs/export_chosen/{experiment}.log",
@@ -46,14 +50,16 @@ rule export_chosen:
         spec=spec(specs.export_chosen),
     shell:
         "stage export --spec {params.spec:q} --chosen {input.chosen:q} --results {input.cells[0]:q}"
-        " --output {output.models:q} --digests {output.digests:q} > {log:q} 2>&1"
+        " --output {output.models:q} --digests {output.digests:q} --certificates {output.certificates:q}"
+        " > {log:q} 2>&1"
 
 
 rule export_cell:
     input:
         dataset=STORE,
         split=needs(wiring.cell_split),
-        cell=[f"results/cells/{CELL}/metrics.json", ancient(f"results/cells/{CELL}/predictions.parquet")],
+        cell=lambda wildcards: judged(cell_of(wildcards)),
+        unpruned=lambda wildcards: judged(cell_of(wildcards).baseline),
         network=lambda wildcards: network_files(cell_of(wildcards)),
     output:
         directory(f"results/exports/{CELL}"),
@@ -65,5 +71,5 @@ rule export_cell:
     params:
         spec=spec(specs.export_cell),
     shell:
-        "stage export --spec {params.spec:q} --cell {input.cell:q} --network {input.network:q}"
+        "stage export --spec {params.spec:q} --cell {input.cell:q} --unpruned {input.unpruned:q} --network {input.network:q}"
         " --dataset {input.dataset:q} --split {input.split:q} --output {output:q} > {log:q} 2>&1"

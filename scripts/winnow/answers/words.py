@@ -27,6 +27,8 @@ An answer is an object of ``recommendation.json``, one a data set and backbone:
 
 Accuracies and bounds are None where no training of a network went well.
 
+What is certified of a file that was exported is an object of :func:`winnow.exports.certificates.compared`.
+
 Every word here is either plain English or explained on the README's first screen; a test holds them together.
 """
 
@@ -91,6 +93,40 @@ def sentences(answer: Mapping[str, Any]) -> list[str]:
             _remedy(answer),
         ]
     return [*filter(None, text), _basis(answer)]
+
+
+def certificate(found: Mapping[str, Any]) -> str:
+    """What was found of one file, as a sentence that begins with its name."""
+    right = f"{found['file']} is right on {summary.percent(found['accuracy'])} % of {found['images']} test images"
+    if found["drop"] is None:
+        return f"{right}."
+    return (
+        f"{right}, and your network, trained alike, on {summary.percent(found['unpruned_accuracy'])} %: the file "
+        f"{summary.points(found['drop'])}, and on other images of this kind {_between(found)}."
+    )
+
+
+def two_intervals(answer: Mapping[str, Any] | None, found: Mapping[str, Any]) -> str:
+    """What a file's interval says and, where there is an answer, what the answer's says."""
+    file = (
+        "What is said of a file is of this file alone, and nothing but the images is left to chance: we are "
+        f"{100 * found['confidence']:g} % sure of its bounds."
+    )
+    chosen = answer and answer["chosen"]
+    if not chosen or chosen["low"] is None:
+        return file
+    return (
+        f"The answer is of all networks that are made in this way: on average these {_between(chosen)}, with other "
+        f"images and other trainings. {file}"
+    )
+
+
+def _between(found: Mapping[str, Any]) -> str:
+    """What lies between both bounds of a drop: "may lose 0.1 to 1.1", "may gain 0.3 points or lose up to 1.1"."""
+    low, high = (summary.percent(abs(found[name])) for name in ("low", "high"))
+    if found["low"] < 0 < found["high"]:
+        return f"may gain {low} points or lose up to {high}"
+    return f"may lose {low} to {high}" if found["low"] >= 0 else f"may gain {high} to {low}"
 
 
 def unbroken(text: str) -> str:
