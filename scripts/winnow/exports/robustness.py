@@ -21,7 +21,7 @@ from winnow.exports.prediction import Model
 from winnow.files import InputError, file_digest
 
 # Test images that are corrupted at most: on them a drop is known to a point or two, and six times as many are seen.
-IMAGES = 1000
+IMAGES = 500
 # The test images as they are, beside the corruptions.
 CLEAN = "none"
 
