@@ -1,5 +1,6 @@
-# Needs an experiment's recommendation and the cells that it chooses. Makes of each the folder that its user takes home:
-# model.safetensors, model.onnx, model.json, README.md, example.py. A cell whose network was not kept is trained again.
+# Needs an experiment's recommendation, the cells that it chooses, and the unpruned ones that they are held against. Makes
+# of each the folder that its user takes home: model.safetensors, model.onnx, model.json, README.md, example.py. A cell
+# whose network was not kept is trained again; one that comes out otherwise than it was judged is not exported.
 
 
 rule export:
