@@ -217,7 +217,7 @@ def test_with_all_labels_the_drop_is_known_here_and_bounded_elsewhere(pool, page
     arguments = [pool / "a.onnx", pool / "b.onnx", pool / "photographs", "--labels", tmp_path / "labels.csv"]
     labels_of(page, tmp_path / "labels.csv", ["green"] * 5 + ["red", comparison.NONE, "blue"])
     out, _ = run(capsys, *arguments)
-    assert "Of all A is right on 5, B on 1, neither on 2.\n" in out
+    assert "Of these 8 A is right on 5, B on 1, neither on 2.\n" in out
     assert "On these photographs B is right 10.5 points less often than A: that is known.\n" in out
     found = disagreement.population(Counts(38, 8, 8, 5, 1))
     low, high = np.floor(1000 * found.low) / 10, np.ceil(1000 * found.high) / 10

@@ -693,3 +693,16 @@ def test_what_is_answered_of_a_cell_goes_with_it(made, tmp_path):
         SimpleNamespace(chosen=tmp_path / "chosen.json", results=tmp_path, output=tmp_path)
     )
     assert answer == answers[1]
+
+
+def test_an_unpruned_network_is_looked_at_only_where_it_was_given(tmp_path):
+    unpruned = tmp_path / "cells" / "d/net/unpruned/none/0.000/inherited/1"
+    kept = tmp_path / "models" / "d/net/unpruned/none/0.000/inherited/1"
+    find = programs.load("export").whole_network
+    for files, found in (
+        (None, None),
+        ([], None),
+        ([kept / "model.safetensors", kept / "model.json"], kept),
+        ([kept.with_name("2") / "model.safetensors"], None),
+    ):
+        assert find(SimpleNamespace(results=tmp_path, whole=files), unpruned) == found

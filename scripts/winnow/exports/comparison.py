@@ -252,7 +252,7 @@ def sentences(compared: Comparison, counts: Counts | None = None) -> list[str]:
             f"apart. On photographs like these they are at most {_points(disagreement.most(differ, images), up=True)} "
             f"apart; of that we are {100 - 100 * disagreement.TAIL:g} % sure.",
         ]
-    drawn = "all" if counts.labelled == differ else f"{counts.labelled} of them, drawn at random,"
+    drawn = f"these {differ}" if counts.labelled == differ else f"{counts.labelled} of them, drawn at random,"
     neither = counts.labelled - counts.first - counts.second - counts.unknown
     unknown = f", and {counts.unknown} without a label" if counts.unknown else ""
     here, like = disagreement.pool(counts), disagreement.population(counts)
