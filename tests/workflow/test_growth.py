@@ -142,7 +142,7 @@ def test_the_networks_that_judged_are_kept_and_what_is_exported_is_one_of_them(c
     assert [each["name"] for each in kinds] == ["none", "noise", "blur", "brightness", "jpeg", "crop"]
     # On so many of the test images that they are nearly all.
     assert certified["corruptions"]["images"] == 500 < len(outcomes[0])
-    assert kinds[0]["accuracy"] == pytest.approx([outcomes[0].mean(), outcomes[1].mean()], abs=0.02)
+    assert kinds[0]["accuracy"][:2] == pytest.approx([outcomes[0].mean(), outcomes[1].mean()], abs=0.02)
     assert "## Beyond the test images" in card
     assert 'id="table-spoiled-digits-net"' in (checkout.path / EXPERIMENT / "report_models.html").read_text()
     # They are a step on the way: who needs the room may delete them.
