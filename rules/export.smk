@@ -34,6 +34,7 @@ rule export_chosen:
         cells=lambda wildcards: [file for cell in chosen_cells(wildcards) for file in judged(cell)],
         networks=lambda wildcards: [file for cell in chosen_cells(wildcards) for file in network_files(cell)],
         unpruned=lambda wildcards: [file for _, cell in chosen(wildcards) for file in judged(cell)],
+        whole=whole_networks,
         datasets=lambda wildcards: [
             file for cell in chosen_cells(wildcards) for file in filled(STORE, dataset=cell.dataset)
         ],
@@ -51,7 +52,7 @@ rule export_chosen:
         spec=spec(specs.export_chosen),
     shell:
         "stage export --spec {params.spec:q} --chosen {input.chosen:q} --results {input.cells[0]:q}"
-        " --output {output.models:q} --digests {output.digests:q} --certificates {output.certificates:q}"
+        " --whole {input.whole:q} --output {output.models:q} --digests {output.digests:q} --certificates {output.certificates:q}"
         " > {log:q} 2>&1"
 
 

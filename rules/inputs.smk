@@ -130,6 +130,12 @@ def chosen_cells(wildcards):
     return [cell for cell, _ in chosen(wildcards)]
 
 
+def whole_networks(wildcards):
+    """The unpruned networks of the cells to export, where the grid keeps them: none is trained again to be looked at."""
+    whole = dict.fromkeys(unpruned for cell, unpruned in chosen(wildcards) if unpruned != cell and KEPT(unpruned))
+    return [file for cell in whole for file in network_files(cell)]
+
+
 def split_of(cell):
     """What a cell was trained and judged by."""
     return [wiring.split(cell.dataset, cell.fold(CONFIG.folds))]

@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace) -> None:
     for *paths, answer in places(arguments):
         cell, output = paths[0], paths[-1]
         try:
-            model = bundle.export(*paths, arguments.spec, devices.threads(), answer)
+            model = bundle.export(*paths, arguments.spec, devices.threads(), answer, whole_network(arguments, paths[1]))
         except Disagreement as disagreement:
             raise SystemExit(f"error: {cell}: {disagreement}") from None
         parameters = f"{model['params']} of {model['unpruned']['params']} parameters"
@@ -36,7 +36,8 @@ def main(arguments: argparse.Namespace) -> None:
         for each in model[descriptions.CERTIFICATES]:
             print(words.certificate(each))
         place = {name: answer and answer[name] for name in ("dataset", "backbone")}
-        exported.append(place | {"folder": output.name, "certificates": model[descriptions.CERTIFICATES]})
+        found = {name: model[name] for name in (descriptions.CERTIFICATES, descriptions.CORRUPTIONS)}
+        exported.append(place | {"folder": output.name} | found)
     if arguments.digests:
         files = sorted(path for path in arguments.output.rglob("*") if path.is_file())
         write_json(arguments.digests, {str(path.relative_to(arguments.output)): file_digest(path) for path in files})
@@ -76,6 +77,14 @@ def places(
     raise InputError("which network? Give --cell, --dataset and --split, or --chosen and --results")
 
 
+def whole_network(arguments: argparse.Namespace, unpruned: Path | None) -> Path | None:
+    """The kept network of an unpruned cell; None where it is none of the files that were given."""
+    if not arguments.whole:
+        return None
+    folder = arguments.results / "models" / unpruned.relative_to(arguments.results / "cells")
+    return folder if folder in {file.parent for file in arguments.whole} else None
+
+
 def judged_by(cell: Path) -> str:
     """The name of the split that a cell was judged by."""
     return read_json(cell / "metrics.json")["split"]
@@ -94,6 +103,9 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--split", type=Path, metavar="FILE", help="which images of it judged")
     result.add_argument("--chosen", type=Path, metavar="FILE", help="instead of them, an experiment's chosen.json")
     cli.add_results(result, required=False)
+    result.add_argument(
+        "--whole", type=Path, nargs="*", metavar="FILE", help="unpruned networks that were kept, of these results"
+    )
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to make")
     result.add_argument("--digests", type=Path, metavar="FILE", help="gets the SHA-256 of each file in there")
     result.add_argument("--certificates", type=Path, metavar="FILE", help="gets what is certified of each network")

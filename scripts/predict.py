@@ -1,50 +1,86 @@
 """Say what images show. Needs a kept network: an exported folder, a cell's folder, a .safetensors or an .onnx file;
 prints the likeliest classes of each image, or makes a CSV of a folder's.
 
-It needs nothing else of the workflow. Images that cannot be read are named, and the exit status is then 1.
+It needs nothing else of the workflow. A CSV that was broken off is taken up again by the same command. Images that
+cannot be read are named, and the exit status is then 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
 from winnow import cli
 from winnow.data import folders
-from winnow.exports import prediction
-from winnow.files import InputError, atomic_path
+from winnow.exports import prediction, sheets
+from winnow.files import InputError
+from winnow.runtime.counting import Count
 
 TOP = 5
 
 
 def main(arguments: argparse.Namespace) -> None:
     images = named(arguments.images)
-    as_table = arguments.output is not None or arguments.all or arguments.images[0].is_dir()
     if arguments.output is not None and arguments.output.is_dir():
         raise InputError(f"{arguments.output} is a folder: --output names a file")
     model = prediction.load(arguments.model, arguments.onnx)
-    failed: list[str] = []
-    answers = prediction.predict(model, images, lambda image: image[1].read_bytes(), os.cpu_count() or 1)
-    answers = reported(((name, answer) for (name, _), answer in answers), failed)
-    if as_table:
-        with opened(arguments.output) as file:
-            write_table(file, model.classes, answers, arguments.all)
+    if arguments.output is not None:
+        unreadable = written(arguments.output, model, images, arguments.all, arguments.restart)
     else:
-        sys.stdout.reconfigure(errors="backslashreplace")
-        for name, probabilities in answers:
-            if not isinstance(probabilities, str):
-                print(f"{name}: {likeliest(model.classes, probabilities)}", flush=True)
-    if failed:
-        print(f"{len(failed)} of {len(images)} images could not be read", file=sys.stderr)
+        table = arguments.all or arguments.images[0].is_dir()
+        unreadable = printed(model, images, table, arguments.all)
+    for name, reason in unreadable:
+        print(f"{name}: {reason}", file=sys.stderr)
+    if unreadable:
+        print(f"{len(unreadable)} of {len(images)} images could not be read", file=sys.stderr)
         sys.exit(1)
+
+
+def written(
+    output: Path, model: prediction.Model, images: list[tuple[str, Path]], every_class: bool, restart: bool
+) -> list[tuple[str, str]]:
+    """Make the CSV, or what is missing of it; the images that could not be read, each with its reason."""
+    with sheets.Sheet(output, model, images, every_class, restart) as sheet:
+        if sheet.done:
+            print(f"{sheet.partial} has {sheet.done} of {len(images)} images: going on from there", file=sys.stderr)
+        count = Count(len(images), "images", sheet.done)
+        for _, answer in answers(model, images[sheet.done :]):
+            sheet.add(answer)
+            count.advance(f"{len(sheet.unreadable)} unreadable" if sheet.unreadable else "")
+        count.close()
+    return sheet.unreadable
+
+
+def printed(
+    model: prediction.Model, images: list[tuple[str, Path]], table: bool, every_class: bool
+) -> list[tuple[str, str]]:
+    """Print the CSV, or each image's likeliest classes; the images that could not be read, each with its reason."""
+    unreadable = []
+    options = {"encoding": "utf-8", "newline": ""} if table else {}
+    sys.stdout.reconfigure(errors="backslashreplace", **options)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    if table:
+        writer.writerow(sheets.columns(model, every_class))
+    for name, answer in answers(model, images):
+        if isinstance(answer, str):
+            unreadable.append((name, answer))
+        if table:
+            writer.writerow(sheets.row(model, name, answer, every_class))
+        elif not isinstance(answer, str):
+            print(f"{name}: {likeliest(model.classes, answer)}", flush=True)
+    return unreadable
+
+
+def answers(model: prediction.Model, images: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, np.ndarray | str]]:
+    """Each image's name with the probabilities of its classes, or why there are none."""
+    found = prediction.predict(model, images, lambda image: image[1].read_bytes(), os.cpu_count() or 1)
+    return ((name, answer) for (name, _), answer in found)
 
 
 def named(places: list[Path]) -> list[tuple[str, Path]]:
@@ -66,48 +102,9 @@ def named(places: list[Path]) -> list[tuple[str, Path]]:
     return sorted(found)
 
 
-def reported(
-    answers: Iterable[tuple[str, np.ndarray | str]], failed: list[str]
-) -> Iterator[tuple[str, np.ndarray | str]]:
-    """The answers as they come; of each that is a reason, the image is named on standard error and put on a list."""
-    for name, answer in answers:
-        if isinstance(answer, str):
-            failed.append(name)
-            print(f"{name}: {answer}", file=sys.stderr, flush=True)
-        yield name, answer
-
-
 def likeliest(classes: list[str], probabilities: np.ndarray) -> str:
     order = np.argsort(-probabilities, kind="stable")[:TOP]
     return ", ".join(f"{classes[number]} {probabilities[number]:.4f}" for number in order)
-
-
-@contextlib.contextmanager
-def opened(output: Path | None) -> Iterator[TextIO]:
-    """The table's file, which appears when it is complete, or standard output."""
-    if output is None:
-        sys.stdout.reconfigure(encoding="utf-8", newline="")
-        yield sys.stdout
-    else:
-        with atomic_path(output) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-            yield file
-
-
-def write_table(
-    file: TextIO, classes: list[str], answers: Iterable[tuple[str, np.ndarray | str]], every_class: bool
-) -> None:
-    """One row an image: file, class, its probability and, where there is none, the reason; perhaps every class's."""
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(
-        ["file", "class", "probability", "reason", *(f"probability_{name}" for name in classes if every_class)]
-    )
-    for name, answer in answers:
-        if isinstance(answer, str):
-            writer.writerow([name, "", "", answer, *("" for _ in classes if every_class)])
-        else:
-            best = int(answer.argmax())
-            every = (f"{value:.6g}" for value in answer if every_class)
-            writer.writerow([name, classes[best], f"{answer[best]:.6g}", "", *every])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -116,6 +113,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="files, or one folder")
     result.add_argument("--onnx", action="store_true", help="predict with onnxruntime and the folder's model.onnx")
     result.add_argument("--output", type=Path, metavar="FILE", help="write the answers as CSV")
+    result.add_argument("--restart", action="store_true", help="begin anew where an earlier run has left FILE.partial")
     result.add_argument("--all", action="store_true", help="CSV with a column for every class's probability")
     return result
 

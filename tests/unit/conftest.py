@@ -1,10 +1,11 @@
-"""A web server on loopback that serves files well or badly."""
+"""A web server on loopback that serves files well or badly, and a browser where there is one."""
 
 from __future__ import annotations
 
 import dataclasses
 import http.server
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 
@@ -96,3 +97,12 @@ def server() -> Iterator[Server]:
 def verified(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Which stores were verified is the tests' own affair: nothing is left in the node's folder."""
     os.environ["WINNOW_VERIFIED"] = str(tmp_path_factory.mktemp("verified"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """A browser that draws pages without a screen."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    pytest.skip("no Chromium here: the page was not rendered")

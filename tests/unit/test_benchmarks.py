@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from . import tiny
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -26,6 +28,7 @@ def run(monkeypatch, capsys):
         module = importlib.import_module(name)
         # Their names are plain words: no other test is to find them.
         del sys.modules[name], sys.modules["paired"]
+        sys.modules.pop("copies", None)
         module.main(module.parser().parse_args(arguments))
         return capsys.readouterr().out
 
@@ -116,6 +119,11 @@ def test_a_section_of_the_gpu_check_ends_with_its_time(run, tmp_path):
 def test_sums(run, tmp_path):
     text = run("sums", "--classes", "3", "--filters", "600", "--repeats", "1", "--folder", str(tmp_path))
     assert "apoz, 3 classes x 600 filters, " in text
+
+
+def test_predicting(run, tmp_path):
+    text = run("predicting", str(tiny.write(tmp_path / "model.onnx")), "--images", "3", "60")
+    assert [line.split()[:2] for line in text.splitlines()] == [["3", "photographs:"], ["60", "photographs:"]]
 
 
 def test_regression(run):

@@ -512,7 +512,7 @@ def test_a_thousand_images_and_one_that_cannot_be_read(made, thousand, tmp_path,
     assert all(row["class"] == by_suffix[Path(row["file"]).suffix] for row in rows if row["class"])
 
 
-def test_a_run_that_breaks_off_leaves_no_table(made, tmp_path, monkeypatch):
+def test_a_run_that_breaks_off_leaves_what_it_has_under_another_name(made, tmp_path, monkeypatch):
     real = prediction.Model.probabilities
     calls = []
 
@@ -528,7 +528,7 @@ def test_a_run_that_breaks_off_leaves_no_table(made, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="broken off"):
         programs.run("predict", None, made / "export", made / "images", "--output", output)
     assert calls == [20, 20]
-    assert list(output.parent.iterdir()) == []
+    assert [path.name for path in output.parent.iterdir()] == ["a.csv.partial"]
 
 
 def run(*arguments, **environment):
@@ -693,3 +693,16 @@ def test_what_is_answered_of_a_cell_goes_with_it(made, tmp_path):
         SimpleNamespace(chosen=tmp_path / "chosen.json", results=tmp_path, output=tmp_path)
     )
     assert answer == answers[1]
+
+
+def test_an_unpruned_network_is_looked_at_only_where_it_was_given(tmp_path):
+    unpruned = tmp_path / "cells" / "d/net/unpruned/none/0.000/inherited/1"
+    kept = tmp_path / "models" / "d/net/unpruned/none/0.000/inherited/1"
+    find = programs.load("export").whole_network
+    for files, found in (
+        (None, None),
+        ([], None),
+        ([kept / "model.safetensors", kept / "model.json"], kept),
+        ([kept.with_name("2") / "model.safetensors"], None),
+    ):
+        assert find(SimpleNamespace(results=tmp_path, whole=files), unpruned) == found

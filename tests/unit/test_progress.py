@@ -4,7 +4,8 @@ import io
 
 import pytest
 
-from winnow.runtime.progress import LOG_LINES, Display, duration
+from winnow.runtime.counting import duration
+from winnow.runtime.progress import LOG_LINES, Display
 
 
 class Clock:

@@ -19,7 +19,7 @@ import plot
 from winnow import tables
 from winnow.answers import gallery, summary, words
 from winnow.answers import report as pages
-from winnow.data import splits
+from winnow.data import corruptions, splits
 from winnow.data.store import Entry, Store, write_store
 from winnow.files import InputError, write_json
 from winnow.workflow import grid, promises
@@ -571,14 +571,6 @@ addEventListener("load", async () => {
 </script>"""
 
 
-@pytest.fixture(scope="module")
-def browser():
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if path := shutil.which(name):
-            return path
-    pytest.skip("no Chromium here: the page was not rendered")
-
-
 @pytest.mark.parametrize("width", [500, 1600])
 def test_a_browser_draws_every_figure_sorts_and_filters_without_complaint(browser, made, tmp_path, width):
     text = text_of(made).replace("<head>", f"<head>{EARS}", 1)
@@ -641,9 +633,20 @@ CERTIFICATE = {
 }
 
 
+DROPS = {"drop": 0.05, "low": 0.02, "high": 0.078}
+SPOILED = {
+    **{"images": 500, "test_images": 900, "confidence": 0.95},
+    "networks": [{"file": name, "sha256": "0" * 64} for name in ("model.safetensors", "model.onnx", "model.int8.onnx")],
+    "corruptions": [
+        {"name": name, "accuracy": [0.97, 0.965, 0.9], "drops": [DROPS | {"drop": drop}, DROPS | {"drop": 0.07}]}
+        for name, drop in zip(("none", *corruptions.CORRUPTIONS), (0.005, 0.01, 0.0, 0.02, 0.049, -0.01), strict=True)
+    ],
+}
+
+
 def test_what_is_certified_of_exported_files_stands_beside_the_answer(made, page, tmp_path):
     assert not page.find("h2", id="files")
-    model = {"dataset": "digits", "backbone": "net", "folder": "digits-net"}
+    model = {"dataset": "digits", "backbone": "net", "folder": "digits-net", "corruptions": None}
     alone = CERTIFICATE | {"file": f"{NASTY}.onnx"} | dict.fromkeys(("drop", "low", "high", "unpruned_accuracy"))
     write_json(tmp_path / "certificates.json", {"models": [model | {"certificates": [CERTIFICATE, alone]}]})
     experiment = made / "experiments" / "tiny"
@@ -661,6 +664,18 @@ def test_what_is_certified_of_exported_files_stands_beside_the_answer(made, page
     assert (name, accuracy, drop, alike) == ("model.onnx", "87.5", "2.5 [-1.3, 6.3]", "5 of 6")
     assert (runtime, digest) == ("onnxruntime 1.27.0", "f" * 64)
     assert second[2] == "–"
+    assert not found.find("table", id="table-spoiled-digits-net")
+    # What they lose on spoiled images, where the unpruned network was at hand.
+    more = {"models": [model | {"certificates": [CERTIFICATE], "corruptions": SPOILED}]}
+    write_json(tmp_path / "certificates.json", more)
+    programs.run("report", SPEC, *arguments, "--output", tmp_path / "page.html")
+    found = Reader((tmp_path / "page.html").read_text(encoding="utf-8"))
+    said = [each["text"].replace("\N{NO-BREAK SPACE}", " ") for each in found.find("p", **{"class": "prose"})]
+    assert set(words.spoiled(SPOILED)) <= set(said)
+    rows = [[field["text"] for field in row] for row in fields(found, "spoiled-digits-net")[1:]]
+    assert len(rows) == 12
+    assert rows[0] == ["as they are", "model.onnx", "97.0", "96.5", "0.5 [2.0, 7.8]"]
+    assert rows[9] == ["poorly saved", "model.int8.onnx", "97.0", "90.0", "7.0 [2.0, 7.8]"]
     # Of another data set nothing is said.
     other = {"models": [model | {"dataset": "others", "certificates": [CERTIFICATE]}]}
     write_json(tmp_path / "certificates.json", other)

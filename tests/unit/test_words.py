@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from winnow.answers import words
+from winnow.data.corruptions import CORRUPTIONS
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 UNPRUNED = {"bytes": 2_400_000, "params": 600_000, "macs": 50_000_000, "latency_ms": 5.0, "accuracy": 0.947}
@@ -252,6 +253,24 @@ def explained() -> set[str]:
     """The words that the README's first screen, all above its first heading of a part, sets in bold to explain them."""
     first_screen = README.split("\n## ")[0]
     return {word for term in re.findall(r"\*\*(.+?)\*\*", first_screen, re.DOTALL) for word in term.lower().split()}
+
+
+def test_what_files_lose_on_spoiled_photographs_is_said_of_the_worst():
+    drop = {"drop": 0.007, "low": -0.009, "high": 0.022}
+    kinds = zip(("none", *words.SPOILED), (0.007, 0.005, 0.0, -0.004, 0.007, 0.049), strict=True)
+    found = {
+        "images": 500,
+        "networks": [{"file": "model.safetensors"}, {"file": "model.onnx"}],
+        "corruptions": [{"name": name, "drops": [drop | {"drop": value}]} for name, value in kinds],
+    }
+    found["corruptions"][-1]["drops"] = [{"drop": 0.049, "low": 0.02, "high": 0.078}]
+    assert words.spoiled(found) == [
+        "Photographs are not always as good as these: 500 test images were made noisy, blurred, too bright, poorly "
+        "saved and badly aimed, and each file was held against your network on them.",
+        "model.onnx loses 0.7 points on them as they are and, at worst, where they are badly aimed, it loses 4.9 "
+        "points: on other images of this kind it may lose 2.0 to 7.8.",
+    ]
+    assert set(words.SPOILED) == set(CORRUPTIONS)
 
 
 def test_no_word_is_one_that_its_reader_has_not_been_told():

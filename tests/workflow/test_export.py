@@ -71,6 +71,8 @@ def test_a_chosen_cell_that_was_not_kept_is_trained_again_and_exported(recommend
             assert each["weights_sha256"] == metrics["weights_sha256"]
             assert each["as_judged"] == each["images"] == model["images"]["test"]
         assert (model["certificates"][0]["drop"] is None) == (cell == OTHER)
+        # No network is trained again to be held against it.
+        assert model["corruptions"] is None
         assert model["accuracy"] == metrics["accuracy"]
         assert model["provenance"]["cell"]["cell"] == metrics["spec"]["cell"]
         assert (folders[f"{dataset}-net"] / "README.md").read_text().startswith(f"# {dataset}-net\n")

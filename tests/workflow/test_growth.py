@@ -137,6 +137,14 @@ def test_the_networks_that_judged_are_kept_and_what_is_exported_is_one_of_them(c
     assert "The answer is of all networks that are made in this way" in card
     assert 'id="files"' in (checkout.path / EXPERIMENT / "report_models.html").read_text()
     assert 'id="files"' not in (checkout.path / EXPERIMENT / "report.html").read_text()
+    # The unpruned network of its seed is kept, too: both are held against each other where images are corrupted.
+    kinds = certified["corruptions"]["corruptions"]
+    assert [each["name"] for each in kinds] == ["none", "noise", "blur", "brightness", "jpeg", "crop"]
+    # On so many of the test images that they are nearly all.
+    assert certified["corruptions"]["images"] == 500 < len(outcomes[0])
+    assert kinds[0]["accuracy"][:2] == pytest.approx([outcomes[0].mean(), outcomes[1].mean()], abs=0.02)
+    assert "## Beyond the test images" in card
+    assert 'id="table-spoiled-digits-net"' in (checkout.path / EXPERIMENT / "report_models.html").read_text()
     # They are a step on the way: who needs the room may delete them.
     shutil.rmtree(checkout.path / "results/models")
     assert checkout.planned() == checkout.planned("export") == set()

@@ -136,7 +136,8 @@ class Answer:
     confusions : Table
     files : list of str
         What is certified of the files that were exported, in sentences; none where none were.
-    certificates : Table or None
+    certificates, spoiled : Table or None
+        The latter of what they lose on corrupted images.
     """
 
     subject: str
@@ -147,6 +148,7 @@ class Answer:
     confusions: Table | None = None
     files: list[str] = dataclasses.field(default_factory=list)
     certificates: Table | None = None
+    spoiled: Table | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -387,7 +389,33 @@ def certified(answer: Answer, told: Mapping[str, Any], models: Mapping[tuple[str
     ]
     caption = f"The files in models/{model['folder']}, on all test images"
     table = Table(f"certificates-{model['folder']}", caption, rows)
-    return dataclasses.replace(answer, files=list(map(words.unbroken, sentences)), certificates=table)
+    corrupted = model["corruptions"]
+    if corrupted:
+        sentences += words.spoiled(corrupted)
+    return dataclasses.replace(
+        answer,
+        files=list(map(words.unbroken, sentences)),
+        certificates=table,
+        spoiled=spoiled_table(corrupted, f"spoiled-{model['folder']}") if corrupted else None,
+    )
+
+
+def spoiled_table(found: Mapping[str, Any], name: str) -> Table:
+    """What files lose on corrupted images, of :func:`winnow.exports.robustness.measured`."""
+    rows = [
+        {
+            "images": Field(words.SPOILED.get(each["name"], "as they are")),
+            "file": Field(file["file"]),
+            "your network %": _number(each["accuracy"][0], summary.percent),
+            "accuracy %": _number(accuracy, summary.percent),
+            "drop, points": _number(
+                drop["drop"], lambda mean, drop=drop: summary.bracketed(mean, drop["low"], drop["high"])
+            ),
+        }
+        for each in found["corruptions"]
+        for file, accuracy, drop in zip(found["networks"][1:], each["accuracy"][1:], each["drops"], strict=True)
+    ]
+    return Table(name, f"{found['images']} test images, as they are and spoiled", rows)
 
 
 def _predictions(folder: Path, cell: grid.Cell) -> dict[str, np.ndarray]:

@@ -121,6 +121,35 @@ def two_intervals(answer: Mapping[str, Any] | None, found: Mapping[str, Any]) ->
     )
 
 
+# Corruption, see :mod:`winnow.data.corruptions` → what such photographs are called.
+SPOILED = {
+    "noise": "noisy",
+    "blur": "blurred",
+    "brightness": "too bright",
+    "jpeg": "poorly saved",
+    "crop": "badly aimed",
+}
+
+
+def spoiled(found: Mapping[str, Any]) -> list[str]:
+    """What files lose on photographs that were spoiled, of :func:`winnow.exports.robustness.measured`, in sentences."""
+    clean, *kinds = found["corruptions"]
+    *names, last = (SPOILED[each["name"]] for each in kinds)
+    sentences = [
+        f"Photographs are not always as good as these: {found['images']} test images were made {', '.join(names)} and "
+        f"{last}, and each file was held against your network on them."
+    ]
+    for place, network in enumerate(found["networks"][1:]):
+        worst = max(kinds, key=lambda each: each["drops"][place]["drop"])
+        drops = clean["drops"][place], worst["drops"][place]
+        sentences.append(
+            f"{network['file']} {summary.points(drops[0]['drop'])} on them as they are and, at worst, where they are "
+            f"{SPOILED[worst['name']]}, it {summary.points(drops[1]['drop'])}: on other images of this kind it "
+            f"{_between(drops[1])}."
+        )
+    return sentences
+
+
 def _between(found: Mapping[str, Any]) -> str:
     """What lies between both bounds of a drop: "may lose 0.1 to 1.1", "may gain 0.3 points or lose up to 1.1"."""
     low, high = (summary.percent(abs(found[name])) for name in ("low", "high"))

@@ -18,7 +18,7 @@ from torch import nn
 from winnow.data import preprocessing
 from winnow.data.splits import Split
 from winnow.data.store import Store
-from winnow.exports import cards, certificates, prediction
+from winnow.exports import cards, certificates, prediction, robustness
 from winnow.exports.certificates import Exam
 from winnow.files import InputError, atomic_folder, write_json
 from winnow.networks import backbones, descriptions, models, surgery
@@ -36,6 +36,7 @@ def export(
     spec: dict[str, Any],
     threads: int,
     answer: dict[str, Any] | None = None,
+    whole_network: Path | None = None,
 ) -> dict[str, Any]:
     """Export a cell.
 
@@ -60,6 +61,9 @@ def export(
         That onnxruntime may use.
     answer
         Of the experiment that chose the cell, as :mod:`winnow.answers.words` takes it; None where none did.
+    whole_network
+        Folder of the unpruned network, with which the files are run on corrupted images too; None where it was not
+        kept.
 
     Returns
     -------
@@ -87,6 +91,9 @@ def export(
         whole = description | {"weights": weights, "onnx": descriptions.written(onnx) | interface(description)}
         write_json(folder / descriptions.DESCRIPTION, whole)
         whole[descriptions.CERTIFICATES] = certified(folder, exam, threads)
+        whole[descriptions.CORRUPTIONS] = (
+            robustness.measured(whole_network, folder, store, parts, threads) if whole_network else None
+        )
         write_json(folder / descriptions.DESCRIPTION, whole)
         (folder / "README.md").write_text(cards.card(whole, output.name), encoding="utf-8")
         (folder / "example.py").write_text(cards.EXAMPLE, encoding="utf-8")

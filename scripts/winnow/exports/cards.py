@@ -115,6 +115,7 @@ def card(model: dict[str, Any], name: str) -> str:
         words.two_intervals(model["answer"], certified[0]),
         f"The files are made of the weights that were judged, SHA-256 `{model['weights_sha256']}`; their own are in "
         "`model.json`.",
+        *(spoiled(model) if model[descriptions.CORRUPTIONS] else []),
         "## How it was made",
         f"{method(cell, model)} Then it was fine-tuned on {images['train']} images: {epochs} epochs, batches "
         f"of {recipe['batch_size']}, {recipe['optimizer']} at learning rate {model['learning_rate']:g}"
@@ -175,6 +176,22 @@ def certificates(certified: list[dict[str, Any]]) -> str:
     ]
     drop = f"drop, points [{100 * CONFIDENCE:g} %]"
     return table(["file", "accuracy", drop, "same answer as when judged", "run by"], rows)
+
+
+def spoiled(model: dict[str, Any]) -> list[str]:
+    """The section on what the files lose on corrupted images."""
+    found = model[descriptions.CORRUPTIONS]
+    files = [code(each["file"]) for each in found["networks"][1:]]
+    rows = [
+        [
+            words.SPOILED.get(each["name"], "as they are"),
+            *map(percent, each["accuracy"]),
+            *(bracketed(drop["drop"], drop["low"], drop["high"]) for drop in each["drops"]),
+        ]
+        for each in found["corruptions"]
+    ]
+    header = ["images", "unpruned", *files, *(f"drop of {file}, points" for file in files)]
+    return ["## Beyond the test images", " ".join(words.spoiled(found)), table(header, rows)]
 
 
 def interval(accuracy: float, images: int) -> tuple[float, float]:

@@ -20,9 +20,9 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from tqdm import tqdm
 
 from winnow.runtime import run
+from winnow.runtime.counting import SECONDS_BETWEEN_LINES, duration
 
 LOG_LINES = 15
-SECONDS_BETWEEN_LINES = 15.0
 
 _HIDDEN = frozenset(
     [
@@ -183,15 +183,6 @@ class Display:
                 beside = self._running()
                 text += f", about {duration(elapsed * (cells / max(ended, 1 + beside) - 1))} left"
             self.write(text)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 class _Handler(logging.Handler):
