@@ -17,10 +17,19 @@ import yaml
 
 from winnow.tables import read_table
 
+from .. import nursery
 from .checkout import ROOT, SMALL_GRID, Checkout
 
 # The only columns that a second run of the same configuration may change.
 TIMES = ("seconds", "latency_ms", "latency_32_ms")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_workers():
+    """They name their checkout in their arguments, and end with nothing else than they do where a user runs them."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv(nursery.ADDRESS, raising=False)
+        yield
 
 
 def summary(checkout: Checkout, experiment: str) -> pa.Table:
