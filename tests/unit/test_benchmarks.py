@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+pytestmark = pytest.mark.slow("benchmarks are run, small ones")
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -618,6 +618,7 @@ def checked(folder, network, architecture, head, store_size, image_size, squares
     return found
 
 
+@pytest.mark.slow("a network of each family is exported")
 # The shallowest and the deepest VGG of each head, with and without batch norms: between them there is nothing new.
 @pytest.mark.parametrize(
     ("architecture", "head"),

@@ -100,6 +100,7 @@ def killed(checkout: Checkout, experiment: str, count: int, seconds: float) -> b
     return False
 
 
+@pytest.mark.slow("a grid is run, killed and resumed several times")
 def test_a_run_killed_at_any_moment_is_resumed_to_the_same_summary(undisturbed, tmp_path, request):
     reference, config, experiment = undisturbed
     # Jobs are counted, not seconds: the moments are as many and as different on a slow machine as on a fast one.
