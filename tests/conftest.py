@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
+from . import nursery
 from .slowest import KEY
 
 
@@ -33,5 +36,8 @@ class Seconds:
 
 def pytest_configure(config):
     # A process of several has its own part only; the first one hears of all.
-    if not hasattr(config, "workerinput") and hasattr(config, "cache"):
-        config.pluginmanager.register(Seconds(config.cache))
+    if not hasattr(config, "workerinput"):
+        if hasattr(config, "cache"):
+            config.pluginmanager.register(Seconds(config.cache))
+        process, os.environ[nursery.ADDRESS] = nursery.start()
+        config.add_cleanup(lambda: (process.stdin.close(), process.wait()))

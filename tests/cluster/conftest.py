@@ -11,8 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from .. import nursery
+
 HERE = Path(__file__).parent
 NEEDED = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_workers():
+    """What runs in an allocation is not forked from a process outside."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv(nursery.ADDRESS, raising=False)
+        yield
 
 
 @pytest.fixture(scope="session")

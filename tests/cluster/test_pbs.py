@@ -15,10 +15,13 @@ import pytest
 from ..workflow.checkout import Checkout
 from .grids import grid, not_outlived, wait_for
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("snakemake_executor_plugin_cluster_generic") is None,
-    reason="snakemake-executor-plugin-cluster-generic is not installed",
-)
+pytestmark = [
+    pytest.mark.slow("grids are run on a cluster that is pretended"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("snakemake_executor_plugin_cluster_generic") is None,
+        reason="snakemake-executor-plugin-cluster-generic is not installed",
+    ),
+]
 
 
 class Pbs(Checkout):

@@ -21,6 +21,8 @@ from ..workflow.checkout import ROOT, Checkout
 from ..workflow.test_interruption import wait_until_gone
 from .grids import grid, not_outlived, wait_for
 
+pytestmark = pytest.mark.slow("a SLURM is started, and grids are run on it")
+
 PROFILE = ROOT / "profiles" / "slurm" / "config.yaml"
 
 # What a user's own profile would say of this "cluster": jobs that fit its node.

@@ -60,6 +60,7 @@ def cell(folder, criterion, ratio=0.4, scope="layer"):
     return read_json(folder / "cell" / "metrics.json")
 
 
+@pytest.mark.slow("a network of each family is trained")
 @pytest.mark.parametrize("architecture", ["resnet18", "squeezenet1_1"])
 def test_from_import_to_a_trained_cell(architecture, tmp_path):
     imported(tmp_path / "net", architecture=architecture, head="classifier", weights="random")
@@ -116,6 +117,7 @@ def test_a_head_that_there_is_not_is_an_error():
         backbones.build("resnet18", "gap", 2)
 
 
+@pytest.mark.slow("every architecture is looked through")
 @pytest.mark.parametrize("architecture", architectures.TORCHVISION)
 def test_every_architecture_is_torchvisions_and_publishes_weights(architecture):
     network = backbones.build(architecture, "classifier", 7)

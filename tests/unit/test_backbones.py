@@ -201,6 +201,7 @@ def wrapped(state, how):
 OPTIONS = argparse.Namespace(lr=0.1, path=Path("somewhere"))
 
 
+@pytest.mark.slow("full-size checkpoints are written and read")
 @pytest.mark.parametrize(
     ("how", "left"),
     [

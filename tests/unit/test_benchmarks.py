@@ -12,6 +12,8 @@ from PIL import Image
 
 from . import tiny
 
+pytestmark = pytest.mark.slow("benchmarks are run, small ones")
+
 ROOT = Path(__file__).resolve().parents[2]
 
 

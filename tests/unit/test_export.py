@@ -628,6 +628,7 @@ def checked(folder, network, architecture, head, store_size, image_size, squares
         assert agreed["largest_difference"] <= 1e-4 * max(1, np.abs(logits).max())
 
 
+@pytest.mark.slow("a network of each family is exported")
 # The shallowest and the deepest VGG of each head, with and without batch norms: between them there is nothing new.
 @pytest.mark.parametrize(
     ("architecture", "head"),

@@ -826,6 +826,7 @@ class TestFiles:
         with pytest.raises(InputError, match=rf"{Path(name).name} cannot be read"):
             run_plot(copied, tmp_path / "figures", experiment=BOTH)
 
+    @pytest.mark.slow("a process of its own draws all figures")
     def test_a_process_of_its_own_without_network_draws_the_same_bytes(self, folder, tmp_path):
         unshare = ["unshare", "--net", "--map-root-user"]
         if subprocess.run([*unshare, "true"], capture_output=True).returncode:

@@ -359,6 +359,7 @@ def test_a_killed_cell_goes_on_and_ends_with_the_same_metrics(inputs, tmp_path, 
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+@pytest.mark.slow("processes are started, killed and started again")
 def test_a_process_that_is_killed_and_told_to_end_ends_with_the_same_files(inputs, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("WINNOW_WORKERS", "off")

@@ -1,5 +1,7 @@
 """The code digest: what changes it, what does not, and that it misses no module that a program loads."""
 
+import ast
+import json
 import os
 import shutil
 import subprocess
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from winnow.importance.criteria import CRITERIA
+from winnow.workflow import identity
 from winnow.workflow.identity import code_digest, sources
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -136,3 +139,60 @@ def test_the_packages_own_file_has_nothing_but_its_version():
 
     tree = ast.parse((SCRIPTS / "winnow" / "__init__.py").read_text())
     assert [type(node).__name__ for node in tree.body] == ["Expr", "Assign"]
+
+
+class TestMemory:
+    """What a source comes to is worked out once, and nothing rests on it."""
+
+    @pytest.fixture
+    def kept(self, tmp_path, monkeypatch) -> Path:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        identity._memory.cache_clear()
+        yield tmp_path / "cache/winnow/code.json"
+        identity._memory.cache_clear()
+
+    @pytest.fixture
+    def worked_out(self, monkeypatch) -> list[str]:
+        """The sources that were looked at, from here on; what this process knows it has forgotten."""
+        seen = []
+        parse = ast.parse
+        monkeypatch.setattr(
+            identity.ast, "parse", lambda source, file: seen.append(Path(file).name) or parse(source, file)
+        )
+        return seen
+
+    def test_another_process_works_nothing_out_but_what_was_edited(self, program, kept, worked_out):
+        before = code_digest(program)
+        assert {"stage.py", "helper.py", "deep.py"} <= set(worked_out)
+        for file, expected in ((None, []), ("deep.py", ["deep.py", "deep.py"])):
+            if file:
+                edit(program.parent / "winnow" / file, "x + 1", "x + 2")
+            worked_out.clear()
+            identity._memory.cache_clear()
+            assert (code_digest(program) == before) == (file is None)
+            assert worked_out == expected
+
+    @pytest.mark.parametrize("content", ["{", "[]", '{"reader": 1, "found": {}}', '{"found": {}}'])
+    def test_what_is_damaged_or_was_written_by_another_version_is_not_believed(
+        self, program, kept, worked_out, content
+    ):
+        before = code_digest(program)
+        kept.write_text(content)
+        worked_out.clear()
+        identity._memory.cache_clear()
+        assert code_digest(program) == before
+        assert "deep.py" in worked_out
+
+    def test_where_nothing_can_be_written_it_is_the_same(self, program, kept):
+        before = code_digest(program)
+        shutil.rmtree(kept.parent)
+        kept.parent.write_text("a file in the folder's place")
+        identity._memory.cache_clear()
+        assert code_digest(program) == before
+
+    def test_it_does_not_grow_without_end(self, program, kept, monkeypatch):
+        monkeypatch.setattr(identity, "REMEMBERED", 12)
+        for number in range(20):
+            program.write_text(f"from winnow import helper\nprint({number})\n")
+            code_digest(program)
+            assert len(json.loads(kept.read_text())["found"]) <= 12

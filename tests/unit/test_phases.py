@@ -272,6 +272,7 @@ def test_phases_that_have_ended_are_not_run_again(made, tmp_path, monkeypatch):
     assert any("in epoch 5" in when for when in epochs)
 
 
+@pytest.mark.slow("processes are started, killed and started again")
 def test_a_process_that_is_killed_and_told_to_end_ends_with_the_same_files(made, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("WINNOW_WORKERS", "off")

@@ -93,6 +93,7 @@ def twins(network, backbone, keep):
     return Backbone(backbone.manifest, state, backbone.channels)
 
 
+@pytest.mark.slow("networks of many families are cut and compared in double precision")
 @pytest.mark.parametrize("architecture", FAMILIES)
 def test_nothing_is_lost_where_the_removed_are_like_those_that_stay(architecture):
     network, backbone = backbone_of(architecture)

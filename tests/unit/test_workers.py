@@ -16,6 +16,7 @@ import pytest
 
 from winnow.runtime import workers
 
+from .. import nursery
 from . import programs
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -525,6 +526,34 @@ def test_sockets_may_lie_deep(run):
     assert len(set(run.pids)) == 1
     assert run.pids[0] not in {job.pid for job in run.jobs}
     assert list(run.folder.iterdir()) == []
+
+
+def test_a_worker_from_a_nursery_is_like_any_other_and_has_its_libraries_loaded(start_run, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPTS))
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    process, address = nursery.start()
+    try:
+        run = start_run(**{workers.NURSERY: address})
+        code = """
+            loaded = 'torch' in sys.modules
+            import numpy, torch, threadpoolctl
+            blas = {pool['num_threads'] for pool in threadpoolctl.threadpool_info() if pool['user_api'] == 'blas'}
+            print(loaded, os.getppid(), torch.get_num_threads(), blas, os.environ['MARK'])
+            print('err', file=sys.stderr)
+            sys.exit(3)
+        """
+        for mark in ("one", "two"):
+            assert run.job(code, MARK=mark) == (3, f"True {process.pid} 1 {{1}} {mark}\n", "err\n")
+        assert len(set(run.pids)) == 1
+        # Where libraries are loaded in another way, as where there is no nursery any more, a run has its own.
+        other = start_run("other", **{workers.NURSERY: address}, MKL_CBWR="AVX2")
+        assert other.job("print('torch' in sys.modules)") == (0, "False\n", "")
+        run.end()
+        wait_for(lambda: not any(map(alive, run.pids)))
+    finally:
+        process.stdin.close()
+        process.wait()
+    assert start_run("third", **{workers.NURSERY: address}).job("print(1)") == (0, "1\n", "")
 
 
 def test_a_job_that_hands_itself_over_loads_next_to_nothing():

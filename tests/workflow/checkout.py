@@ -16,6 +16,8 @@ from typing import Any
 import yaml
 from snakemake import cli
 
+from .. import nursery
+
 ROOT = Path(__file__).parents[2]
 SOURCES = ("Snakefile", "rules", "scripts", "profiles", "envs")
 
@@ -108,6 +110,8 @@ class Checkout:
     def environment(self, **extra: str) -> dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("WINNOW_")}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        if nursery.ADDRESS in environment:
+            environment["WINNOW_NURSERY"] = environment[nursery.ADDRESS]
         return environment | extra
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen:

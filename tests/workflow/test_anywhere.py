@@ -16,6 +16,8 @@ from moto.server import ThreadedMotoServer
 
 from .checkout import SMALL_GRID, Checkout, jobs
 
+pytestmark = pytest.mark.slow("a grid of its own is run, in storages and below a prefix, and every file of it edited")
+
 ROOT = Path(__file__).parents[2]
 # In the place of a missing rsync, which the plugin for file systems calls, with the options that it gives.
 RSYNC = """#!/bin/sh

@@ -11,6 +11,8 @@ import pytest
 
 from .checkout import ROOT, SMALL_GRID, Checkout
 
+pytestmark = pytest.mark.slow("grids are run on GPUs that are pretended")
+
 
 def eight_cells() -> dict:
     raw = copy.deepcopy(SMALL_GRID)

@@ -4,6 +4,7 @@ import copy
 import os
 import shutil
 
+import pytest
 import torch
 
 from winnow.files import file_digest, read_json
@@ -11,6 +12,8 @@ from winnow.networks import backbones
 
 from .checkout import SMALL_GRID, Checkout
 from .test_own_network import SOURCE
+
+pytestmark = pytest.mark.slow("grids are run with files that are downloaded")
 
 TARGETS = ("results/backbones/one/manifest.json", "results/backbones/other/manifest.json")
 # So that times decide, as they do for files above Snakemake's limit.

@@ -13,6 +13,8 @@ from winnow.networks import models
 
 from .checkout import Checkout, jobs
 
+pytestmark = pytest.mark.slow("cells are trained again and exported")
+
 CELL = "digits/net/apoz/layer/0.500/inherited/0"
 OTHER = "others/net/unpruned/none/0.000/inherited/0"
 MODELS = "results/experiments/small/models"

@@ -88,6 +88,7 @@ def test_a_corrupted_store_is_named(checkout):
     assert "results/datasets/digits/images.npy" in output
 
 
+@pytest.mark.slow("a disk is filled by a run")
 @needs_root
 def test_a_full_disk_is_said_and_leaves_nothing_that_looks_finished(tmp_path, mounted):
     checkout = Checkout(tmp_path / "checkout", one_cell())
@@ -108,6 +109,7 @@ def test_results_that_cannot_be_written_are_named(tmp_path, mounted):
     assert "results" in output
 
 
+@pytest.mark.slow("a grid of its own is run")
 @needs_root
 def test_a_read_only_folder_of_images_and_a_path_with_spaces_and_unicode(tmp_path, mounted):
     images = mounted(tmp_path / "mes images à moi", "size=4m")

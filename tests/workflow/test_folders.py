@@ -21,6 +21,8 @@ from winnow.tables import read_table
 
 from .checkout import SMALL_GRID, Checkout
 
+pytestmark = pytest.mark.slow("a grid is run for each kind of folder")
+
 KINDS = ("train_val_only", "csv", "heic", "gray_12_bit")
 
 

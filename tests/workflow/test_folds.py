@@ -11,6 +11,8 @@ from winnow.tables import read_table
 
 from .checkout import SMALL_GRID, Checkout
 
+pytestmark = pytest.mark.slow("a grid with folds is run")
+
 CELLS = ("unpruned/none/0.000/inherited", "apoz/global/0.500/inherited", "apoz/global/0.500/inherited~iterative_2")
 ANSWERS = {f"{rule} small" for rule in ("summarize", "recommend", "plot", "write_report")}
 

@@ -85,6 +85,7 @@ def test_the_snakefile_loads_nothing_like_torch(fresh):
     assert not loaded & {"torch", "torchvision", "safetensors", "sklearn", "scipy", "altair"}
 
 
+@pytest.mark.slow("the whole demo is run")
 def test_the_demo_answers(tmp_path):
     fresh = Checkout(tmp_path / "checkout", CONFIG)
     output = fresh.snakemake("demo")
@@ -141,6 +142,7 @@ def test_the_verdict_turns_with_the_tolerance_and_nothing_is_trained_for_it(chec
         assert other not in said[tolerance]
 
 
+@pytest.mark.slow("a grid is run twice, once without workers")
 def test_workers_on_and_off_give_the_same_bytes(tmp_path):
     # Globally at a low ratio some layers lose nothing: their tensors are the kept backbone's, which no cell may change.
     raw = copy.deepcopy(SMALL_GRID)

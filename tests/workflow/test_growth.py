@@ -19,6 +19,8 @@ from winnow.workflow import grid
 
 from .checkout import SMALL_GRID, Checkout, jobs
 
+pytestmark = pytest.mark.slow("grids are run that grow until they have an answer")
+
 AXES = {
     "datasets": ["digits"],
     "criteria": ["apoz", "average_weight", "l1_norm", "random"],

@@ -17,10 +17,19 @@ import yaml
 
 from winnow.tables import read_table
 
+from .. import nursery
 from .checkout import ROOT, SMALL_GRID, Checkout
 
 # The only columns that a second run of the same configuration may change.
 TIMES = ("seconds", "latency_ms", "latency_32_ms")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_workers():
+    """They name their checkout in their arguments, and end with nothing else than they do where a user runs them."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv(nursery.ADDRESS, raising=False)
+        yield
 
 
 def summary(checkout: Checkout, experiment: str) -> pa.Table:
@@ -91,6 +100,7 @@ def killed(checkout: Checkout, experiment: str, count: int, seconds: float) -> b
     return False
 
 
+@pytest.mark.slow("a grid is run, killed and resumed several times")
 def test_a_run_killed_at_any_moment_is_resumed_to_the_same_summary(undisturbed, tmp_path, request):
     reference, config, experiment = undisturbed
     # Jobs are counted, not seconds: the moments are as many and as different on a slow machine as on a fast one.

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import copy
 
+import pytest
+
 from .checkout import Checkout
 from .test_rerun_contract import configured, report
+
+pytestmark = pytest.mark.slow("grids are run that keep networks")
 
 PLACES = ("digits/net/apoz/layer/0.500/inherited/0", "digits/net/unpruned/none/0.000/inherited/0")
 

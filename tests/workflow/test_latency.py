@@ -14,6 +14,8 @@ from winnow.tables import read_table
 from .checkout import SMALL_GRID, Checkout, jobs
 from .test_rerun_contract import report
 
+pytestmark = pytest.mark.slow("a grid is run and its networks are timed")
+
 NETWORKS = {"unpruned/none/0.000", "any/layer/0.500", "apoz/global/0.500", "random~0/global/0.500"}
 
 

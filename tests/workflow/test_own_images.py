@@ -17,6 +17,8 @@ from sklearn.datasets import load_digits
 
 from .checkout import ROOT, Checkout
 
+pytestmark = pytest.mark.slow("images become verdict, report and model by whole grids")
+
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 
 

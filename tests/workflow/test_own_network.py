@@ -14,6 +14,8 @@ from .test_rerun_contract import report
 SOURCE = """
 from torch import nn
 
+pytestmark = pytest.mark.slow("a grid with a network of its own is run")
+
 
 def network(classes):
     body = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()]

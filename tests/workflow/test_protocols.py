@@ -12,6 +12,8 @@ from winnow.networks import models
 from .checkout import SMALL_GRID, Checkout, jobs
 from .test_rerun_contract import appended, configured, report
 
+pytestmark = pytest.mark.slow("a grid with every protocol is run")
+
 PROTOCOLS = ("one_shot", "fine_tune_first", "iterative_2", "distilled")
 BASELINE = "digits/net/unpruned/none/0.000/inherited/0"
 STARTS = (

@@ -11,6 +11,8 @@ import pytest
 from .checkout import SMALL_GRID, Checkout, jobs
 from .test_rerun_contract import appended, configured, report
 
+pytestmark = pytest.mark.slow("a grid with every repair is run")
+
 FOLDER = "digits/net/average_weight/budget_macs/0.500"
 BASELINE = "digits/net/unpruned/none/0.000/inherited/0"
 STARTS = (

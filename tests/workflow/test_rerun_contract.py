@@ -347,6 +347,7 @@ def test_without_snakemakes_records_a_change_is_told_though_nothing_runs(checkou
     assert said.endswith("\n3 cells are the same.\n")
 
 
+@pytest.mark.slow("a grid is run there and back")
 def test_there_and_back_is_free_with_snakemakes_cache(checkout, tmp_path):
     cache = tmp_path / "cache"
     cache.mkdir()

@@ -16,6 +16,9 @@ A worker listens on a socket in the run's folder. The file beside it is locked b
 that others pass it by. A job sends all that makes it (see ``_request``) with its standard output and error; the worker
 sends its process number when it begins, and the exit status when it is done.
 
+Who starts many runs, as the tests do, may have their workers come from one process, which has the libraries loaded and
+forks (tests/nursery.py): ``WINNOW_NURSERY`` is the socket at which it listens.
+
 This module is all that a delegated job imports: it is kept to the standard library's lighter half.
 """
 
@@ -38,6 +41,7 @@ from pathlib import Path
 
 SWITCH = "WINNOW_WORKERS"
 OWNER = "WINNOW_OWNER_PID"
+NURSERY = "WINNOW_NURSERY"
 IDLE = "WINNOW_WORKER_IDLE_SECONDS"
 IDLE_SECONDS = 300.0
 # How long a worker may outlive its run.
@@ -213,6 +217,8 @@ def _start(path: Path) -> socket.socket:
     libraries = [os.path.abspath(folder) for folder in sys.path]
     code = f"import sys; sys.path[:] = {libraries}; from winnow.runtime.workers import serve; serve()"
     with its:
+        if _from_nursery(path, its, libraries):
+            return ours
         # Until it is ready its complaints go where this job's do.
         subprocess.Popen(
             [sys.executable, "-c", code, str(path), str(its.fileno())],
@@ -222,6 +228,21 @@ def _start(path: Path) -> socket.socket:
             start_new_session=True,
         )
     return ours
+
+
+def _from_nursery(path: Path, its: socket.socket, libraries: Sequence[str]) -> bool:
+    """Ask for a worker that is forked; False where that is not to be had, for one with a GPU among others."""
+    address = os.environ.get(NURSERY)
+    if not address or not path.name.startswith("cpu-"):
+        return False
+    worker = {"executable": sys.executable, "path": str(path), "libraries": libraries, "env": dict(os.environ)}
+    request = json.dumps(worker).encode()
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as nursery:
+        nursery.connect(address)
+        socket.send_fds(nursery, [len(request).to_bytes(4, "big")], [its.fileno(), 1, 2])
+        nursery.sendall(request)
+        return _read(nursery, 1) == b"y"
+    return False
 
 
 def _remove(path: Path) -> None:

@@ -5,19 +5,29 @@ file. It is taken over the syntax tree without comments, docstrings and position
 result changes it. What lies beside a module under its name, such as ``answers/report.html``, the template of
 ``answers/report.py``, is part of it, byte for byte. :mod:`winnow.runtime` (how a job runs, not what it computes) and
 the package's own ``__init__`` (its version) are left out.
+
+What a source comes to is remembered from run to run in ``$XDG_CACHE_HOME/winnow`` (or ``~/.cache/winnow``), by its
+bytes: working it out is a third of what a dry run takes.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import itertools
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from winnow.files import InputError, read_json, write_json
 
 PACKAGE = "winnow"
 RUNTIME = f"{PACKAGE}.runtime"
+# How many findings are remembered: those of some dozen states of all sources.
+REMEMBERED = 5000
 
 
 def code_digest(program: Path, criterion: str | None = None, without: Sequence[str] = ()) -> str:
@@ -41,6 +51,7 @@ def code_digest(program: Path, criterion: str | None = None, without: Sequence[s
     digest = hashlib.sha256()
     for name, path in sorted(sources(program, without).items()):
         digest.update(f"{name}={_file_digest(path, criterion)}\n".encode())
+    _memory().keep()
     return digest.hexdigest()[:32]
 
 
@@ -79,9 +90,48 @@ def _module_file(name: str, root: Path) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-# Stages share most modules: each is read by all of them, and looked at once.
+class _Memory:
+    """What sources came to, in this process and in earlier ones: stages share most modules, runs nearly all."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        # Another version of this file may come to something else.
+        self.reader = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+        self.found: dict[str, Any] = {}
+        self.new: dict[str, Any] = {}
+        with contextlib.suppress(OSError, InputError, LookupError, TypeError, ValueError):
+            kept = read_json(path)
+            if kept["reader"] == self.reader:
+                self.found = dict(kept["found"])
+
+    def of(self, what: str, source: bytes, work_out: Callable[[], Any]) -> Any:
+        key = f"{what} {hashlib.sha256(source).hexdigest()}"
+        if key not in self.found:
+            self.found[key] = self.new[key] = work_out()
+        return self.found[key]
+
+    def keep(self) -> None:
+        """Write what is new, where that can be done; of two processes that do one may be forgotten."""
+        if self.new:
+            if len(self.found) > REMEMBERED:
+                self.found = self.new
+            with contextlib.suppress(OSError):
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(self.path, {"reader": self.reader, "found": self.found})
+            self.new = {}
+
+
 @functools.cache
-def _named_modules(source: bytes, file: str) -> frozenset[str]:
+def _memory() -> _Memory:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return _Memory(Path(cache) / PACKAGE / "code.json")
+
+
+def _named_modules(source: bytes, file: str) -> list[str]:
+    return _memory().of("imports", source, lambda: _look_for_modules(source, file))
+
+
+def _look_for_modules(source: bytes, file: str) -> list[str]:
     names: set[str] = set()
     for node in ast.walk(ast.parse(source, file)):
         if isinstance(node, ast.Import):
@@ -91,15 +141,17 @@ def _named_modules(source: bytes, file: str) -> frozenset[str]:
             # "from winnow.importance import masks" names a module, "from winnow.importance.masks import mask" a
             # function: both are tried.
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return frozenset(names)
+    return sorted(name for name in names if name.split(".")[0] == PACKAGE)
 
 
 def _file_digest(path: Path, criterion: str | None) -> str:
     source = path.read_bytes()
-    return _tree_digest(source, str(path), criterion) if path.suffix == ".py" else hashlib.sha256(source).hexdigest()
+    if path.suffix != ".py":
+        return hashlib.sha256(source).hexdigest()
+    what = "tree" if criterion is None else f"tree for {criterion}"
+    return _memory().of(what, source, lambda: _tree_digest(source, str(path), criterion))
 
 
-@functools.cache
 def _tree_digest(source: bytes, file: str, criterion: str | None) -> str:
     tree = ast.parse(source, file)
     if criterion is not None:

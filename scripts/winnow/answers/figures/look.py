@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import io
+import json
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -17,6 +17,9 @@ import vl_convert
 from winnow.answers import summary, words
 from winnow.files import atomic_path
 from winnow.workflow.grid import ANY, RANDOM, UNPRUNED, is_control
+
+# As vl_convert names versions.
+VEGA_LITE = "_".join(alt.SCHEMA_VERSION.split(".")[:2])
 
 # Colours of Okabe & Ito, "Color Universal Design" (2008), told apart with any colour vision; controls, which are not
 # among those compared, are dashed, and the random one is gray. Shapes tell the series apart where colour does not.
@@ -177,13 +180,15 @@ def _lines(text: str, characters: int) -> list[str]:
 
 def write(figure: Figure, folder: Path) -> None:
     """Write a figure as SVG, as PNG (at twice the size, for screens and drafts) and as Vega-Lite JSON."""
-    drawn = io.StringIO()
-    figure.chart.save(drawn, format="svg")
-    svg = _with_own_ids(drawn.getvalue(), figure.name)
+    with alt.data_transformers.enable("default"), alt.data_transformers.disable_max_rows():
+        # Once for all three, and not held against Vega-Lite's schema: either took longer than to draw it.
+        specification = figure.chart.to_dict(validate=False)
+    drawn = vl_convert.vegalite_to_svg(specification, vl_version=VEGA_LITE)
+    svg = _with_own_ids(drawn, figure.name)
     contents = {
         "svg": svg.encode(),
         "png": vl_convert.svg_to_png(svg, scale=2),
-        "json": figure.chart.to_json(indent=None).encode(),
+        "json": json.dumps(specification, sort_keys=True, ensure_ascii=False).encode(),
     }
     for suffix, content in contents.items():
         with atomic_path(folder / f"{figure.name}.{suffix}") as temporary:
