@@ -24,7 +24,7 @@ from winnow.answers import words
 from winnow.data import preprocessing, splits
 from winnow.data.splits import Split
 from winnow.data.store import Store
-from winnow.exports import bundle, cards, prediction
+from winnow.exports import bundle, cards, graphs, prediction
 from winnow.files import InputError, read_json, write_json
 from winnow.networks import backbones, descriptions, models, surgery
 
@@ -311,14 +311,14 @@ def test_the_interval_is_wilsons():
 
 
 def test_a_failing_check_is_an_error_and_leaves_no_folder(made, tmp_path, monkeypatch):
-    real = bundle.write_onnx
+    real = graphs.write
 
     def other(path, network, description):
         with torch.no_grad():
             network.classifier[0].bias += torch.tensor([0.0, 0.0, 2e-4])
         real(path, network, description)
 
-    monkeypatch.setattr(bundle, "write_onnx", other)
+    monkeypatch.setattr(graphs, "write", other)
     with pytest.raises(SystemExit, match=r"error: .*cell: the ONNX file does not answer as PyTorch does.*0\.0002"):
         exported(made, tmp_path / "out" / "export")
     assert list((tmp_path / "out").iterdir()) == []
@@ -607,7 +607,7 @@ def checked(folder, network, architecture, head, store_size, image_size, squares
     }
     description["preprocessing"] = preprocessing.steps(preprocessing.Form(store_size), image_size, [0] * 3, [1] * 3)
     models.save(folder, network, description)
-    bundle.write_onnx(folder / "model.onnx", network, description)
+    graphs.write(folder / "model.onnx", network, description)
     (folder / "model.json").unlink()
     views = preprocessing.network_input(squares, image_size, description["mean"], description["std"])
     with torch.inference_mode():
@@ -645,7 +645,7 @@ def test_a_pruned_onnx_file_is_smaller_in_proportion_to_its_parameters(architect
     for every in (1, 2):
         network = pruned(architecture, "gap", every)
         description = {"image_size": 32, "classes": list("abcd"), "preprocessing": []}
-        bundle.write_onnx(tmp_path / "model.onnx", network, description)
+        graphs.write(tmp_path / "model.onnx", network, description)
         sizes[every] = (sum(p.numel() for p in network.parameters()), (tmp_path / "model.onnx").stat().st_size)
     overhead = sizes[1][1] - 4 * sizes[1][0]
     assert (sizes[2][1] - overhead) / (sizes[1][1] - overhead) == pytest.approx(sizes[2][0] / sizes[1][0], rel=0.02)

@@ -6,27 +6,24 @@ both as they were written, on images of the data set's test split.
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
-import torch
 from torch import nn
 
 from winnow import tables
 from winnow.data import preprocessing
 from winnow.data.splits import Split
 from winnow.data.store import Store
-from winnow.exports import cards, prediction
+from winnow.exports import cards, graphs, prediction
 from winnow.files import InputError, atomic_folder, write_json
 from winnow.networks import backbones, descriptions, models, surgery
 
 CHECKED_IMAGES = 100
 TOLERANCE = 1e-4  # of a logit
-INPUT, OUTPUT = "image", "logits"
 
 
 class Disagreement(Exception):
@@ -89,8 +86,8 @@ def export(
     with atomic_folder(output) as folder:
         weights = models.save(folder, network, description)
         onnx = folder / descriptions.FILES["onnx"]
-        write_onnx(onnx, network, description)
-        whole = description | {"weights": weights, "onnx": descriptions.written(onnx) | interface(description)}
+        graphs.write(onnx, network, description)
+        whole = description | {"weights": weights, "onnx": descriptions.written(onnx) | graphs.interface(description)}
         write_json(folder / descriptions.DESCRIPTION, whole)
         whole["onnx"]["check"] = check(folder, store.read(rows), measured[rows], threads)
         write_json(folder / descriptions.DESCRIPTION, whole)
@@ -160,45 +157,6 @@ def layers(network: nn.Module, unpruned: nn.Module) -> list[dict[str, Any]]:
             continue
         found.append({"layer": name, "kind": type(module).__name__, **widths})
     return found
-
-
-def interface(description: dict[str, Any]) -> dict[str, Any]:
-    """The ONNX graph's one input and one output."""
-    size = description["image_size"]
-    return {
-        "input": {"name": INPUT, "type": "float32", "shape": ["batch", len(description["mean"]), size, size]},
-        "output": {"name": OUTPUT, "type": "float32", "shape": ["batch", len(description["classes"])]},
-    }
-
-
-def write_onnx(path: Path, network: nn.Module, description: dict[str, Any]) -> None:
-    """Write a network as ONNX, for batches of any size, with its description in the file's metadata."""
-    size = description["image_size"]
-    # A batch of one would be taken for the one size that there is.
-    example = torch.zeros(2, backbones.input_channels(network), size, size)
-    program = torch.onnx.export(
-        network,
-        (example,),
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        dynamo=True,
-        verbose=False,
-    )
-    model = program.model
-    # The exporter notes for each node where it was called from: this machine's paths are nobody's business.
-    for part in [*model.graph, *model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]:
-        part.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    model.graph.inputs[0].doc_string = (
-        f"Images, float32 of shape (batch, {example.shape[1]}, {size}, {size}): "
-        + "; ".join(description["preprocessing"])
-    )
-    model.graph.outputs[0].doc_string = "One logit a class, in the order of the classes: the softmax is a probability"
-    model.metadata_props[descriptions.KEY] = descriptions.pack(description)
-    model.metadata_props["classes"] = json.dumps(description["classes"], ensure_ascii=False)
-    model.metadata_props["preprocessing"] = "\n".join(description["preprocessing"])
-    program.save(path, external_data=False)
 
 
 def check(folder: Path, squares: np.ndarray, measured: np.ndarray, threads: int) -> dict[str, Any]:
