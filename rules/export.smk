@@ -29,7 +29,9 @@ checkpoint choose:
 rule export_chosen:
     input:
         chosen="results/experiments/{experiment}/chosen.json",
-        cells=lambda wildcards: [file for cell in chosen_cells(wildcards) for file in exported(cell)],
+        cells=lambda wildcards: [file for cell in chosen_cells(wildcards) for file in judged(cell)],
+        networks=lambda wildcards: [file for cell in chosen_cells(wildcards) for file in network_files(cell)],
+        unpruned=lambda wildcards: [file for _, cell in chosen(wildcards) for file in judged(cell)],
         datasets=lambda wildcards: [
             file for cell in chosen_cells(wildcards) for file in filled(STORE, dataset=cell.dataset)
         ],
@@ -53,7 +55,8 @@ rule export_cell:
     input:
         dataset=STORE,
         split=needs(wiring.cell_split),
-        cell=[f"results/cells/{CELL}/metrics.json", ancient(f"results/cells/{CELL}/predictions.parquet")],
+        cell=lambda wildcards: judged(cell_of(wildcards)),
+        unpruned=lambda wildcards: judged(cell_of(wildcards).baseline),
         network=lambda wildcards: network_files(cell_of(wildcards)),
     output:
         directory(f"results/exports/{CELL}"),
@@ -65,5 +68,5 @@ rule export_cell:
     params:
         spec=spec(specs.export_cell),
     shell:
-        "stage export --spec {params.spec:q} --cell {input.cell:q} --network {input.network:q}"
+        "stage export --spec {params.spec:q} --cell {input.cell:q} --unpruned {input.unpruned:q} --network {input.network:q}"
         " --dataset {input.dataset:q} --split {input.split:q} --output {output:q} > {log:q} 2>&1"

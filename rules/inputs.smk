@@ -118,10 +118,16 @@ def activations(wildcards):
     return wiring.activations(experiment_cells(wildcards.experiment), CONFIG.folds) * looks
 
 
-def chosen_cells(wildcards):
+def chosen(wildcards):
+    """The cells to export, each with the unpruned one that it is held against."""
     file = checkpoints.choose.get(**wildcards).output[0]
     with file.open():
-        return [grid.parse_path(each["cell"]) for each in checked(read_json, file)["chosen"]]
+        found = [(grid.parse_path(each["cell"]), each["backbone"]) for each in checked(read_json, file)["chosen"]]
+    return [(cell, cell.baseline_of(backbone)) for cell, backbone in found]
+
+
+def chosen_cells(wildcards):
+    return [cell for cell, _ in chosen(wildcards)]
 
 
 def split_of(cell):
@@ -129,8 +135,6 @@ def split_of(cell):
     return [wiring.split(cell.dataset, cell.fold(CONFIG.folds))]
 
 
-def exported(cell):
-    """A finished cell's files that its export reads, its network among them."""
-    folder = f"results/cells/{cell.path}"
-    # The metrics have the predictions' digest.
-    return [f"{folder}/metrics.json", ancient(f"{folder}/predictions.parquet"), *network_files(cell)]
+def judged(cell):
+    """What says how a finished cell was judged: its metrics, which have the predictions' digest, and these."""
+    return [f"results/cells/{cell.path}/metrics.json", ancient(f"results/cells/{cell.path}/predictions.parquet")]

@@ -13,9 +13,13 @@ if __name__ == "__main__":
     workers.delegate(__file__)
 
 from winnow import cli
+from winnow.answers import words
 from winnow.exports import bundle
+from winnow.exports.certificates import Disagreement
 from winnow.files import InputError, file_digest, read_json, write_json
+from winnow.networks import descriptions
 from winnow.runtime import devices
+from winnow.workflow import grid
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -24,22 +28,22 @@ def main(arguments: argparse.Namespace) -> None:
         cell, output = place[0], place[-1]
         try:
             model = bundle.export(*place, arguments.spec, devices.threads(), answer)
-        except bundle.Disagreement as disagreement:
+        except Disagreement as disagreement:
             raise SystemExit(f"error: {cell}: {disagreement}") from None
-        check = model["onnx"]["check"]
-        print(
-            f"{output}: {len(model['classes'])} classes, {model['params']} parameters of "
-            f"{model['unpruned']['params']}; ONNX as PyTorch on {check['images']} test images, logits to within "
-            f"{check['largest_difference']:.1g}"
-        )
+        parameters = f"{model['params']} of {model['unpruned']['params']} parameters"
+        print(f"{output}: {len(model['classes'])} classes, {parameters}")
+        for each in model[descriptions.CERTIFICATES]:
+            print(words.certificate(each))
     if arguments.digests:
         files = sorted(path for path in arguments.output.rglob("*") if path.is_file())
         write_json(arguments.digests, {str(path.relative_to(arguments.output)): file_digest(path) for path in files})
 
 
-def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path, Path, dict[str, Any] | None]]:
-    """Cell, kept network, store, split, new folder and the experiment's answer of each network to export: one, of which
-    there is no answer, or an experiment's chosen ones.
+def places(
+    arguments: argparse.Namespace,
+) -> list[tuple[Path, Path | None, Path, Path, Path, Path, dict[str, Any] | None]]:
+    """Cell, the unpruned network's cell, kept network, store, split, new folder and the experiment's answer of each
+    network to export: one, of which there is no answer, or an experiment's chosen ones.
 
     Raises
     ------
@@ -51,6 +55,7 @@ def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path, 
         return [
             (
                 results / "cells" / each["cell"],
+                results / "cells" / grid.parse_path(each["cell"]).baseline_of(each["backbone"]).path,
                 results / "models" / each["cell"],
                 results / "datasets" / each["dataset"],
                 results / "splits" / each["dataset"] / f"{judged_by(results / 'cells' / each['cell'])}.parquet",
@@ -61,7 +66,8 @@ def places(arguments: argparse.Namespace) -> list[tuple[Path, Path, Path, Path, 
         ]
     if arguments.cell and arguments.dataset and arguments.split:
         network = arguments.network or arguments.cell
-        return [(arguments.cell, network, arguments.dataset, arguments.split, arguments.output, None)]
+        place = arguments.cell, arguments.unpruned, network, arguments.dataset, arguments.split, arguments.output
+        return [(*place, None)]
     raise InputError("which network? Give --cell, --dataset and --split, or --chosen and --results")
 
 
@@ -73,6 +79,11 @@ def judged_by(cell: Path) -> str:
 def parser() -> argparse.ArgumentParser:
     result = cli.parser(__doc__)
     result.add_argument("--cell", action=cli.Folder, help="a finished cell")
+    result.add_argument(
+        "--unpruned",
+        action=cli.Folder,
+        help="of a pruned one, the unpruned network's cell of the same seed",
+    )
     result.add_argument("--network", action=cli.Folder, help="its kept network (default: beside the cell's files)")
     result.add_argument("--dataset", action=cli.Folder, help="the store that it was judged on")
     result.add_argument("--split", type=Path, metavar="FILE", help="which images of it judged")

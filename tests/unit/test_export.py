@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -24,7 +25,7 @@ from winnow.answers import words
 from winnow.data import preprocessing, splits
 from winnow.data.splits import Split
 from winnow.data.store import Store
-from winnow.exports import bundle, cards, graphs, prediction
+from winnow.exports import bundle, cards, certificates, graphs, prediction
 from winnow.files import InputError, read_json, write_json
 from winnow.networks import backbones, descriptions, models, surgery
 
@@ -85,9 +86,9 @@ def made(tmp_path_factory):
     return root
 
 
-def finetuned(root, output, keep=True, **recipe):
-    cell = {"dataset": "d", "backbone": "net", "criterion": "unpruned", "scope": "none", "ratio": 0.0, "round_to": None}
-    cell |= {"init": "inherited", "seed": 0, "protocol": "one_shot"}
+def finetuned(root, output, keep=True, place=("unpruned", "none", 0.0), **recipe):
+    cell = {"dataset": "d", "backbone": "net", **dict(zip(("criterion", "scope", "ratio"), place, strict=True))}
+    cell |= {"round_to": None, "init": "inherited", "seed": 0, "protocol": "one_shot"}
     spec = {"cell": cell, "recipe": RECIPE | {"epochs": 6} | recipe}
     arguments = [
         *programs.dataset(root / "store"),
@@ -99,8 +100,9 @@ def finetuned(root, output, keep=True, **recipe):
     programs.run("finetune", spec, *arguments)
 
 
-def exported(root, output, cell="cell", store="store"):
-    programs.run("export", {"code": "0"}, "--cell", root / cell, *programs.dataset(root / store), "--output", output)
+def exported(root, output, cell="cell", store="store", *options):
+    place = ["--cell", root / cell, *programs.dataset(root / store), "--output", output]
+    programs.run("export", {"code": "0"}, *place, *options)
 
 
 def predicted(*arguments):
@@ -134,9 +136,18 @@ def test_a_folder_has_all_that_its_user_needs(made):
     assert model["provenance"]["versions"] == metrics["versions"]
     assert (model["mean"], model["std"]) == ([0.4, 0.5, 0.6], [0.3, 0.25, 0.2])
     assert model["preprocessing"] == preprocessing.steps(preprocessing.Form(16), 12, model["mean"], model["std"])
-    check = model["onnx"]["check"]
-    assert check["images"] == check["same_predictions"] == check["as_measured"] == 27
-    assert check["largest_difference"] <= check["tolerance"] == 1e-4
+    weights, onnx = model["certificates"]
+    assert weights["images"] == weights["as_judged"] == onnx["images"] == onnx["as_judged"] == onnx["as_pytorch"] == 27
+    assert onnx["largest_difference"] <= onnx["tolerance"] < 1e-2
+    for certificate, kind in (weights, "weights"), (onnx, "onnx"):
+        assert descriptions.written(export / certificate["file"]).items() <= model[kind].items()
+        assert certificate["sha256"] == model[kind]["sha256"]
+        assert certificate["accuracy"] == metrics["accuracy"]
+        # It is the unpruned network: there is none to compare it with.
+        assert certificate["drop"] is certificate["unpruned_accuracy"] is None
+    assert (weights["runtime"], onnx["runtime"]) == (
+        f"torch {torch.__version__}", f"onnxruntime {onnxruntime.__version__}"
+    )  # fmt: skip
     for kind, name in descriptions.FILES.items():
         assert descriptions.written(export / name).items() <= model[kind].items()
     assert metrics["accuracy"] > 0.6, "a network that tells nothing apart proves nothing"
@@ -315,25 +326,21 @@ def test_a_failing_check_is_an_error_and_leaves_no_folder(made, tmp_path, monkey
 
     def other(path, network, description):
         with torch.no_grad():
-            network.classifier[0].bias += torch.tensor([0.0, 0.0, 2e-4])
+            network.classifier[0].bias += torch.tensor([0.0, 0.0, 2e-3])
         real(path, network, description)
 
     monkeypatch.setattr(graphs, "write", other)
-    with pytest.raises(SystemExit, match=r"error: .*cell: the ONNX file does not answer as PyTorch does.*0\.0002"):
+    with pytest.raises(SystemExit, match=r"error: .*cell: model.onnx does not answer as PyTorch does.* up to 0\.002"):
         exported(made, tmp_path / "out" / "export")
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_not_a_number_fails_the_check(made, tmp_path, monkeypatch):
-    def broken(place, onnx=False, threads=0):
-        answer = np.nan if onnx else 0.0
-        return prediction.Model(
-            place, ["a"], 4, 4, [0.0] * 3, [1.0] * 3, lambda images: np.full((len(images), 1), answer)
-        )
-
-    monkeypatch.setattr(prediction, "load", broken)
-    with pytest.raises(bundle.Disagreement):
-        bundle.check(tmp_path, np.zeros((2, 4, 4, 3), np.uint8), np.zeros(2), 1)
+def test_what_is_not_a_number_a_class_is_not_certified(made, copy):
+    model, store = prediction.load(copy), Store.open(made / "store")
+    for answer in (np.full((1, 3), np.nan), np.zeros((1, 2))):
+        broken = dataclasses.replace(model, logits=lambda images, answer=answer: answer.repeat(len(images), 0))
+        with pytest.raises(certificates.Disagreement, match="answer with a number for each class"):
+            certificates.answers(broken, store, np.arange(40))
 
 
 def test_an_earlier_export_is_replaced_and_nothing_else_is(made, tmp_path):
@@ -594,7 +601,7 @@ def pruned(architecture, head, every):
 
 
 def checked(folder, network, architecture, head, store_size, image_size, squares):
-    """Write a network's two files, hold them against each other, and return what the check found."""
+    """Write a network's two files, and hold them against the network."""
     description = {
         "architecture": architecture,
         "head": head,
@@ -613,9 +620,12 @@ def checked(folder, network, architecture, head, store_size, image_size, squares
     with torch.inference_mode():
         logits = network(torch.from_numpy(views)).numpy()
     assert logits.std() > 0.1, "answers that are all alike agree whatever the file says"
-    found = bundle.check(folder, squares, logits.argmax(1), 2)
-    assert found["as_measured"] == found["same_predictions"] == found["images"] == len(squares)
-    return found
+    source, rows = SimpleNamespace(read=squares.__getitem__), np.arange(len(squares))
+    for name in models.WEIGHTS, "model.onnx":
+        found = certificates.answers(prediction.load(folder / name, threads=2), source, rows)
+        agreed = certificates.agreement(found, logits, folder / name)
+        assert agreed["as_pytorch"] == len(squares)
+        assert agreed["largest_difference"] <= 1e-4 * max(1, np.abs(logits).max())
 
 
 # The shallowest and the deepest VGG of each head, with and without batch norms: between them there is nothing new.

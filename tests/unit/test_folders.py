@@ -717,7 +717,7 @@ def test_the_case_of_a_turned_tiff_gives_the_upright_ones_pixels_wherever_it_is_
         return views[:, :, 0, 0]
 
     form = Form.of(16, store.manifest["reading"])
-    model = prediction.Model(tmp_path, ["a", "b", "c"], form, 16, [0.0] * 3, [1 / 255] * 3, look)
+    model = prediction.Model(tmp_path, ["a", "b", "c"], form, 16, [0.0] * 3, [1 / 255] * 3, look, "nothing")
     files = sorted((tmp_path / "images").rglob("*.tif"))
     assert all(len(answer) == 3 for _, answer in prediction.predict(model, files, Path.read_bytes, 2))
     assert np.array_equal(np.rint(seen), store.images.transpose(0, 3, 1, 2))

@@ -78,8 +78,8 @@ def leases(monkeypatch, tmp_path):
     monkeypatch.setenv("WINNOW_LEASES", str(tmp_path / "leases"))
 
 
-def finetuned(inputs, output, checkpoint_seconds=120, **recipe):
-    cell = {"dataset": "d", "backbone": "b", "criterion": "apoz", "scope": "layer", "ratio": 0.5, "round_to": None}
+def finetuned(inputs, output, checkpoint_seconds=120, criterion="apoz", **recipe):
+    cell = {"dataset": "d", "backbone": "b", "criterion": criterion, "scope": "layer", "ratio": 0.5, "round_to": None}
     cell |= {"init": "inherited", "seed": 0, "protocol": "one_shot"}
     spec = {"cell": cell, "recipe": RECIPE | recipe, "code": "0"}
     arguments = ["--gpu", 1, *programs.dataset(inputs / "store"), "--backbone", inputs / "net"]
@@ -318,7 +318,8 @@ def test_a_network_trained_on_the_gpu_answers_the_same_on_the_cpu_and_exported(i
     images = load_images(store, description["mean"], description["std"], "cpu")
     judged = judging.evaluate(network, images, predictions["image"].to_numpy(), "fp32")
     np.testing.assert_allclose(judged.probability, predictions["probability"].to_numpy(), atol=0.02)
-    # The program itself holds the ONNX file against the network on the test images.
-    arguments = ["--cell", tmp_path / "cell", *programs.dataset(inputs / "store"), "--output", tmp_path / "export"]
-    programs.run("export", {"code": "0"}, *arguments)
-    assert read_json(tmp_path / "export" / "model.json")["onnx"]["check"]["images"] > 0
+    # The program itself holds the files against the network that was judged, on the test images.
+    finetuned(inputs, tmp_path / "whole", criterion="unpruned")
+    arguments = ["--cell", tmp_path / "cell", "--unpruned", tmp_path / "whole", *programs.dataset(inputs / "store")]
+    programs.run("export", {"code": "0"}, *arguments, "--output", tmp_path / "export")
+    assert read_json(tmp_path / "export" / "model.json")["certificates"][0]["images"] > 0

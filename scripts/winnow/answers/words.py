@@ -27,6 +27,8 @@ An answer is an object of ``recommendation.json``, one a data set and backbone:
 
 Accuracies and bounds are None where no training of a network went well.
 
+What is certified of a file that was exported is an object of :func:`winnow.exports.certificates.compared`.
+
 Every word here is either plain English or explained on the README's first screen; a test holds them together.
 """
 
@@ -91,6 +93,40 @@ def sentences(answer: Mapping[str, Any]) -> list[str]:
             _remedy(answer),
         ]
     return [*filter(None, text), _basis(answer)]
+
+
+def certificate(found: Mapping[str, Any]) -> str:
+    """What was found of one file, as a sentence that begins with its name."""
+    right = f"{found['file']} is right on {summary.percent(found['accuracy'])} % of {found['images']} test images"
+    if found["drop"] is None:
+        return f"{right}."
+    return (
+        f"{right}, and your network, trained alike, on {summary.percent(found['unpruned_accuracy'])} %: it "
+        f"{summary.points(found['drop'])}, and on other images of this kind {_between(found['low'], found['high'])}."
+    )
+
+
+def two_intervals(answer: Mapping[str, Any] | None, found: Mapping[str, Any]) -> str:
+    """What a file's interval says and, where there is an answer, what the answer's says."""
+    file = (
+        "What is said of the file is of this file alone: nothing of it is left to chance but the images, and of its "
+        f"bounds we are {100 * found['confidence']:g} % sure."
+    )
+    chosen = answer and answer["chosen"]
+    if not chosen or chosen["low"] is None:
+        return file
+    return (
+        f"The answer is of all networks that are made in this way, of which this is one: on average they "
+        f"{_between(chosen['low'], chosen['high'])} points, whatever images and trainings come to. {file}"
+    )
+
+
+def _between(low: float, high: float) -> str:
+    """What lies between two drops: "lose 0.1 to 1.1", "gain 0.3 at best and lose 1.1 at worst"."""
+    ends = [summary.percent(abs(each)) for each in (low, high)]
+    if low < 0 < high:
+        return f"gain {ends[0]} at best and lose {ends[1]} at worst"
+    return f"lose {ends[0]} to {ends[1]}" if low >= 0 else f"gain {ends[1]} to {ends[0]}"
 
 
 def unbroken(text: str) -> str:

@@ -1,7 +1,8 @@
 """A finished cell as a folder that its user takes home: the network twice, what it is, and how it is used.
 
-The folder is whole or absent, and it is checked before it appears: the ONNX file answers as the safetensors file does,
-both as they were written, on images of the data set's test split.
+The folder is whole or absent, and it is checked before it appears: its weights are those that were judged, and each
+file, as it was written, answers for all test images as the judged network did. What it is worth is certified, see
+:mod:`winnow.exports.certificates`.
 """
 
 from __future__ import annotations
@@ -10,28 +11,20 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime
 from torch import nn
 
-from winnow import tables
 from winnow.data import preprocessing
 from winnow.data.splits import Split
 from winnow.data.store import Store
-from winnow.exports import cards, graphs, prediction
+from winnow.exports import cards, certificates, graphs, prediction
+from winnow.exports.certificates import Exam
 from winnow.files import InputError, atomic_folder, write_json
 from winnow.networks import backbones, descriptions, models, surgery
-
-CHECKED_IMAGES = 100
-TOLERANCE = 1e-4  # of a logit
-
-
-class Disagreement(Exception):
-    """The ONNX file does not answer as the network does."""
 
 
 def export(
     cell: Path,
+    unpruned: Path | None,
     network: Path,
     dataset: Path,
     split: Path,
@@ -46,6 +39,9 @@ def export(
     ----------
     cell
         Folder of a finished cell.
+    unpruned
+        Folder of the unpruned network's cell of the same seed, which the files are held against; None where ``cell`` is
+        of such a network.
     network
         Folder of its network, as it was kept or trained once more.
     dataset
@@ -57,7 +53,7 @@ def export(
     spec
         Of this export, for its provenance.
     threads
-        That the check may use.
+        That onnxruntime may use.
     answer
         Of the experiment that chose the cell, as :mod:`winnow.answers.words` takes it; None where none did.
 
@@ -69,27 +65,24 @@ def export(
     Raises
     ------
     InputError
-        If the cell is not finished, its model was not kept, its files do not belong together, or the output is a folder
-        of something else.
+        If the cell is not finished, its model was not kept or is not the one that was judged, its files do not belong
+        together, or the output is a folder of something else.
     Disagreement
-        If the check fails. There is no folder then.
+        If a file does not answer as it should. There is no folder then.
     """
     if output.exists() and not (output / descriptions.DESCRIPTION).exists():
         raise InputError(f"{output} exists and is no exported model: give another --output")
     store = Store.open(dataset)
     parts = Split.open(split, store)
-    network, description, measured = finished(cell, network, store, parts)
+    network, description, exam = judged(cell, unpruned, network, store, parts)
     description = described(network, description, parts, store, spec) | {"answer": answer}
-    rows = parts.rows("test")
-    # The store has its classes one after the other: images from all over it.
-    rows = rows[np.linspace(0, rows.size - 1, min(CHECKED_IMAGES, rows.size)).astype(int)]
     with atomic_folder(output) as folder:
         weights = models.save(folder, network, description)
         onnx = folder / descriptions.FILES["onnx"]
         graphs.write(onnx, network, description)
         whole = description | {"weights": weights, "onnx": descriptions.written(onnx) | graphs.interface(description)}
         write_json(folder / descriptions.DESCRIPTION, whole)
-        whole["onnx"]["check"] = check(folder, store.read(rows), measured[rows], threads)
+        whole[descriptions.CERTIFICATES] = certified(folder, exam, threads)
         write_json(folder / descriptions.DESCRIPTION, whole)
         (folder / "README.md").write_text(cards.card(whole, output.name), encoding="utf-8")
         (folder / "example.py").write_text(cards.EXAMPLE, encoding="utf-8")
@@ -98,28 +91,49 @@ def export(
     return whole
 
 
-def finished(cell: Path, place: Path, store: Store, split: Split) -> tuple[nn.Module, dict[str, Any], np.ndarray]:
-    """A cell's network, its description, and what the cell predicted: for each row of the store a class, or −1.
+def judged(
+    cell: Path, unpruned: Path | None, place: Path, store: Store, split: Split
+) -> tuple[nn.Module, dict[str, Any], Exam]:
+    """The network that a cell was judged by, its description, and what its files are held against.
 
     Raises
     ------
     InputError
-        If the network was not kept, its training diverged, or it is not of this cell, store and split.
+        If the network was not kept, its training diverged, or it is not of this cell, store and split, or not the one
+        that was judged.
     """
     if not (place / models.WEIGHTS).exists():
         raise InputError(f"{place} has no network to export, it was not kept: set models: keep for it in config.yaml")
     network, description = models.load(place)
-    table = cell / "predictions.parquet"
-    predictions = tables.read_table(table, "predictions")
-    if tables.read_provenance(table)["spec"] != description["spec"]:
+    exam = Exam.open(cell, unpruned, store, split)
+    if description["spec"] != exam.spec:
         raise InputError(f"the network in {place} is not of the cell in {cell}: their specs differ")
-    rows = predictions["image"].to_numpy()
-    same = description["classes"] == store.classes and np.array_equal(rows, split.rows("test"))
-    if not same or not np.array_equal(predictions["label"].to_numpy(), store.labels[rows]):
-        raise InputError(f"{cell} was judged on other images than {split.path} has of {store.directory}")
-    measured = np.full(store.labels.size, -1)
-    measured[rows] = predictions["predicted"].to_numpy()
-    return network, description, measured
+    if description["classes"] != store.classes:
+        raise InputError(f"the network in {place} knows other classes than {store.directory}")
+    exam.require_judged(models.digest(network.state_dict()), place)
+    return network, description, exam
+
+
+def certified(folder: Path, exam: Exam, threads: int) -> list[dict[str, Any]]:
+    """The certificates of a folder's files, as they were written: of the weights, and of the ONNX file.
+
+    Raises
+    ------
+    InputError
+        If the weights are not those that were judged.
+    Disagreement
+        If a file does not answer as it should.
+    """
+    weights = folder / models.WEIGHTS
+    exam.require_judged(models.digest(models.load(folder)[0].state_dict()), weights)
+    model = prediction.load(folder)
+    reference = certificates.answers(model, exam.store, exam.rows)
+    exam.require_alike(reference, weights)
+    found = [exam.certificate(weights, reference, model.runtime)]
+    model = prediction.load(folder, onnx=True, threads=threads)
+    answers = certificates.answers(model, exam.store, exam.rows)
+    alike = certificates.agreement(answers, reference, model.path)
+    return [*found, exam.certificate(model.path, answers, model.runtime) | alike]
 
 
 def described(
@@ -157,43 +171,3 @@ def layers(network: nn.Module, unpruned: nn.Module) -> list[dict[str, Any]]:
             continue
         found.append({"layer": name, "kind": type(module).__name__, **widths})
     return found
-
-
-def check(folder: Path, squares: np.ndarray, measured: np.ndarray, threads: int) -> dict[str, Any]:
-    """Hold a folder's ONNX file against its safetensors file.
-
-    Parameters
-    ----------
-    squares : (N, S, S, C) uint8
-        Decoded images.
-    measured : (N,)
-        What the cell predicted for them when it was judged, perhaps on another device or in another precision.
-
-    Raises
-    ------
-    Disagreement
-        If a prediction differs, or a logit by more than :data:`TOLERANCE`.
-    """
-    answers = []
-    for model in prediction.load(folder), prediction.load(folder, onnx=True, threads=threads):
-        views = preprocessing.network_input(squares, model.image_size, model.mean, model.std)
-        step = prediction.batch_size(model.image_size)
-        answers.append(np.concatenate([model.logits(views[at : at + step]) for at in range(0, len(views), step)]))
-    by_torch, by_onnx = answers
-    difference = float(np.abs(by_torch - by_onnx).max())
-    predicted = by_torch.argmax(1)
-    same = int((predicted == by_onnx.argmax(1)).sum())
-    # Written so that NaN fails.
-    if same < len(squares) or not difference <= TOLERANCE:
-        raise Disagreement(
-            f"the ONNX file does not answer as PyTorch does: on {len(squares)} test images {len(squares) - same} "
-            f"predictions differ, and logits by up to {difference:.2g}, allowed are {TOLERANCE:g}"
-        )
-    return {
-        "images": len(squares),
-        "same_predictions": same,
-        "largest_difference": difference,
-        "tolerance": TOLERANCE,
-        "as_measured": int((predicted == measured).sum()),
-        "onnxruntime": onnxruntime.__version__,
-    }

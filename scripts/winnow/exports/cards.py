@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from scipy.stats import binomtest
 
 from winnow.answers import words
-from winnow.answers.summary import CONFIDENCE, INIT_NAMES, SCOPE_NAMES, label, quantity
+from winnow.answers.summary import CONFIDENCE, INIT_NAMES, SCOPE_NAMES, bracketed, label, quantity
 from winnow.files import readable
 from winnow.importance.scopes import share_of
+from winnow.networks import descriptions
 from winnow.training import rates
 from winnow.training.protocols import (
     COMPENSATED,
@@ -75,7 +77,8 @@ def card(model: dict[str, Any], name: str) -> str:
     images, unpruned = model["images"], model["unpruned"]
     low, high = interval(model["accuracy"], images["test"])
     worst = min(model["per_class"], key=model["per_class"].get)
-    check = model["onnx"]["check"]
+    certified = model[descriptions.CERTIFICATES]
+    by_onnx = next(each for each in certified if each["file"] == model["onnx"]["file"])
     size, stored, channels = model["image_size"], model["store_size"], len(model["mean"])
     sections = [
         f"# {name}",
@@ -105,6 +108,13 @@ def card(model: dict[str, Any], name: str) -> str:
         accuracies = [[code(each), percent(model["per_class"][each])] for each in model["per_class"]]
         sections.append(table(["class", "accuracy"], accuracies))
     sections += [
+        "## Certificate",
+        f"Each file was run on all {images['test']} test images, as it lies here. Its drop is against the unpruned "
+        "network that was trained with the same seed, on the same images.",
+        certificates(certified),
+        words.two_intervals(model["answer"], certified[0]),
+        f"The files are made of the weights that were judged, SHA-256 `{model['weights_sha256']}`; their own are in "
+        "`model.json`.",
         "## How it was made",
         f"{method(cell, model)} Then it was fine-tuned on {images['train']} images: {epochs} epochs, batches "
         f"of {recipe['batch_size']}, {recipe['optimizer']} at learning rate {model['learning_rate']:g}"
@@ -129,8 +139,8 @@ def card(model: dict[str, Any], name: str) -> str:
         ),
         f"The ONNX file's input `{model['onnx']['input']['name']}` is float32 of shape (batch, {channels}, {size}, "
         f"{size}), its output `{model['onnx']['output']['name']}` one logit a class; its metadata holds the classes "
-        f"and what follows. On {check['images']} test images it answers as PyTorch does, logits to within "
-        f"{check['largest_difference']:.1g}.",
+        f"and what follows. On {by_onnx['as_pytorch']} of the {by_onnx['images']} test images it names the class that "
+        f"PyTorch names, logits to within {by_onnx['largest_difference']:.1g}.",
         "An image becomes the input so:",
         "\n".join(f"{number}. {step}" for number, step in enumerate(model["preprocessing"], 1)),
         "## Limits",
@@ -149,6 +159,22 @@ def card(model: dict[str, Any], name: str) -> str:
         ),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def certificates(certified: list[dict[str, Any]]) -> str:
+    """What is certified of each file, as a table."""
+    rows = [
+        [
+            code(each["file"]),
+            percent(each["accuracy"]),
+            bracketed(*(math.nan if each[name] is None else each[name] for name in ("drop", "low", "high"))),
+            f"{each['as_judged']} of {each['images']}",
+            each["runtime"],
+        ]
+        for each in certified
+    ]
+    drop = f"drop, points [{100 * CONFIDENCE:g} %]"
+    return table(["file", "accuracy", drop, "same answer as when judged", "run by"], rows)
 
 
 def interval(accuracy: float, images: int) -> tuple[float, float]:

@@ -87,8 +87,8 @@ def write(path: Path, network: nn.Module, description: dict[str, Any]) -> None:
         raise InputError(f"{path.name}: no opset up to {HIGHEST} of ONNX has all that the network is made of: {reason}")
     model = onnx.load(path)
     _tidy(model.graph)
-    model.graph.input[0].doc_string = (
-        f"Images, float32 of shape (batch, {channels}, {size}, {size}): " + "; ".join(description["preprocessing"])
+    model.graph.input[0].doc_string = f"Images, float32 of shape (batch, {channels}, {size}, {size}): " + "; ".join(
+        description["preprocessing"]
     )
     model.graph.output[0].doc_string = "One logit a class, in the order of the classes: the softmax is a probability"
     describe(model, description)

@@ -39,6 +39,8 @@ class Model:
         How a file becomes the network's input, see :mod:`winnow.data.preprocessing`.
     logits : function
         (N, channels, image_size, image_size) float32 → (N, classes) float32.
+    runtime : str
+        What runs it, with its version: "onnxruntime 1.27.0".
     """
 
     path: Path
@@ -48,6 +50,7 @@ class Model:
     mean: list[float]
     std: list[float]
     logits: Callable[[np.ndarray], np.ndarray]
+    runtime: str
 
     def probabilities(self, squares: np.ndarray) -> np.ndarray:
         """Of each class, (N, classes) float64, for decoded squares (N, S, S, C) uint8.
@@ -90,9 +93,9 @@ def load(place: Path, onnx: bool = False, threads: int = 0) -> Model:
     elif not place.exists():
         raise InputError(f"{place} does not exist")
     if path.suffix == ".onnx":
-        logits, description = _onnx(path, threads)
+        logits, description, runtime = _onnx(path, threads)
     elif path.suffix == ".safetensors" and not onnx:
-        logits, description = _torch(path)
+        logits, description, runtime = _torch(path)
     else:
         allowed = "an .onnx file" if onnx else "a .safetensors file, an .onnx file"
         raise InputError(f"{path} is no model: allowed are {allowed}, or a folder with one")
@@ -105,12 +108,13 @@ def load(place: Path, onnx: bool = False, threads: int = 0) -> Model:
             [float(value) for value in description["mean"]],
             [float(value) for value in description["std"]],
             logits,
+            runtime,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} does not say how its images are prepared: {first_line(error)}") from None
 
 
-def _torch(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any]]:
+def _torch(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any], str]:
     import torch
 
     from winnow.networks import models
@@ -121,10 +125,10 @@ def _torch(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, An
     def logits(images: np.ndarray) -> np.ndarray:
         return network(torch.from_numpy(images)).numpy()
 
-    return logits, description
+    return logits, description, f"torch {torch.__version__}"
 
 
-def _onnx(path: Path, threads: int) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any]]:
+def _onnx(path: Path, threads: int) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any], str]:
     import onnxruntime
 
     descriptions.check_file(path, "onnx")
@@ -145,7 +149,7 @@ def _onnx(path: Path, threads: int) -> tuple[Callable[[np.ndarray], np.ndarray],
         except Exception as error:
             raise InputError(f"{path} cannot be run by onnxruntime: {first_line(error)}") from None
 
-    return logits, description
+    return logits, description, f"onnxruntime {onnxruntime.__version__}"
 
 
 def batch_size(image_size: int) -> int:

@@ -16,6 +16,8 @@ KEY = "winnow"
 DESCRIPTION = "model.json"
 # What is said of a file stands in model.json alone, under the key: no file carries its own digest.
 FILES = {"weights": "model.safetensors", "onnx": "model.onnx"}
+# And what was found of the files once they were written.
+CERTIFICATES = "certificates"
 
 
 def pack(description: dict[str, Any]) -> str:
@@ -68,7 +70,8 @@ def check_file(path: Path, kind: str) -> None:
 def check_description(path: Path, kind: str, description: dict[str, Any]) -> None:
     """Hold the description that a file carries against ``model.json``, as :func:`check_file` does with its bytes."""
     said = _beside(path, kind)
-    if said is not None and {name: value for name, value in said.items() if name not in FILES} != description:
+    of_files = (*FILES, CERTIFICATES)
+    if said is not None and {name: value for name, value in said.items() if name not in of_files} != description:
         raise _changed(path)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from winnow.files import InputError, atomic_path, first_line, read_json, write_json
+from winnow.files import InputError, atomic_path, canonical_json, first_line, read_json, write_json
 from winnow.networks import backbones, descriptions, surgery
 
 WEIGHTS = descriptions.FILES["weights"]
@@ -99,6 +101,25 @@ def load(place: Path, device: str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is not a network that Winnow wrote: {first_line(error)}") from None
     return network.eval(), description
+
+
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of a network's weights, whichever file holds them, and of nothing else that the file says.
+
+    It is that of one line of canonical JSON, name → [type, shape], and, name after name in the order of that line, of
+    the bytes of each tensor: row by row, little-endian, as safetensors stores them.
+
+    Parameters
+    ----------
+    tensors
+        A network's ``state_dict()``, or what a file of weights holds; on any device, in any memory format.
+    """
+    names = sorted(tensors)
+    header = {name: [str(tensors[name].dtype).removeprefix("torch."), list(tensors[name].shape)] for name in names}
+    found = hashlib.sha256(canonical_json(header).encode())
+    for name in names:
+        found.update(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def stored_bytes(network: nn.Module) -> int:

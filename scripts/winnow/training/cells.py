@@ -32,7 +32,7 @@ INPUTS = ("manifest.json", "channels.parquet")
 METRICS, HISTORY, PREDICTIONS, MASK = FILES = ("metrics.json", "history.parquet", "predictions.parquet", "mask.parquet")
 # What a network's description says of it.
 JUDGED = ("params", "macs", "accuracy", "class_accuracy", "per_class", "val_accuracy", "epoch")
-JUDGED += ("requested_ratio", "achieved_ratio", "learning_rate")
+JUDGED += ("requested_ratio", "achieved_ratio", "learning_rate", "weights_sha256")
 
 Made = TypeVar("Made")
 
@@ -298,7 +298,7 @@ def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
     if trained is None:
         print(f"DIVERGED: {reason}")
         metrics = {"status": "diverged", "reason": reason}
-        metrics |= dict.fromkeys(("accuracy", "class_accuracy", "test_loss", "val_accuracy", "epoch"))
+        metrics |= dict.fromkeys(("accuracy", "class_accuracy", "test_loss", "val_accuracy", "epoch", "weights_sha256"))
         metrics |= {"per_class": {}, "resumed": 0, "images_per_second": None}
     else:
         labels = store.labels[test_rows]
@@ -316,6 +316,8 @@ def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
             "test_loss": judged.loss,
             "val_accuracy": trained.val_accuracy,
             "epoch": trained.epoch,
+            # Of what was judged: a network that is exported as this cell's has the same.
+            "weights_sha256": models.digest(network.state_dict()),
             "per_class": per_class,
             "resumed": trained.resumed,
             "images_per_second": sum(row["images_per_second"] for row in trained.history) / len(trained.history),
