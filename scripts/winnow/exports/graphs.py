@@ -55,8 +55,13 @@ def _shares(size: int, windows: int) -> torch.Tensor:
     return nn.functional.adaptive_avg_pool1d(torch.eye(size)[:, None], windows)[:, 0]
 
 
-def write(path: Path, network: nn.Module, description: dict[str, Any]) -> None:
+def write(path: Path, network: nn.Module, description: dict[str, Any], lowest: int = LOWEST) -> None:
     """Write a network as ONNX, for batches of any size, with its description in the file's metadata.
+
+    Parameters
+    ----------
+    lowest
+        Opset to begin with.
 
     Raises
     ------
@@ -67,7 +72,7 @@ def write(path: Path, network: nn.Module, description: dict[str, Any]) -> None:
     # A batch of one would be taken for the one size that there is.
     example = torch.zeros(2, channels, size, size)
     network = _plain(network, example)
-    for opset in range(LOWEST, HIGHEST + 1):
+    for opset in range(lowest, HIGHEST + 1):
         try:
             with _quiet():
                 torch.onnx.export(
