@@ -32,7 +32,7 @@ run: install
 	$(if $(BUDGET),--budget "$(BUDGET)") $(if $(RULES),--rules '$(RULES)')) \
 	&& $(BIN)/snakemake results/datasets/$$name/manifest.json --configfile own/$$name.yaml --cores $(CORES) \
 	&& $(BIN)/python scripts/describe.py --dataset results/datasets/$$name --configfile own/$$name.yaml \
-	&& $(BIN)/snakemake $$name results/experiments/$$name/models --configfile own/$$name.yaml --cores $(CORES)
+	&& $(BIN)/snakemake $$name results/experiments/$$name/report_models.html --configfile own/$$name.yaml --cores $(CORES)
 
 # Tests run side by side, but for those on a cluster: there is one a machine. A part may have nothing to run (status 5).
 # The slowest twenty of each part are named at its end.

@@ -11,7 +11,8 @@
 #   results/cells/{dataset}/{backbone}/{criterion}/{scope}/{ratio}/{init}/{seed}/
 #                                                         metrics.json, history.parquet, predictions.parquet, mask.parquet
 #   results/models/{cell}/                                a cell's network, model.safetensors and model.json: where its
-#                                                         grid keeps it; else trained once more for what asks for it
+#                                                         grid keeps it, or it may be taken home; else trained once more
+#                                                         for what asks for it
 #   results/trunks/{images}/{backbone}/{criterion}/{scope}/{share}/{epochs}/{seed}/
 #                                                         what cells begin with that prune what they have trained:
 #                                                         trunk.safetensors, history.parquet, mask.parquet, trunk.json
@@ -26,7 +27,8 @@
 #                                                         scripts/winnow/answers/growth.py
 #   results/experiments/{experiment}/models/{dataset}-{backbone}/
 #                                                         the chosen cell's network, to take home; see rules/export.smk;
-#                                                         models.json: the files' digests
+#                                                         models.json: the files' digests; certificates.json: what they
+#                                                         are worth; report_models.html: the report with that
 #   results/exports/{cell}/                               any cell's network, to take home
 #   results/logs/{rule}/...                               one log a job
 #

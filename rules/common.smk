@@ -136,7 +136,7 @@ def experiment_files(name):
 
 
 def network_files(cell):
-    """A cell's network: the grid's, or, where no experiment keeps it, one trained again."""
+    """A cell's network: the grid's, or, where it is not kept, one trained again."""
     return [ancient(f"results/models/{cell.path}/model.safetensors"), f"results/models/{cell.path}/model.json"]
 
 

@@ -15,7 +15,9 @@ def forecast():
     said = [promises.of_data_set(CONFIG, name) for name in judged]
     said.append(promises.of_searches(sum(made == "rates" for made, _ in jobs)))
     kept = [(cell, made == "models" or KEPT(cell)) for cell, made in trained]
-    return "\n".join(filter(None, [*said, disk.forecast(CONFIG, kept, stores)]))
+    growing = sorted({wildcards.experiment for _, wildcards in jobs if wildcards.get("step")})
+    judged = [cell for name in growing for cell in growth.may_be_judged(axes_of(name))]
+    return "\n".join(filter(None, [*said, disk.forecast(CONFIG, kept, stores, judged)]))
 
 
 def unrecorded():

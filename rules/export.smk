@@ -1,10 +1,12 @@
-# Needs an experiment's recommendation and the cells that it chooses. Makes of each the folder that its user takes home:
-# model.safetensors, model.onnx, model.json, README.md, example.py. A cell whose network was not kept is trained again.
+# Needs an experiment's recommendation, the cells that it chooses, and the unpruned ones that they are held against. Makes
+# of each the folder that its user takes home: model.safetensors, model.onnx, model.json, README.md, example.py. A cell
+# whose network was not kept is trained again; one that comes out otherwise than it was judged is not exported.
 
 
 rule export:
     input:
         [f"results/experiments/{name}/models.json" for name in CONFIG.targets],
+        [f"results/experiments/{name}/report_models.html" for name in CONFIG.targets],
         [f"results/experiments/{name}/models" for name in CONFIG.targets if ON_DISK],
 
 
@@ -38,6 +40,7 @@ rule export_chosen:
         splits=lambda wildcards: [file for cell in chosen_cells(wildcards) for file in split_of(cell)],
     output:
         digests="results/experiments/{experiment}/models.json",
+        certificates="results/experiments/{experiment}/certificates.json",
         models=directory("results/experiments/{experiment}/models"),
     log:
         "results/logs/export_chosen/{experiment}.log",
@@ -48,7 +51,8 @@ rule export_chosen:
         spec=spec(specs.export_chosen),
     shell:
         "stage export --spec {params.spec:q} --chosen {input.chosen:q} --results {input.cells[0]:q}"
-        " --output {output.models:q} --digests {output.digests:q} > {log:q} 2>&1"
+        " --output {output.models:q} --digests {output.digests:q} --certificates {output.certificates:q}"
+        " > {log:q} 2>&1"
 
 
 rule export_cell:

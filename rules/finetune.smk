@@ -99,7 +99,7 @@ rule finetune:
         " --output {output:q} --gpu {resources.gpu} > {log:q} 2>&1"
 
 
-# Cells that an experiment keeps.
+# Cells that an experiment keeps, and those that may be taken home.
 use rule finetune as finetune_kept with:
     input:
         dataset=STORE,

@@ -24,19 +24,24 @@ from winnow.workflow import grid
 
 def main(arguments: argparse.Namespace) -> None:
     devices.lease(0)
-    for *place, answer in places(arguments):
-        cell, output = place[0], place[-1]
+    exported = []
+    for *paths, answer in places(arguments):
+        cell, output = paths[0], paths[-1]
         try:
-            model = bundle.export(*place, arguments.spec, devices.threads(), answer)
+            model = bundle.export(*paths, arguments.spec, devices.threads(), answer)
         except Disagreement as disagreement:
             raise SystemExit(f"error: {cell}: {disagreement}") from None
         parameters = f"{model['params']} of {model['unpruned']['params']} parameters"
         print(f"{output}: {len(model['classes'])} classes, {parameters}")
         for each in model[descriptions.CERTIFICATES]:
             print(words.certificate(each))
+        place = {name: answer and answer[name] for name in ("dataset", "backbone")}
+        exported.append(place | {"folder": output.name, "certificates": model[descriptions.CERTIFICATES]})
     if arguments.digests:
         files = sorted(path for path in arguments.output.rglob("*") if path.is_file())
         write_json(arguments.digests, {str(path.relative_to(arguments.output)): file_digest(path) for path in files})
+    if arguments.certificates:
+        write_json(arguments.certificates, {"models": exported, "spec": arguments.spec})
 
 
 def places(
@@ -91,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_results(result, required=False)
     result.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to make")
     result.add_argument("--digests", type=Path, metavar="FILE", help="gets the SHA-256 of each file in there")
+    result.add_argument("--certificates", type=Path, metavar="FILE", help="gets what is certified of each network")
     return result
 
 

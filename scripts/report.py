@@ -21,7 +21,8 @@ from winnow.files import InputError, atomic_path
 def main(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures = unpacked(arguments.figures, Path(folder)) if arguments.figures else arguments.experiment / "figures"
-        text = report.page(arguments.experiment, figures, arguments.results, arguments.spec, arguments.growth)
+        told = arguments.experiment, figures, arguments.results, arguments.spec
+        text = report.page(*told, arguments.growth, arguments.certificates)
     with atomic_path(arguments.output) as temporary:
         temporary.write_text(text, encoding="utf-8")
     print(f"{arguments.spec['experiment']}: {len(text.encode()) / 1e6:.1f} MB", file=sys.stderr)
@@ -53,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
         "--figures", type=Path, metavar="FILE", help="its figures.zip (default: the folder figures/ of the experiment)"
     )
     growth.add_argument(result)
+    result.add_argument(
+        "--certificates", type=Path, nargs="?", metavar="FILE", help="of the networks that were exported, if they were"
+    )
     result.add_argument("--output", type=Path, required=True, metavar="FILE", help="the page to make")
     return result
 

@@ -50,7 +50,7 @@ def main(arguments: argparse.Namespace) -> None:
         made += sorted(arguments.verdict.parent.glob(f"{arguments.verdict.stem}.*"))
     if arguments.figures:
         made.append(arguments.figures)
-    made += sorted(arguments.summary.parent.glob("report.html"))
+    made += sorted(arguments.summary.parent.glob("report*.html"))
     made += sorted(arguments.summary.parent.glob("models/*"))
     print()
     for path in made:

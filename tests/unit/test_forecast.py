@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from winnow.files import canonical_json, readable, write_json
 from winnow.workflow import config, disk, grid, provenance
 
@@ -17,6 +19,12 @@ def test_the_forecast_counts_cells_kept_networks_and_stores():
     size += 1_797 * 8 * 8 * 3
     assert text == f"Disk: about {readable(size)} for 2 cells (1 keep their model) and 1 stores."
     assert disk.forecast(CONFIG, [], []) == ""
+    # Of two that are judged, of one size, one is kept, by three trainings, and as many of the unpruned one.
+    other = dataclasses.replace(second, criterion="random")
+    sizes = [disk.model_bytes("vgg_digits", "gap", ratio) for ratio in (0, second.ratio)]
+    assert disk.forecast(CONFIG, [(first, False)], [], [first, second, other]).endswith(
+        f"Up to {readable(3 * sum(sizes))} more for networks that are judged, 3 of each."
+    )
 
 
 def test_results_of_another_spec_are_told_and_those_without_one_are_not(tmp_path):

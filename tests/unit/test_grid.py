@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from winnow.answers import procedure
 from winnow.training import protocols
 from winnow.workflow import grid
 from winnow.workflow.grid import Cell
@@ -249,7 +250,30 @@ def test_a_grid_that_grows_has_one_seed_and_keeps_the_models_of_all():
     assert all(keeps(dataclasses.replace(cell, seed=seed)) for cell in cells for seed in (7, 8, 17))
     assert not any(keeps(dataclasses.replace(cell, protocol="short_4")) for cell in cells)
     assert not any(keeps(dataclasses.replace(cell, ratio=0.3, seed=3)) for cell in cells if cell.ratio)
-    assert grid.keeps([axes | {"models": "drop"}])(cells[0]) is False
+
+
+def test_a_grid_that_grows_keeps_what_may_be_taken_home_and_no_more():
+    axes = {"datasets": ["a"], "backbones": ["b"], "criteria": ["apoz"], "scopes": ["global"], "inits": ["inherited"]}
+    axes |= {"seeds": "auto", "first_seed": 7, "ratios": [0.1, 0.2], "models": "drop"}
+    listed = axes | {"seeds": [8, 9], "ratios": [0.2]}
+    keeps = grid.keeps([axes])
+
+    def kept(keeps, cell):
+        return [seed for seed in range(20) if keeps(dataclasses.replace(cell, seed=seed))]
+
+    for cell in grid.cells(axes):
+        # Seed 7 chooses, the next ones judge, and of the first three that do one is taken home.
+        assert kept(keeps, cell) == list(grid.taken_seeds(axes)) == [8, 9, 10]
+        assert kept(keeps, dataclasses.replace(cell, protocol="short_4")) == []
+    assert kept(keeps, dataclasses.replace(cell, ratio=0.3)) == []
+    # All of these networks are trained with such a seed, whether or not they are any good.
+    keeps = grid.keeps([axes, listed])
+    assert [kept(keeps, cell) for cell in grid.cells(axes)] == [[10], [8, 9, 10], [10]]
+    assert kept(grid.keeps([axes, listed | {"models": "keep"}]), cell) == [8, 9, 10]
+
+
+def test_every_network_is_judged_by_as_many_trainings_as_may_be_taken_home():
+    assert min(procedure.looks(folds)[0] for folds in (None, *range(2, 11))) >= grid.TAKEN
 
 
 @given(CELLS, st.sampled_from(["apoz", "random"]), st.sampled_from(["inherited", "random"]), st.integers(0, 20))

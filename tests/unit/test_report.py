@@ -632,3 +632,37 @@ def test_figures_may_come_in_one_file_and_a_damaged_one_is_named(made, tmp_path)
     archive.write_bytes(archive.read_bytes()[:100])
     with pytest.raises(InputError, match=r"figures\.zip cannot be read"):
         programs.run("report", SPEC, *arguments, "--figures", archive)
+
+
+CERTIFICATE = {
+    **{"file": "model.onnx", "sha256": "f" * 64, "weights_sha256": "0" * 64, "runtime": "onnxruntime 1.27.0"},
+    **{"images": 6, "accuracy": 0.875, "as_judged": 5, "confidence": 0.95, "unpruned_accuracy": 0.9},
+    **{"drop": 0.025, "low": -0.013, "high": 0.063},
+}
+
+
+def test_what_is_certified_of_exported_files_stands_beside_the_answer(made, page, tmp_path):
+    assert not page.find("h2", id="files")
+    model = {"dataset": "digits", "backbone": "net", "folder": "digits-net"}
+    alone = CERTIFICATE | {"file": f"{NASTY}.onnx"} | dict.fromkeys(("drop", "low", "high", "unpruned_accuracy"))
+    write_json(tmp_path / "certificates.json", {"models": [model | {"certificates": [CERTIFICATE, alone]}]})
+    experiment = made / "experiments" / "tiny"
+    arguments = ["--experiment", experiment, "--results", made, "--certificates", tmp_path / "certificates.json"]
+    programs.run("report", SPEC, *arguments, "--output", tmp_path / "page.html")
+    found = Reader((tmp_path / "page.html").read_text(encoding="utf-8"))
+    (heading,) = found.find("h2", id="files")
+    assert heading["text"].startswith("The files")
+    said = [each["text"].replace("\N{NO-BREAK SPACE}", " ") for each in found.find("p", **{"class": "prose"})]
+    assert words.certificate(CERTIFICATE) in said
+    assert words.two_intervals(ANSWER, CERTIFICATE) in said
+    (name, accuracy, drop, alike, runtime, digest), second = (
+        [field["text"] for field in row] for row in fields(found, "certificates-digits-net")[1:]
+    )
+    assert (name, accuracy, drop, alike) == ("model.onnx", "87.5", "2.5 [-1.3, 6.3]", "5 of 6")
+    assert (runtime, digest) == ("onnxruntime 1.27.0", "f" * 64)
+    assert second[2] == "–"
+    # Of another data set nothing is said.
+    other = {"models": [model | {"dataset": "others", "certificates": [CERTIFICATE]}]}
+    write_json(tmp_path / "certificates.json", other)
+    programs.run("report", SPEC, *arguments, "--output", tmp_path / "page.html")
+    assert 'id="files"' not in (tmp_path / "page.html").read_text(encoding="utf-8")

@@ -548,6 +548,11 @@ def test_the_sentences_do_not_contradict_each_other(seed, tolerance, changes, co
         if row["failed_seeds"] or row["lost_classes"]:
             assert row["verdict"] == "fails"
     assert [verdict.describe(row) for row in answer["chosen"]] in ([headline], [])
+    if growth.grows(spec["grid"]):
+        # The training that is taken home is one whose network was kept, as is the unpruned one that it is held against.
+        keeps = grid.keeps([spec["grid"] | {"models": "drop"}])
+        taken = [grid.parse_path(row["cell"]) for row in answer["chosen"]]
+        assert all(keeps(cell) and keeps(cell.baseline_of("net")) for cell in taken)
     # Names of what is lost are there, and the order of rows says nothing.
     assert all("“rare”" in " ".join(answer["lines"]) for row in ladder if row["lost_classes"] == ["rare"])
     assert verdict.recommend(frame.sample(frac=1, random_state=seed), judged, spec)["lines"] == answer["lines"]

@@ -178,6 +178,40 @@ CASES = {
 }
 
 
+# Of a file.
+CERTIFICATE = {"file": "model.onnx", "images": 300, "accuracy": 0.94, "unpruned_accuracy": 0.947, "confidence": 0.95}
+CERTIFICATES = {
+    "a loss": (
+        {"drop": 0.007, "low": -0.011, "high": 0.025},
+        "model.onnx is right on 94.0 % of 300 test images, and your network, trained alike, on 94.7 %: the file loses "
+        "0.7 points, and on other images of this kind may gain 1.1 points or lose up to 2.5.",
+    ),
+    "surely a loss": ({"drop": 0.03, "low": 0.01, "high": 0.05}, "on other images of this kind may lose 1.0 to 5.0."),
+    "surely a gain": ({"drop": -0.03, "low": -0.05, "high": -0.01}, "gains 3.0 points, and on other images of"),
+    "nothing beside it": (
+        {"drop": None, "low": None, "high": None, "unpruned_accuracy": None},
+        "model.onnx is right on 94.0 % of 300 test images.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CERTIFICATES)
+def test_what_is_certified_of_a_file_has_its_words(name):
+    changes, text = CERTIFICATES[name]
+    assert text in words.certificate(CERTIFICATE | changes)
+
+
+def test_what_both_intervals_say_is_told_apart():
+    alone = words.two_intervals(None, CERTIFICATE)
+    both = words.two_intervals(ANSWER, CERTIFICATE)
+    assert both.endswith(alone)
+    assert "95 % sure" in alone
+    assert both.startswith("The answer is of all networks that are made in this way: on average these may gain 3.0 ")
+    unknown = ANSWER | {"chosen": CHOSEN | {"low": None, "high": None}}
+    assert words.two_intervals(unknown, CERTIFICATE) == words.two_intervals(ANSWER | {"chosen": None}, CERTIFICATE)
+    assert words.two_intervals(unknown, CERTIFICATE) == alone
+
+
 def said(name: str) -> str:
     return " ".join(words.sentences(ANSWER | CASES[name][0]))
 

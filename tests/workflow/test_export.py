@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from winnow.networks import models
+
 from .checkout import Checkout, jobs
 
 CELL = "digits/net/apoz/layer/0.500/inherited/0"
@@ -36,6 +38,10 @@ def exported(checkout: Checkout) -> dict[str, Path]:
     return {folder.name: folder for folder in (checkout.path / MODELS).glob("[!.]*")}
 
 
+def digest_of(folder: Path) -> str:
+    return models.digest(models.load(folder)[0].state_dict())
+
+
 @pytest.fixture
 def recommended(checkout):
     recommend(checkout, CELL, OTHER)
@@ -45,9 +51,9 @@ def recommended(checkout):
 def test_a_chosen_cell_that_was_not_kept_is_trained_again_and_exported(recommended):
     before = state(recommended)
     planned = recommended.snakemake("-n", "export")
-    assert {job.split()[0] for job in jobs(planned)} == {"choose", "export_chosen"}
+    assert {job.split()[0] for job in jobs(planned)} == {"choose", "export_chosen", "write_certified"}
     assert recommended.run("export") == {
-        "choose small", f"retrain {CELL}", f"retrain {OTHER}", "export_chosen small"
+        "choose small", f"retrain {CELL}", f"retrain {OTHER}", "export_chosen small", "write_certified small"
     }  # fmt: skip
     assert state(recommended) == before
     assert not any(name.endswith(".safetensors") for name in before)
@@ -56,15 +62,20 @@ def test_a_chosen_cell_that_was_not_kept_is_trained_again_and_exported(recommend
     for cell in (CELL, OTHER):
         dataset = cell.split("/")[0]
         model = json.loads((folders[f"{dataset}-net"] / "model.json").read_text())
-        # The same network as the grid's, to the last prediction that is looked at.
-        check = model["onnx"]["check"]
-        assert check["as_measured"] == check["images"]
         again = recommended.path / "results/models" / cell
         assert {path.name for path in again.glob("[!.]*")} == {"model.safetensors", "model.json"}
         metrics = json.loads((recommended.path / "results/cells" / cell / "metrics.json").read_text())
+        # The same network as the grid's, to the last bit, and to the last image in what it answers.
+        assert digest_of(folders[f"{dataset}-net"]) == metrics["weights_sha256"] == digest_of(again)
+        for each in model["certificates"]:
+            assert each["weights_sha256"] == metrics["weights_sha256"]
+            assert each["as_judged"] == each["images"] == model["images"]["test"]
+        assert (model["certificates"][0]["drop"] is None) == (cell == OTHER)
         assert model["accuracy"] == metrics["accuracy"]
         assert model["provenance"]["cell"]["cell"] == metrics["spec"]["cell"]
         assert (folders[f"{dataset}-net"] / "README.md").read_text().startswith(f"# {dataset}-net\n")
+    page = (recommended.path / "results/experiments/small/report_models.html").read_text()
+    assert all(f'id="table-certificates-{name}"' in page for name in folders)
     assert recommended.run("export") == set()
 
 
@@ -93,6 +104,18 @@ def test_any_cell_is_exported_by_its_path_and_a_kept_one_is_not_trained_again(ch
     ran = checkout.run(f"results/exports/{OTHER}")
     assert ran == {f"finetune_kept {OTHER}", f"export_cell {OTHER}"}
     assert (checkout.path / "results/exports" / OTHER / "model.onnx").exists()
+
+
+def test_a_network_that_came_out_otherwise_is_not_exported(checkout):
+    metrics = checkout.path / "results/cells" / CELL / "metrics.json"
+    judged = json.loads(metrics.read_text())["weights_sha256"]
+    metrics.write_text(metrics.read_text().replace(judged, "0" * 64))
+    output = checkout.snakemake(f"results/exports/{CELL}", status=1)
+    assert f"FAILED export_cell {CELL}" in output
+    assert (
+        f"is not the one that was judged: its weights have the SHA-256 {judged[:16]}…, the judged ones 0000" in output
+    )
+    assert not (checkout.path / "results/exports" / CELL).exists()
 
 
 def test_the_grid_knows_of_no_export(finished):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 from winnow.answers import growth
+from winnow.networks import models
 from winnow.tables import read_table, write_table
 from winnow.workflow import grid
 
@@ -45,7 +48,7 @@ def finished(shared) -> Checkout:
 
 
 def cells_of(found: set[str]) -> set[str]:
-    return {job.removeprefix("finetune ") for job in found if job.startswith("finetune ")}
+    return {job.split(" ")[1] for job in found if job.startswith(("finetune ", "finetune_kept "))}
 
 
 def steps_of(checkout: Checkout) -> list[dict]:
@@ -105,6 +108,46 @@ def test_short_trainings_choose_and_fresh_ones_judge(finished, tmp_path):
 
 def test_again_there_is_nothing_to_do(finished):
     assert finished.planned() == set()
+
+
+def test_the_networks_that_judged_are_kept_and_what_is_exported_is_one_of_them(checkout):
+    done = jobs(checkout.account())
+    judged = steps_of(checkout)[-1]["cells"]
+    assert {job.split(" ")[1] for job in done if job.startswith("finetune_kept ")} == set(judged)
+    kept = {str(path.parent.relative_to(checkout.path / "results/models")): path for path in networks(checkout)}
+    assert kept.keys() == set(judged)
+    # Nothing is trained for an export.
+    assert checkout.run("export") == {"choose small", "export_chosen small", "write_certified small"}
+    (chosen,) = json.loads((checkout.path / EXPERIMENT / "chosen.json").read_text())["chosen"]
+    (certified,) = json.loads((checkout.path / EXPERIMENT / "certificates.json").read_text())["models"]
+    metrics = json.loads((checkout.path / "results/cells" / chosen["cell"] / "metrics.json").read_text())
+    for place in kept[chosen["cell"]], checkout.path / EXPERIMENT / "models/digits-net/model.safetensors":
+        assert models.digest(models.load(place)[0].state_dict()) == metrics["weights_sha256"]
+    assert [each["weights_sha256"] for each in certified["certificates"]] == [metrics["weights_sha256"]] * 2
+    # The one that did best on validation.
+    rivals = [f"{chosen['cell'].rpartition('/')[0]}/{seed}" for seed in (2, 3, 4)]
+    found = [json.loads((checkout.path / "results/cells" / each / "metrics.json").read_text()) for each in rivals]
+    assert metrics["val_accuracy"] == max(each["val_accuracy"] for each in found)
+    for each in certified["certificates"]:
+        outcomes = [right(checkout, f"{UNPRUNED}/{chosen['cell'][-1]}"), right(checkout, chosen["cell"])]
+        assert each["drop"] == pytest.approx(outcomes[0].mean() - outcomes[1].mean())
+        assert each["low"] < each["drop"] < each["high"]
+    card = (checkout.path / EXPERIMENT / "models/digits-net/README.md").read_text()
+    assert metrics["weights_sha256"] in card
+    assert "The answer is of all networks that are made in this way" in card
+    assert 'id="files"' in (checkout.path / EXPERIMENT / "report_models.html").read_text()
+    assert 'id="files"' not in (checkout.path / EXPERIMENT / "report.html").read_text()
+    # They are a step on the way: who needs the room may delete them.
+    shutil.rmtree(checkout.path / "results/models")
+    assert checkout.planned() == checkout.planned("export") == set()
+
+
+def networks(checkout: Checkout) -> list[Path]:
+    return list((checkout.path / "results/models").rglob("model.safetensors"))
+
+
+def right(checkout: Checkout, cell: str) -> np.ndarray:
+    return pq.read_table(checkout.path / "results/cells" / cell / "predictions.parquet")["correct"].to_numpy()
 
 
 def test_another_tolerance_trains_what_it_asks_for_more(checkout):

@@ -388,19 +388,25 @@ def most(experiment: Mapping[str, Any], last: Callable[[str], int]) -> tuple[int
         Data set → after how many trainings a network is looked at last.
     """
     compared = len(asked(experiment, None))
-    left = networks(experiment)
     if experiment.get("screening"):
+        left = networks(experiment)
         rivals = collections.Counter(map(_rivals, left))
         halves = sum(math.ceil(count / 2) for count in rivals.values())
         of = grid.beside(experiment)
         compared += halves + len({cell.baseline_of(name) for cell in left for name in of(cell)} - set(left))
-    sizes: dict[tuple[str, str], set[tuple]] = {}
-    for cell in left:
+    return compared, sum(last(cell.dataset) for cell in may_be_judged(experiment))
+
+
+def may_be_judged(experiment: Mapping[str, Any]) -> list[Cell]:
+    """The networks of a grid that grows of which the most are judged that may be: the unpruned one, and one a size."""
+    sizes: dict[tuple, Cell] = {}
+    for cell in networks(experiment):
         size = (cell.ratio, cell.scope, None if cell.scope == "layer" else (cell.criterion, cell.init, cell.protocol))
         for backbone in grid.beside(experiment)(cell):
             if cell != cell.baseline_of(backbone):
-                sizes.setdefault((cell.dataset, backbone), set()).add((cell.backbone, *size))
-    return compared, sum(last(dataset) * (len(found) + 1) for (dataset, _), found in sizes.items())
+                sizes.setdefault((cell.dataset, backbone, cell.backbone, *size), cell)
+    unpruned = {(dataset, backbone): cell.baseline_of(backbone) for (dataset, backbone, *_), cell in sizes.items()}
+    return [*unpruned.values(), *sizes.values()]
 
 
 def sentence(record: Mapping[str, Any]) -> str:

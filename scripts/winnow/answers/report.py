@@ -134,6 +134,9 @@ class Answer:
     picture, confusion : Figure or None
     cases : list of Cases
     confusions : Table
+    files : list of str
+        What is certified of the files that were exported, in sentences; none where none were.
+    certificates : Table or None
     """
 
     subject: str
@@ -142,6 +145,8 @@ class Answer:
     cases: list[Cases] = dataclasses.field(default_factory=list)
     confusion: Figure | None = None
     confusions: Table | None = None
+    files: list[str] = dataclasses.field(default_factory=list)
+    certificates: Table | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +163,14 @@ class DataSet:
     remarks: list[str]
 
 
-def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any], grown: Path | None = None) -> str:
+def page(
+    experiment: Path,
+    figures: Path,
+    results: Path,
+    spec: Mapping[str, Any],
+    grown: Path | None = None,
+    exported: Path | None = None,
+) -> str:
     """The page of an experiment, as HTML.
 
     Parameters
@@ -174,6 +186,8 @@ def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any]
         ``experiment``, its name; ``configuration``, the part of ``config.yaml`` that it uses; ``code``.
     grown
         What its last step made; None where it has a list of seeds.
+    exported
+        ``certificates.json`` of the networks that were exported; None where none were.
 
     Raises
     ------
@@ -196,8 +210,10 @@ def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any]
         if not configuration["datasets"][name].get("folds")
     }
     others = judged(recommendation["ladder"], frame)
+    models = {(each["dataset"], each["backbone"]): each for each in (read_json(exported)["models"] if exported else ())}
     answers = [
-        answered(each, others, results / "cells", cells, stores[each["dataset"]]) for each in recommendation["answer"]
+        certified(answered(each, others, results / "cells", cells, stores[each["dataset"]]), each, models)
+        for each in recommendation["answer"]
     ]
     shown = [figure for each in answers for figure in (each.picture, each.confusion) if figure]
     environment = jinja2.Environment(
@@ -212,6 +228,7 @@ def page(experiment: Path, figures: Path, results: Path, spec: Mapping[str, Any]
         name=name,
         answers=answers,
         pictured=any(answer.cases for answer in answers),
+        certified=any(answer.certificates for answer in answers),
         datasets=[
             data_set(
                 name,
@@ -338,6 +355,39 @@ def answered(
         drawn and Figure.drawn(drawn),
         _confusions_table(gallery.confusions(before, after), store.classes, "-".join(place)),
     )
+
+
+def certified(answer: Answer, told: Mapping[str, Any], models: Mapping[tuple[str, str], Mapping[str, Any]]) -> Answer:
+    """An answer with what is certified of the files of its network, where it was exported.
+
+    Parameters
+    ----------
+    told
+        The answer as ``recommendation.json`` has it.
+    models
+        Data set and backbone → an object of ``certificates.json``.
+    """
+    model = models.get((told["dataset"], told["backbone"]))
+    if model is None:
+        return answer
+    found = model["certificates"]
+    sentences = [words.certificate(each) for each in found] + [words.two_intervals(told, found[0])]
+    rows = [
+        {
+            "file": Field(each["file"]),
+            "accuracy %": _number(each["accuracy"], summary.percent),
+            "drop, points": _number(
+                each["drop"], lambda drop, each=each: summary.bracketed(drop, each["low"], each["high"])
+            ),
+            "as judged": Field(f"{each['as_judged']} of {each['images']}"),
+            "run by": Field(each["runtime"]),
+            "SHA-256": Field(each["sha256"]),
+        }
+        for each in found
+    ]
+    caption = f"The files in models/{model['folder']}, on all test images"
+    table = Table(f"certificates-{model['folder']}", caption, rows)
+    return dataclasses.replace(answer, files=list(map(words.unbroken, sentences)), certificates=table)
 
 
 def _predictions(folder: Path, cell: grid.Cell) -> dict[str, np.ndarray]:

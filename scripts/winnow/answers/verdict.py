@@ -19,6 +19,7 @@ from winnow.answers.outcomes import Outcomes
 from winnow.answers.procedure import ALPHA, FAILS, HOLDS, UNDECIDED, Judgement
 from winnow.importance.scopes import BUDGETS
 from winnow.training.protocols import ONE_SHOT
+from winnow.workflow import grid
 from winnow.workflow.grid import UNPRUNED, Cell
 
 # The claim that the method is known for: at this ratio, the best criterion loses less than so many points.
@@ -37,7 +38,8 @@ class Network:
     row : dict
         Its row of the summary; ``val_drop`` is that of the trainings that chose.
     cell : str or None
-        Path of the training that would be taken home: the one that did best on validation. None where all diverged.
+        Path of the training that would be taken home: the one that did best on validation, in a grid that grows of
+        the first few (:data:`winnow.workflow.grid.TAKEN`). None where all diverged.
     judgement : Judgement
     seeds : int
         How many trainings the intervals are of: those that finished on both sides.
@@ -133,6 +135,9 @@ def judged(
         if not own:
             continue
         done = [cell for cell in own if results.finished(cell)]
+        if growth.grows(experiment):
+            # Their networks are kept.
+            done = [cell for cell in done if cell.seed in grid.taken_seeds(experiment)] or done
         best = max(done, key=lambda cell: (results.metrics(cell)["val_accuracy"], -cell.seed), default=None)
         row = rows[dataclasses.replace(own[0], seed=0).path] | {"val_drop": chosen["drop"]}
         counted = [side[: judgement.seeds] for side in (finalist.pruned, finalist.baseline)]

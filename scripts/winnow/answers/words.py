@@ -101,32 +101,32 @@ def certificate(found: Mapping[str, Any]) -> str:
     if found["drop"] is None:
         return f"{right}."
     return (
-        f"{right}, and your network, trained alike, on {summary.percent(found['unpruned_accuracy'])} %: it "
-        f"{summary.points(found['drop'])}, and on other images of this kind {_between(found['low'], found['high'])}."
+        f"{right}, and your network, trained alike, on {summary.percent(found['unpruned_accuracy'])} %: the file "
+        f"{summary.points(found['drop'])}, and on other images of this kind {_between(found)}."
     )
 
 
 def two_intervals(answer: Mapping[str, Any] | None, found: Mapping[str, Any]) -> str:
     """What a file's interval says and, where there is an answer, what the answer's says."""
     file = (
-        "What is said of the file is of this file alone: nothing of it is left to chance but the images, and of its "
-        f"bounds we are {100 * found['confidence']:g} % sure."
+        "What is said of a file is of this file alone, and nothing but the images is left to chance: we are "
+        f"{100 * found['confidence']:g} % sure of its bounds."
     )
     chosen = answer and answer["chosen"]
     if not chosen or chosen["low"] is None:
         return file
     return (
-        f"The answer is of all networks that are made in this way, of which this is one: on average they "
-        f"{_between(chosen['low'], chosen['high'])} points, whatever images and trainings come to. {file}"
+        f"The answer is of all networks that are made in this way: on average these {_between(chosen)}, with other "
+        f"images and other trainings. {file}"
     )
 
 
-def _between(low: float, high: float) -> str:
-    """What lies between two drops: "lose 0.1 to 1.1", "gain 0.3 at best and lose 1.1 at worst"."""
-    ends = [summary.percent(abs(each)) for each in (low, high)]
-    if low < 0 < high:
-        return f"gain {ends[0]} at best and lose {ends[1]} at worst"
-    return f"lose {ends[0]} to {ends[1]}" if low >= 0 else f"gain {ends[1]} to {ends[0]}"
+def _between(found: Mapping[str, Any]) -> str:
+    """What lies between both bounds of a drop: "may lose 0.1 to 1.1", "may gain 0.3 points or lose up to 1.1"."""
+    low, high = (summary.percent(abs(found[name])) for name in ("low", "high"))
+    if found["low"] < 0 < found["high"]:
+        return f"may gain {low} points or lose up to {high}"
+    return f"may lose {low} to {high}" if found["low"] >= 0 else f"may gain {high} to {low}"
 
 
 def unbroken(text: str) -> str:

@@ -10,7 +10,7 @@ from winnow.data import folders
 from winnow.files import readable
 from winnow.workflow import costs
 from winnow.workflow.config import Config
-from winnow.workflow.grid import Cell
+from winnow.workflow.grid import TAKEN, Cell
 
 # Parameters of the convolutions by VGG depth, as torchvision's networks have them; batch norm adds under 0.1 %.
 _VGG_CONVOLUTIONS = {11: 9_220_480, 13: 9_404_992, 16: 14_714_688, 19: 20_024_384}
@@ -46,7 +46,9 @@ def store_bytes(source: str, store_size: int, images: int | None = None, channel
     return (_IMAGES[source] if images is None else images) * store_size**2 * channels
 
 
-def forecast(config: Config, cells: Iterable[tuple[Cell, bool]], datasets: Iterable[str]) -> str:
+def forecast(
+    config: Config, cells: Iterable[tuple[Cell, bool]], datasets: Iterable[str], judged: Iterable[Cell] = ()
+) -> str:
     """What a run will fill, as a sentence; empty where it makes nothing that is worth one.
 
     Parameters
@@ -55,6 +57,9 @@ def forecast(config: Config, cells: Iterable[tuple[Cell, bool]], datasets: Itera
         Those that it trains, each with whether its network is kept.
     datasets
         Those whose stores it makes.
+    judged
+        Networks of grids that grow which may be judged later in the run. Those of one ratio are of about one size, and
+        of a size one is judged.
     """
     cells, stores = list(cells), [config.datasets[name] for name in datasets]
     if not cells and not stores:
@@ -64,7 +69,16 @@ def forecast(config: Config, cells: Iterable[tuple[Cell, bool]], datasets: Itera
         images = len(folders.images(Path(store.path), store.ignore)) if store.source == "folder" else None
         size += store_bytes(store.source, store.store_size, images, store.channels)
     for cell, keep in cells:
-        backbone = config.backbones[cell.backbone]
-        size += cell_bytes(backbone.architecture or backbone.factory, backbone.head, cell.ratio, keep)
+        size += cell_bytes(*_network(config, cell.backbone), cell.ratio, keep)
     kept = sum(keep for _, keep in cells)
-    return f"Disk: about {readable(size)} for {len(cells)} cells ({kept} keep their model) and {len(stores)} stores."
+    text = f"Disk: about {readable(size)} for {len(cells)} cells ({kept} keep their model) and {len(stores)} stores."
+    ratios = {(cell.dataset, cell.backbone, cell.ratio) for cell in judged}
+    if not ratios:
+        return text
+    more = TAKEN * sum(model_bytes(*_network(config, backbone), ratio) for _, backbone, ratio in ratios)
+    return f"{text} Up to {readable(more)} more for networks that are judged, {TAKEN} of each."
+
+
+def _network(config: Config, backbone: str) -> tuple[str, str]:
+    found = config.backbones[backbone]
+    return found.architecture or found.factory, found.head

@@ -43,6 +43,8 @@ FOREIGN = "@"
 # In place of a list of seeds: one to choose with, and as many as it takes to judge; of a recipe's name: one that is
 # built in.
 AUTO = "auto"
+# Of so many trainings that judge a network of a grid that grows, the first, the best on validation is taken home.
+TAKEN = 3
 # Parts a data set's name and the number of a fold.
 FOLD = "~"
 
@@ -382,12 +384,37 @@ def parse_path(path: str) -> Cell:
 
 
 def keeps(experiments: Iterable[Mapping[str, Any]]) -> Callable[[Cell], bool]:
-    """Whether an experiment keeps a cell's network: of a grid that grows, that of any seed."""
+    """Whether a cell's network is kept when it is trained.
+
+    An experiment with ``models: keep`` keeps all of them, of a grid that grows whatever the seed. Of any other grid
+    that grows those stay that may be taken home (:data:`TAKEN`): only the best networks are trained with these seeds.
+    Where a grid with a list of seeds has such a cell too, it would be all of that grid's networks: they go.
+    """
     whole: set[Cell] = set()
+    listed: set[Cell] = set()
     growing: set[Cell] = set()
+    taken: dict[Cell, set[int]] = {}
     for experiment in experiments:
-        if experiment["models"] == "keep" and experiment["seeds"] == AUTO:
-            growing.update(dataclasses.replace(cell, seed=0) for cell in cells(experiment))
-        elif experiment["models"] == "keep":
-            whole.update(cells(experiment))
-    return lambda cell: cell in whole or dataclasses.replace(cell, seed=0) in growing
+        found, keep = cells(experiment), experiment["models"] == "keep"
+        if experiment["seeds"] != AUTO:
+            (whole if keep else listed).update(found)
+            continue
+        networks = [dataclasses.replace(cell, seed=0) for cell in found]
+        if keep:
+            growing.update(networks)
+        for network in networks:
+            taken.setdefault(network, set()).update(taken_seeds(experiment))
+
+    def kept(cell: Cell) -> bool:
+        network = dataclasses.replace(cell, seed=0)
+        if cell in whole or network in growing:
+            return True
+        return cell.seed in taken.get(network, ()) and cell not in listed
+
+    return kept
+
+
+def taken_seeds(experiment: Mapping[str, Any]) -> range:
+    """Of a grid that grows, the seeds of those trainings of which one is taken home."""
+    (first,) = seeds(experiment)
+    return range(first + 1, first + 1 + TAKEN)
