@@ -1,4 +1,4 @@
-"""What int8 costs: families trained on the digits and on photographs, quantized, bytes and accuracy in a Markdown table.
+"""What int8 costs: networks trained on the digits or on photographs, and quantized: a row each of a Markdown table.
 
     python benchmarks/int8.py [NAME ...] [--photographs FOLDER [--weights SQUEEZENET.pt]]
 
@@ -10,7 +10,6 @@ begins with its published weights there.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -29,7 +28,7 @@ from winnow.data import preprocessing
 from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.exports import certificates, graphs, prediction, quantization
-from winnow.networks import backbones, descriptions, models, surgery
+from winnow.networks import backbones, descriptions, models
 
 FAMILIES = ("vgg_digits", "vgg11_bn", "resnet18", "squeezenet1_1", "mobilenet_v2", "efficientnet_b0")
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

@@ -124,7 +124,8 @@ def copy(made, tmp_path):
 def test_a_folder_has_all_that_its_user_needs(made):
     export = made / "export"
     assert {path.name for path in export.iterdir()} == {
-        "model.safetensors", "model.onnx", "model.json", "README.md", "example.py", "preprocessing.py"
+        "model.safetensors", "model.onnx", "model.int8.onnx", "model.json", "README.md", "example.py",
+        "preprocessing.py",
     }  # fmt: skip
     assert [path.name for path in made.iterdir() if path.name.startswith(".")] == []
     model, metrics = read_json(export / "model.json"), read_json(made / "cell" / "metrics.json")
@@ -458,9 +459,15 @@ def test_an_onnx_file_of_somebody_else_is_named(made, copy):
     ("arguments", "says"),
     [
         (["{made}/nowhere", "{made}/images"], "nowhere does not exist"),
-        (["{made}/cell/metrics.json", "{made}/images"], "metrics.json is no model: allowed are a .safetensors file"),
+        (
+            ["{made}/cell/metrics.json", "{made}/images"],
+            "metrics.json is no model: allowed are files that end in .safetensors, .onnx, or",
+        ),
         (["{made}/cell", "{made}/images", "--onnx"], "cell has no model.onnx: export the cell with scripts/export.py"),
-        (["{made}/cell/model.safetensors", "{made}/images", "--onnx"], "is no model: allowed are an .onnx file"),
+        (
+            ["{made}/cell/model.safetensors", "{made}/images", "--onnx"],
+            "is no model: allowed are files that end in .onnx, or",
+        ),
         (["{made}/cell", "{made}/images", "{made}/images/dog"], "give files, or one folder"),
         (["{made}/cell", "{made}/store"], "store has no image in it"),
         (["{made}/cell", "{made}/images", "--output", "{made}"], "is a folder: --output names a file"),

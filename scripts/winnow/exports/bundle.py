@@ -1,4 +1,4 @@
-"""A finished cell as a folder that its user takes home: the network twice, what it is, and how it is used.
+"""A finished cell as a folder that its user takes home: the network's files, what it is, and how it is used.
 
 The folder is whole or absent, and it is checked before it appears: its weights are those that were judged, and each
 file, as it was written, answers for all test images as the judged network did. What it is worth is certified, see
@@ -16,7 +16,7 @@ from torch import nn
 from winnow.data import preprocessing
 from winnow.data.splits import Split
 from winnow.data.store import Store
-from winnow.exports import cards, certificates, graphs, prediction
+from winnow.exports import cards, certificates, graphs, prediction, quantization
 from winnow.exports.certificates import Exam
 from winnow.files import InputError, atomic_folder, write_json
 from winnow.networks import backbones, descriptions, models, surgery
@@ -82,7 +82,13 @@ def export(
         graphs.write(onnx, network, description)
         whole = description | {"weights": weights, "onnx": descriptions.written(onnx) | graphs.interface(description)}
         write_json(folder / descriptions.DESCRIPTION, whole)
-        whole[descriptions.CERTIFICATES] = certified(folder, exam, threads)
+        whole["int8"] = quantization.write(folder, network, description, store, parts, threads)
+        write_json(folder / descriptions.DESCRIPTION, whole)
+        whole[descriptions.CERTIFICATES], refused = certified(folder, exam, threads)
+        if refused:
+            whole["int8"] |= quantization.left_out(folder / descriptions.FILES["int8"], refused)
+        elif "left_out" not in whole["int8"]:
+            whole["int8"]["latency"] = quantization.timed(folder, threads)
         write_json(folder / descriptions.DESCRIPTION, whole)
         (folder / "README.md").write_text(cards.card(whole, output.name), encoding="utf-8")
         (folder / "example.py").write_text(cards.EXAMPLE, encoding="utf-8")
@@ -114,15 +120,17 @@ def judged(
     return network, description, exam
 
 
-def certified(folder: Path, exam: Exam, threads: int) -> list[dict[str, Any]]:
-    """The certificates of a folder's files, as they were written: of the weights, and of the ONNX file.
+def certified(folder: Path, exam: Exam, threads: int) -> tuple[list[dict[str, Any]], str | None]:
+    """The certificates of a folder's files, as they were written, and why the int8 file is none to be kept, if so.
+
+    The weights come first, then the ONNX file and, where there is one that is to be kept, int8.
 
     Raises
     ------
     InputError
         If the weights are not those that were judged.
     Disagreement
-        If a file does not answer as it should.
+        If a file in floating point does not answer as it should.
     """
     weights = folder / models.WEIGHTS
     exam.require_judged(models.digest(models.load(folder)[0].state_dict()), weights)
@@ -133,7 +141,18 @@ def certified(folder: Path, exam: Exam, threads: int) -> list[dict[str, Any]]:
     model = prediction.load(folder, onnx=True, threads=threads)
     answers = certificates.answers(model, exam.store, exam.rows)
     alike = certificates.agreement(answers, reference, model.path)
-    return [*found, exam.certificate(model.path, answers, model.runtime) | alike]
+    found.append(exam.certificate(model.path, answers, model.runtime) | alike)
+    int8 = folder / descriptions.FILES["int8"]
+    if not int8.exists():
+        return found, None
+    model = prediction.load(int8, threads=threads)
+    predicted = certificates.answers(model, exam.store, exam.rows)
+    right, before = (each.argmax(1) == exam.labels for each in (predicted, answers))
+    lost = int(before.sum()) - int(right.sum())
+    if lost > quantization.allowed(len(right)):
+        return found, f"it is right on {lost} fewer of the {len(right)} test images than in floating point"
+    same = int((predicted.argmax(1) == reference.argmax(1)).sum())
+    return [*found, exam.certificate(int8, predicted, model.runtime) | {"as_pytorch": same}], None
 
 
 def described(

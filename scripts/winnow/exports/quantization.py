@@ -12,8 +12,11 @@ runtime from onnxruntime 1.16 on takes a scale a channel.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import logging
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +30,7 @@ from winnow.data.preprocessing import network_input
 from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.exports import certificates, graphs, prediction
-from winnow.networks import descriptions
+from winnow.networks import descriptions, latency
 
 # So many training images say which ranges activations have, a batch at a time.
 CALIBRATED = 256
@@ -69,7 +72,9 @@ SCHEMES = (
 )
 
 
-def write(folder: Path, network: nn.Module, description: dict[str, Any], store: Store, split: Split, threads: int):
+def write(
+    folder: Path, network: nn.Module, description: dict[str, Any], store: Store, split: Split, threads: int
+) -> dict[str, Any]:
     """Put a network's int8 file into a folder that has its ONNX file, or none.
 
     Parameters
@@ -88,27 +93,57 @@ def write(folder: Path, network: nn.Module, description: dict[str, Any], store: 
         that decide, ``decided_on`` ``images`` of this ``part``; ``calibration``, how many images; and either the file's
         own, see :func:`winnow.networks.descriptions.written`, or ``left_out``, why there is none.
     """
-    fp32, path = (folder / descriptions.FILES[kind] for kind in ("onnx", "int8"))
+    fp32 = folder / descriptions.FILES["onnx"]
     part = "val" if split.counts["val"] else "train"
     rows, labels = split.rows(part), store.labels[split.rows(part)]
     right = certificates.answers(prediction.load(fp32, threads=threads), store, rows).argmax(1) == labels
     images = spread(split.rows("train"), CALIBRATED)
     record = {"calibration": len(images), "decided_on": {"part": part, "images": len(rows)}, "tried": []}
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
-        base = Path(scratch) / "model.onnx"
+        base, made = Path(scratch) / "base.onnx", Path(scratch) / "made.onnx"
         graphs.write(base, network, description, OPSET)
         for scheme in SCHEMES:
-            quantize(base, path, scheme, _Reader(store, images, description), description)
-            found = certificates.answers(prediction.load(path, threads=threads), store, rows).argmax(1) == labels
+            quantize(base, made, scheme, _Reader(store, images, description), description)
+            found = certificates.answers(prediction.load(made, threads=threads), store, rows).argmax(1) == labels
             lost = int(right.sum()) - int(found.sum())
             record["tried"].append({"scheme": scheme.name, "lost": lost})
             if lost <= allowed(len(rows)):
                 break
         else:
-            return record | left_out(path, f"it loses more than {100 * ALLOWED:g} points whichever way it is quantized")
-    if path.stat().st_size >= fp32.stat().st_size:
-        return record | left_out(path, f"it is no smaller than {fp32.name}")
+            reason = f"it loses more than {100 * ALLOWED:g} points on the images that decide, whichever way it is made"
+            return record | {"left_out": reason}
+        if made.stat().st_size >= fp32.stat().st_size:
+            return record | {"left_out": f"it is no smaller than {fp32.name}"}
+        path = made.rename(folder / descriptions.FILES["int8"])
     return record | descriptions.written(path)
+
+
+def timed(folder: Path, threads: int) -> list[dict[str, Any]]:
+    """How long both ONNX files take for a batch of noise on this machine, in turns.
+
+    Returns
+    -------
+    list of dict
+        One a size of batch: ``images``, ``fp32_ms`` and ``int8_ms``, milliseconds a batch, and ``speedup``, pair by
+        pair, each with median and quartiles; ``pairs`` and ``threads``.
+    """
+    both = [prediction.load(folder / descriptions.FILES[kind], threads=threads) for kind in ("onnx", "int8")]
+    size, channels = both[0].image_size, len(both[0].mean)
+    found = []
+    for images in latency.BATCHES:
+        noise = np.random.default_rng(0).standard_normal((images, channels, size, size), dtype=np.float32)
+        seconds = latency.in_turn(*(functools.partial(_seconds, model, noise) for model in both))
+        measured = {"images": images, "pairs": len(seconds), "threads": threads}
+        measured |= {"fp32_ms": latency.quartiles(1000 * seconds[:, 0])}
+        measured |= {"int8_ms": latency.quartiles(1000 * seconds[:, 1])}
+        found.append(measured | {"speedup": latency.quartiles(seconds[:, 0] / seconds[:, 1])})
+    return found
+
+
+def _seconds(model: prediction.Model, images: np.ndarray) -> float:
+    start = time.perf_counter()
+    model.logits(images)
+    return time.perf_counter() - start
 
 
 def left_out(path: Path, reason: str) -> dict[str, str]:
@@ -172,9 +207,27 @@ def quantize(
     finally:
         logger.setLevel(level)
     model = onnx.load(target)
+    _share(model.graph)
     _shorten(model.graph)
     graphs.describe(model, description)
     onnx.save(model, target)
+
+
+def _share(graph: onnx.GraphProto) -> None:
+    """Let equal constants be one: zero points, of which there is one a channel, are all zero."""
+    first: dict[bytes, str] = {}
+    names, kept = {}, []
+    for tensor in graph.initializer:
+        nameless = onnx.TensorProto()
+        nameless.CopyFrom(tensor)
+        nameless.ClearField("name")
+        names[tensor.name] = first.setdefault(hashlib.sha256(nameless.SerializeToString()).digest(), tensor.name)
+        if names[tensor.name] == tensor.name:
+            kept.append(tensor)
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
 
 
 def _shorten(graph: onnx.GraphProto) -> None:
