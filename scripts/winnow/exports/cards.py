@@ -182,7 +182,8 @@ def quantized(model: dict[str, Any]) -> str:
             f"{tried}."
         )
     *before, taken = int8["tried"]
-    costly = f" {len(before)} ways before it cost more than is allowed, see `model.json`." if before else ""
+    ways = f"{len(before)} way{'s' * (len(before) > 1)}"
+    costly = f" {ways} before it cost more than is allowed, see `model.json`." if before else ""
     certified = next(each for each in model[descriptions.CERTIFICATES] if each["file"] == int8["file"])
     times = ", ".join(
         f"{each['int8_ms']['median']:.3g} ms and {each['fp32_ms']['median']:.3g} ms in floating point for "
