@@ -86,10 +86,13 @@ def test_a_network_of_which_one_bit_is_another_is_not_exported(pruned, tmp_path)
     tensors = load_file(pruned / "pruned" / "model.safetensors")
     bias = next(name for name in tensors if name.endswith("bias"))
     tensors[bias].view(torch.int32)[0] ^= 1
-    save_file(tensors, network / "model.safetensors", {"winnow": json.dumps(description)})
+    elsewhere = description | {"device": "a machine", "precision": "bf16", "versions": {"torch": "1.0"}}
+    save_file(tensors, network / "model.safetensors", {"winnow": json.dumps(elsewhere)})
     options = ["--unpruned", pruned / "cell", "--network", network]
-    with pytest.raises(InputError, match=r"the network in .*network is not the one that was judged: .*models: keep"):
+    with pytest.raises(InputError, match=r"the network in .*network is not the one that was judged: ") as caught:
         exported(pruned, tmp_path / "export", "pruned", "store", *options)
+    told = f"trained on a machine in bf16 with torch 1.0, and what was judged on {description['device']} in fp32 with"
+    assert told in str(caught.value)
     assert not (tmp_path / "export").exists()
 
 
@@ -113,6 +116,23 @@ def test_files_that_see_other_images_than_the_judged_network_did_are_not_exporte
     with pytest.raises(SystemExit, match=r"model\.safetensors does not answer as the judged network did: on 27 test"):
         exported(pruned, tmp_path / "out" / "export", "cell")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_where_two_classes_are_even_for_the_precision_that_judged_either_may_have_been_named(tmp_path):
+    labels = np.zeros(400, dtype=int)
+    logits = np.tile(np.float32([10.0, 9.5, 0.0]), (400, 1))
+    judged = np.where(np.arange(400) % 2, 1, 0)
+
+    def exam(precision, judged=judged):
+        return Exam(None, labels, labels, judged, None, "", {"precision": precision}, {})
+
+    exam("bf16").require_alike(logits, tmp_path / "a")
+    with pytest.raises(certificates.Disagreement, match="the judged network did: on 400 test images 200 predictions"):
+        exam("fp32").require_alike(logits, tmp_path / "a")
+    few = np.where(np.arange(400) < 2, 2, 0)
+    exam("bf16", few).require_alike(logits, tmp_path / "a")
+    with pytest.raises(certificates.Disagreement, match="3 predictions differ, and 99\\.5 %"):
+        exam("bf16", np.where(np.arange(400) < 3, 2, 0)).require_alike(logits, tmp_path / "a")
 
 
 def test_what_is_certified_is_what_was_counted(pruned):

@@ -71,8 +71,14 @@ def test_every_image_is_judged_by_one_seed_of_a_round(finished):
         assert sorted(judged) == list(range(images))
     assert {path.name for path in (results / "masks").iterdir()} == {"digits~0", "digits~1", "digits~2"}
     recommended = json.loads((results / "experiments/small/recommendation.json").read_text())
-    assert recommended["chosen"]
+    (chosen,) = recommended["chosen"]
     assert (results / "experiments/small/models/digits-net/model.onnx").exists()
+    # The files are certified on the images of the fold that judged, by the weights that did.
+    (model,) = json.loads((results / "experiments/small/certificates.json").read_text())["models"]
+    judged = json.loads((results / "cells" / chosen["cell"] / "metrics.json").read_text())
+    tested = read_table(results / "cells" / chosen["cell"] / "predictions.parquet", "predictions").num_rows
+    for each in model["certificates"]:
+        assert (each["weights_sha256"], each["images"]) == (judged["weights_sha256"], tested)
 
 
 def test_a_seed_more_takes_its_cells_only(checkout):

@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+from winnow.networks import models
+
 from .checkout import SMALL_GRID, Checkout, jobs
 from .test_rerun_contract import appended, configured, report
 
@@ -50,6 +52,10 @@ def test_every_protocol_is_a_cell_and_the_teacher_is_trained_once_more_where_non
     assert {found["achieved_ratio"] for found in metrics.values()} == {0.5}
     assert {found["status"] for found in metrics.values()} == {"finished"}
     assert all((folder / start / "0" / "mask.parquet").exists() for start in STARTS)
+    # The teacher is the one that was judged.
+    teacher = models.load(finished.path / "results" / "models" / BASELINE)[0]
+    judged = json.loads((finished.path / "results" / "cells" / BASELINE / "metrics.json").read_text())
+    assert models.digest(teacher.state_dict()) == judged["weights_sha256"]
     distilled = {start for start in STARTS if "distillation" in metrics[start]["spec"]["recipe"]}
     assert distilled == {"inherited~distilled", "random~distilled"}
 

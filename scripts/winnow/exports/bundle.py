@@ -116,7 +116,7 @@ def judged(
         raise InputError(f"the network in {place} is not of the cell in {cell}: their specs differ")
     if description["classes"] != store.classes:
         raise InputError(f"the network in {place} knows other classes than {store.directory}")
-    exam.require_judged(models.digest(network.state_dict()), place)
+    exam.require_judged(models.digest(network.state_dict()), place, description)
     return network, description, exam
 
 
@@ -133,7 +133,7 @@ def certified(folder: Path, exam: Exam, threads: int) -> tuple[list[dict[str, An
         If a file in floating point does not answer as it should.
     """
     weights = folder / models.WEIGHTS
-    exam.require_judged(models.digest(models.load(folder)[0].state_dict()), weights)
+    exam.require_judged(models.digest(models.load(folder)[0].state_dict()), weights, exam.made)
     model = prediction.load(folder)
     reference = certificates.answers(model, exam.store, exam.rows)
     exam.require_alike(reference, weights)

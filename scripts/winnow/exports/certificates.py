@@ -12,6 +12,7 @@ cell's metrics, in every file that is made of them, and in each certificate.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,11 @@ from winnow.workflow.grid import UNPRUNED
 
 # Between two runtimes: of a logit, or, where the largest is more than 1, as a share of that.
 TOLERANCE = 1e-4
-# Of so many of the test images a file in floating point has the answer that PyTorch has.
+# On so many of the test images a file in floating point answers as PyTorch does, and as the judged network did.
 ALIKE = 0.995
-# And the network that was judged: in another precision, or on a GPU, which multiplies in shortened numbers, it may have
-# answered otherwise where two classes are nearly even.
-ALIKE_AS_JUDGED = {"fp32": 0.99, "bf16": 0.97}
+# That one may have been judged in another precision, and a GPU shortens numbers in float32 too: where the logits of two
+# classes are no further apart than this, as a share of the image's largest, it may have named either.
+ROUNDING = {"fp32": 2**-7, "bf16": 2**-4}
 
 
 class Disagreement(Exception):
@@ -56,8 +57,8 @@ class Exam:
         cell is that network, or that one's training diverged.
     weights : str
         Digest of the weights that were judged.
-    precision : str
-        In which they were: ``fp32`` or ``bf16``.
+    made : dict
+        Where and with what they were trained and judged: ``device``, ``precision`` and ``versions``.
     spec : dict
         The cell's.
     """
@@ -68,7 +69,7 @@ class Exam:
     judged: np.ndarray
     unpruned: np.ndarray | None
     weights: str
-    precision: str
+    made: dict[str, Any]
     spec: dict[str, Any]
 
     @classmethod
@@ -99,12 +100,20 @@ class Exam:
         if itself and spec["cell"]["criterion"] != UNPRUNED:
             raise InputError(f"{cell} is of a pruned network: give the unpruned one's cell of its seed with --unpruned")
         whole = None if itself else _unpruned(unpruned, spec["cell"], store, split)
-        return cls(
-            store, rows, store.labels[rows], judged, whole, metrics["weights_sha256"], metrics["precision"], spec
-        )
+        made = {name: metrics[name] for name in ("device", "precision", "versions")}
+        return cls(store, rows, store.labels[rows], judged, whole, metrics["weights_sha256"], made, spec)
 
-    def require_judged(self, weights: str, of: Path) -> None:
+    def require_judged(self, weights: str, of: Path, made: Mapping[str, Any]) -> None:
         """Hold weights against those that were judged.
+
+        Parameters
+        ----------
+        weights
+            Their digest.
+        of
+            Where they lie, for the message.
+        made
+            Where and with what they were trained, as :attr:`made` has it of the judged ones.
 
         Raises
         ------
@@ -114,9 +123,9 @@ class Exam:
         if weights != self.weights:
             raise InputError(
                 f"the network in {of} is not the one that was judged: its weights have the SHA-256 {weights[:16]}…, "
-                f"the judged ones {self.weights[:16]}…. Trained once more it came out otherwise, on another device or "
-                "with other versions: models: keep in config.yaml, or seeds: auto, keeps networks as they are judged; "
-                "to judge this one anew delete the cell's metrics.json"
+                f"the judged ones {self.weights[:16]}…. It was trained on {_described(made)}, and what was judged on "
+                f"{_described(self.made)}: once more, it came out otherwise. models: keep in config.yaml, or seeds: "
+                "auto, keeps networks as they are judged; to judge this one anew delete the cell's metrics.json"
             )
 
     def certificate(self, file: Path, answers: np.ndarray, runtime: str) -> dict[str, Any]:
@@ -147,9 +156,11 @@ class Exam:
         Raises
         ------
         Disagreement
-            If more of them differ than precision explains: :data:`ALIKE_AS_JUDGED`.
+            If more of them differ than :data:`ALIKE` has it, by more than precision explains.
         """
-        _require_alike(answers.argmax(1), self.judged, ALIKE_AS_JUDGED[self.precision], file, "the judged network did")
+        apart = answers.max(1) - answers[np.arange(len(answers)), self.judged]
+        near = apart <= ROUNDING[self.made["precision"]] * np.abs(answers).max(1)
+        _require_alike(near, file, "the judged network did")
 
 
 def answers(model: prediction.Model, store: Store, rows: np.ndarray) -> np.ndarray:
@@ -224,19 +235,23 @@ def agreement(answers: np.ndarray, reference: np.ndarray, file: Path) -> dict[st
             f"{file.name} does not answer as PyTorch does: on {len(answers)} test images logits differ by up to "
             f"{difference:.2g}, allowed are {tolerance:.2g}"
         )
-    same = _require_alike(answers.argmax(1), reference.argmax(1), ALIKE, file, "PyTorch does")
-    return {"as_pytorch": same, "largest_difference": difference, "tolerance": tolerance}
+    same = answers.argmax(1) == reference.argmax(1)
+    _require_alike(same, file, "PyTorch does")
+    return {"as_pytorch": int(same.sum()), "largest_difference": difference, "tolerance": tolerance}
 
 
-def _require_alike(found: np.ndarray, expected: np.ndarray, share: float, file: Path, whose: str) -> int:
-    same = int((found == expected).sum())
-    # Of a few images one alone is more than any share.
-    if same < min(share * len(found), len(found) - 1):
+def _require_alike(alike: np.ndarray, file: Path, whose: str) -> None:
+    """Of a few images one alone is more than any share."""
+    if alike.sum() < min(ALIKE * alike.size, alike.size - 1):
         raise Disagreement(
-            f"{file.name} does not answer as {whose}: on {len(found)} test images {len(found) - same} predictions "
-            f"differ, and {100 * share:g} % are to be the same"
+            f"{file.name} does not answer as {whose}: on {alike.size} test images {(~alike).sum()} predictions differ, "
+            f"and {100 * ALIKE:g} % are to be the same"
         )
-    return same
+
+
+def _described(made: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{package} {version}" for package, version in sorted(made["versions"].items()))
+    return f"{made['device']} in {made['precision']} with {versions}"
 
 
 def _predicted(cell: Path, store: Store, split: Split) -> tuple[np.ndarray, dict[str, Any]]:

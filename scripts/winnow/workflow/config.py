@@ -394,6 +394,7 @@ class Experiment(_Model):
     round_to: Literal[8, 16, 32] | None = None
     """Kept counts are rounded to multiples of it, which a processor multiplies faster: docs/performance.md."""
     models: Literal["keep", "drop"] = "drop"
+    """Whether every network is kept. A grid that grows keeps those that may be taken home in any case."""
     latency: bool = False
     """Whether to time the networks, which takes the whole machine for a while."""
     screening: bool = False
