@@ -207,10 +207,34 @@ def quantize(
     finally:
         logger.setLevel(level)
     model = onnx.load(target)
+    _multiply(model.graph)
     _share(model.graph)
     _shorten(model.graph)
     graphs.describe(model, description)
     onnx.save(model, target)
+
+
+def _multiply(graph: onnx.GraphProto) -> None:
+    """Let a bias's scales be the product that they are, of those of images and weights: runtimes multiply constants."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    made_by = {name: node for node in graph.node for name in node.output}
+    products, replaced = [], []
+    for layer in graph.node:
+        parts = [made_by.get(name) for name in layer.input]
+        if len(parts) < 3 or any(part is None or part.op_type != "DequantizeLinear" for part in parts[:3]):
+            continue
+        images, weights, scale = (part.input[1] for part in parts[:3])
+        by_hand = onnx.numpy_helper.to_array(constants[images]) * onnx.numpy_helper.to_array(constants[weights])
+        if scale in constants and np.array_equal(by_hand, onnx.numpy_helper.to_array(constants[scale])):
+            products.append(onnx.helper.make_node("Mul", [images, weights], [scale]))
+            replaced.append(constants.pop(scale))
+    for tensor in replaced:
+        graph.initializer.remove(tensor)
+    # The limits of what was a Clip are nobody's.
+    used = {name for node in graph.node for name in node.input}
+    nodes = [*products, *(node for node in graph.node if node.op_type != "Constant" or node.output[0] in used)]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def _share(graph: onnx.GraphProto) -> None:
