@@ -328,10 +328,10 @@ def test_the_interval_is_wilsons():
 def test_a_failing_check_is_an_error_and_leaves_no_folder(made, tmp_path, monkeypatch):
     real = graphs.write
 
-    def other(path, network, description):
+    def other(path, network, description, *opset):
         with torch.no_grad():
             network.classifier[0].bias += torch.tensor([0.0, 0.0, 2e-3])
-        real(path, network, description)
+        real(path, network, description, *opset)
 
     monkeypatch.setattr(graphs, "write", other)
     with pytest.raises(SystemExit, match=r"error: .*cell: model.onnx does not answer as PyTorch does.* up to 0\.002"):
