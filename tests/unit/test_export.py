@@ -180,6 +180,9 @@ def test_an_onnx_file_carries_no_path_of_the_machine_and_is_the_same_every_time(
     exported(made, tmp_path / "again")
     content = (made / "export" / "model.onnx").read_bytes()
     assert (tmp_path / "again" / "model.onnx").read_bytes() == content
+    int8 = (made / "export" / "model.int8.onnx").read_bytes()
+    assert (tmp_path / "again" / "model.int8.onnx").read_bytes() == int8
+    assert str(made).encode() not in int8
     assert b"site-packages" not in content
     assert b"stack_trace" not in content
 
