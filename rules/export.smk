@@ -1,6 +1,7 @@
 # Needs an experiment's recommendation, the cells that it chooses, and the unpruned ones that they are held against. Makes
-# of each the folder that its user takes home: model.safetensors, model.onnx, model.json, README.md, example.py. A cell
-# whose network was not kept is trained again; one that comes out otherwise than it was judged is not exported.
+# of each the folder that its user takes home: model.safetensors, model.onnx, model.int8.onnx, model.json, README.md,
+# example.py. A cell whose network was not kept is trained again; one that comes out otherwise than it was judged is not
+# exported.
 
 
 rule export:

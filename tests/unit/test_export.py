@@ -25,7 +25,7 @@ from winnow.answers import words
 from winnow.data import preprocessing, splits
 from winnow.data.splits import Split
 from winnow.data.store import Store
-from winnow.exports import bundle, cards, certificates, prediction
+from winnow.exports import bundle, cards, certificates, graphs, prediction
 from winnow.files import InputError, read_json, write_json
 from winnow.networks import backbones, descriptions, models, surgery
 
@@ -124,7 +124,8 @@ def copy(made, tmp_path):
 def test_a_folder_has_all_that_its_user_needs(made):
     export = made / "export"
     assert {path.name for path in export.iterdir()} == {
-        "model.safetensors", "model.onnx", "model.json", "README.md", "example.py", "preprocessing.py"
+        "model.safetensors", "model.onnx", "model.int8.onnx", "model.json", "README.md", "example.py",
+        "preprocessing.py",
     }  # fmt: skip
     assert [path.name for path in made.iterdir() if path.name.startswith(".")] == []
     model, metrics = read_json(export / "model.json"), read_json(made / "cell" / "metrics.json")
@@ -136,9 +137,12 @@ def test_a_folder_has_all_that_its_user_needs(made):
     assert model["provenance"]["versions"] == metrics["versions"]
     assert (model["mean"], model["std"]) == ([0.4, 0.5, 0.6], [0.3, 0.25, 0.2])
     assert model["preprocessing"] == preprocessing.steps(preprocessing.Form(16), 12, model["mean"], model["std"])
-    weights, onnx = model["certificates"]
+    weights, onnx, int8 = model["certificates"]
     assert weights["images"] == weights["as_judged"] == onnx["images"] == onnx["as_judged"] == onnx["as_pytorch"] == 27
     assert onnx["largest_difference"] <= onnx["tolerance"] < 1e-2
+    assert int8["images"] == 27
+    assert abs(int8["accuracy"] - metrics["accuracy"]) <= 1.01 / 27
+    assert int8["sha256"] == model["int8"]["sha256"] != onnx["sha256"]
     for certificate, kind in (weights, "weights"), (onnx, "onnx"):
         assert descriptions.written(export / certificate["file"]).items() <= model[kind].items()
         assert certificate["sha256"] == model[kind]["sha256"]
@@ -176,6 +180,9 @@ def test_an_onnx_file_carries_no_path_of_the_machine_and_is_the_same_every_time(
     exported(made, tmp_path / "again")
     content = (made / "export" / "model.onnx").read_bytes()
     assert (tmp_path / "again" / "model.onnx").read_bytes() == content
+    int8 = (made / "export" / "model.int8.onnx").read_bytes()
+    assert (tmp_path / "again" / "model.int8.onnx").read_bytes() == int8
+    assert str(made).encode() not in int8
     assert b"site-packages" not in content
     assert b"stack_trace" not in content
 
@@ -322,14 +329,14 @@ def test_the_interval_is_wilsons():
 
 
 def test_a_failing_check_is_an_error_and_leaves_no_folder(made, tmp_path, monkeypatch):
-    real = bundle.write_onnx
+    real = graphs.write
 
-    def other(path, network, description):
+    def other(path, network, description, *opset):
         with torch.no_grad():
             network.classifier[0].bias += torch.tensor([0.0, 0.0, 2e-3])
-        real(path, network, description)
+        real(path, network, description, *opset)
 
-    monkeypatch.setattr(bundle, "write_onnx", other)
+    monkeypatch.setattr(graphs, "write", other)
     with pytest.raises(SystemExit, match=r"error: .*cell: model.onnx does not answer as PyTorch does.* up to 0\.002"):
         exported(made, tmp_path / "out" / "export")
     assert list((tmp_path / "out").iterdir()) == []
@@ -458,9 +465,15 @@ def test_an_onnx_file_of_somebody_else_is_named(made, copy):
     ("arguments", "says"),
     [
         (["{made}/nowhere", "{made}/images"], "nowhere does not exist"),
-        (["{made}/cell/metrics.json", "{made}/images"], "metrics.json is no model: allowed are a .safetensors file"),
+        (
+            ["{made}/cell/metrics.json", "{made}/images"],
+            "metrics.json is no model: allowed are files that end in .safetensors, .onnx, or",
+        ),
         (["{made}/cell", "{made}/images", "--onnx"], "cell has no model.onnx: export the cell with scripts/export.py"),
-        (["{made}/cell/model.safetensors", "{made}/images", "--onnx"], "is no model: allowed are an .onnx file"),
+        (
+            ["{made}/cell/model.safetensors", "{made}/images", "--onnx"],
+            "is no model: allowed are files that end in .onnx, or",
+        ),
         (["{made}/cell", "{made}/images", "{made}/images/dog"], "give files, or one folder"),
         (["{made}/cell", "{made}/store"], "store has no image in it"),
         (["{made}/cell", "{made}/images", "--output", "{made}"], "is a folder: --output names a file"),
@@ -614,7 +627,7 @@ def checked(folder, network, architecture, head, store_size, image_size, squares
     }
     description["preprocessing"] = preprocessing.steps(preprocessing.Form(store_size), image_size, [0] * 3, [1] * 3)
     models.save(folder, network, description)
-    bundle.write_onnx(folder / "model.onnx", network, description)
+    graphs.write(folder / "model.onnx", network, description)
     (folder / "model.json").unlink()
     views = preprocessing.network_input(squares, image_size, description["mean"], description["std"])
     with torch.inference_mode():
@@ -656,7 +669,7 @@ def test_a_pruned_onnx_file_is_smaller_in_proportion_to_its_parameters(architect
     for every in (1, 2):
         network = pruned(architecture, "gap", every)
         description = {"image_size": 32, "classes": list("abcd"), "preprocessing": []}
-        bundle.write_onnx(tmp_path / "model.onnx", network, description)
+        graphs.write(tmp_path / "model.onnx", network, description)
         sizes[every] = (sum(p.numel() for p in network.parameters()), (tmp_path / "model.onnx").stat().st_size)
     overhead = sizes[1][1] - 4 * sizes[1][0]
     assert (sizes[2][1] - overhead) / (sizes[1][1] - overhead) == pytest.approx(sizes[2][0] / sizes[1][0], rel=0.02)

@@ -67,6 +67,18 @@ def test_with_a_budget_size_is_what_the_budget_is_of(measure, limit, axis):
     assert axis in drawn(figures.picture(answer))
 
 
+def test_an_int8_file_stands_where_its_certificate_has_it():
+    int8 = {"bytes": 240_000, "drop": 0.004, "low": -0.006, "high": 0.014}
+    figure = figures.picture(ANSWER, (), int8)
+    found = next(row for row in rows(figure) if row["network"] == "in int8")
+    assert found["size"] == pytest.approx(0.24)
+    assert [found[name] for name in ("accuracy", "low", "high")] == pytest.approx([94.7 - 0.4, 94.7 - 1.4, 94.7 + 0.6])
+    assert "in int8" in drawn(figure)
+    # Of the unpruned network there is no drop, and of a budget of another measure no size.
+    assert "in int8" not in drawn(figures.picture(ANSWER, (), int8 | {"drop": None}))
+    assert "in int8" not in drawn(figures.picture(ANSWER | {"budget": BUDGET | {"measure": "macs"}}, (), int8))
+
+
 def test_without_a_network_there_is_no_picture():
     assert figures.picture(ANSWER | {"chosen": None}) is None
 

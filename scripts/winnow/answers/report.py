@@ -27,6 +27,7 @@ from winnow.data import overview
 from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.files import InputError, read_json
+from winnow.networks import descriptions
 from winnow.training import protocols
 from winnow.training.protocols import ONE_SHOT
 from winnow.workflow import grid, promises, provenance, wiring
@@ -214,7 +215,7 @@ def page(
     others = judged(recommendation["ladder"], frame)
     models = {(each["dataset"], each["backbone"]): each for each in (read_json(exported)["models"] if exported else ())}
     answers = [
-        certified(answered(each, others, results / "cells", cells, stores[each["dataset"]]), each, models)
+        certified(answered(each, others, results / "cells", cells, stores[each["dataset"]], models), each, models)
         for each in recommendation["answer"]
     ]
     shown = [figure for each in answers for figure in (each.picture, each.confusion) if figure]
@@ -311,6 +312,7 @@ def answered(
     folder: Path,
     cells: Mapping[grid.Cell, Mapping[str, Any] | None],
     store: Store,
+    models: Mapping[tuple[str, str], Mapping[str, Any]],
 ) -> Answer:
     """An answer's words and pictures.
 
@@ -326,13 +328,17 @@ def answered(
         The experiment's, with their metrics.
     store
         Of the answer's data set.
+    models
+        Data set and backbone → an object of ``certificates.json``.
     """
     subject, sentences = words.subject(answer), [words.unbroken(each) for each in words.sentences(answer)]
     if answer["chosen"] is None or answer["chosen"]["accuracy"] is None:
         return Answer(subject, sentences)
     place = answer["dataset"], answer["backbone"]
     beside = [each for each in others if (each["dataset"], each["backbone"]) == place]
-    picture = Figure.drawn(answers_figure.picture(answer, beside))
+    certified = models.get(place, {"certificates": ()})["certificates"]
+    int8 = next((each for each in certified if each["file"] == descriptions.FILES["int8"]), None)
+    picture = Figure.drawn(answers_figure.picture(answer, beside, int8))
     chosen = dataclasses.replace(grid.parse_path(answer["chosen"]["cell"]), seed=0)
     trained = [cell for cell, metrics in cells.items() if metrics and metrics["status"] == "finished"]
     whole = {cell: cell.baseline_of(answer["backbone"]) for cell in trained}

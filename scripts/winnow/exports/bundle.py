@@ -1,4 +1,4 @@
-"""A finished cell as a folder that its user takes home: the network twice, what it is, and how it is used.
+"""A finished cell as a folder that its user takes home: the network's files, what it is, and how it is used.
 
 The folder is whole or absent, and it is checked before it appears: its weights are those that were judged, and each
 file, as it was written, answers for all test images as the judged network did. What it is worth is certified, see
@@ -7,23 +7,19 @@ file, as it was written, answers for all test images as the judged network did. 
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from winnow.data import preprocessing
 from winnow.data.splits import Split
 from winnow.data.store import Store
-from winnow.exports import cards, certificates, prediction, robustness
+from winnow.exports import cards, certificates, graphs, prediction, quantization, robustness
 from winnow.exports.certificates import Exam
 from winnow.files import InputError, atomic_folder, write_json
 from winnow.networks import backbones, descriptions, models, surgery
-
-INPUT, OUTPUT = "image", "logits"
 
 
 def export(
@@ -87,10 +83,16 @@ def export(
     with atomic_folder(output) as folder:
         weights = models.save(folder, network, description)
         onnx = folder / descriptions.FILES["onnx"]
-        write_onnx(onnx, network, description)
-        whole = description | {"weights": weights, "onnx": descriptions.written(onnx) | interface(description)}
+        graphs.write(onnx, network, description)
+        whole = description | {"weights": weights, "onnx": descriptions.written(onnx) | graphs.interface(description)}
         write_json(folder / descriptions.DESCRIPTION, whole)
-        whole[descriptions.CERTIFICATES] = certified(folder, exam, threads)
+        whole["int8"] = quantization.write(folder, network, description, store, parts, threads)
+        write_json(folder / descriptions.DESCRIPTION, whole)
+        whole[descriptions.CERTIFICATES], refused = certified(folder, exam, threads)
+        if refused:
+            whole["int8"] |= quantization.left_out(folder / descriptions.FILES["int8"], refused)
+        elif "left_out" not in whole["int8"]:
+            whole["int8"]["latency"] = quantization.timed(folder, threads)
         whole[descriptions.CORRUPTIONS] = (
             robustness.measured(whole_network, folder, store, parts, threads) if whole_network else None
         )
@@ -125,15 +127,17 @@ def judged(
     return network, description, exam
 
 
-def certified(folder: Path, exam: Exam, threads: int) -> list[dict[str, Any]]:
-    """The certificates of a folder's files, as they were written: of the weights, and of the ONNX file.
+def certified(folder: Path, exam: Exam, threads: int) -> tuple[list[dict[str, Any]], str | None]:
+    """The certificates of a folder's files, as they were written, and why the int8 file is none to be kept, if so.
+
+    The weights come first, then the ONNX file and, where there is one that is to be kept, int8.
 
     Raises
     ------
     InputError
         If the weights are not those that were judged.
     Disagreement
-        If a file does not answer as it should.
+        If a file in floating point does not answer as it should.
     """
     weights = folder / models.WEIGHTS
     exam.require_judged(models.digest(models.load(folder)[0].state_dict()), weights, exam.made)
@@ -144,7 +148,18 @@ def certified(folder: Path, exam: Exam, threads: int) -> list[dict[str, Any]]:
     model = prediction.load(folder, onnx=True, threads=threads)
     answers = certificates.answers(model, exam.store, exam.rows)
     alike = certificates.agreement(answers, reference, model.path)
-    return [*found, exam.certificate(model.path, answers, model.runtime) | alike]
+    found.append(exam.certificate(model.path, answers, model.runtime) | alike)
+    int8 = folder / descriptions.FILES["int8"]
+    if not int8.exists():
+        return found, None
+    model = prediction.load(int8, threads=threads)
+    predicted = certificates.answers(model, exam.store, exam.rows)
+    right, before = (each.argmax(1) == exam.labels for each in (predicted, answers))
+    lost = int(before.sum()) - int(right.sum())
+    if lost > quantization.allowed(len(right)):
+        return found, f"it is right on {lost} fewer of the {len(right)} test images than in floating point"
+    same = int((predicted.argmax(1) == reference.argmax(1)).sum())
+    return [*found, exam.certificate(int8, predicted, model.runtime) | {"as_pytorch": same}], None
 
 
 def described(
@@ -182,42 +197,3 @@ def layers(network: nn.Module, unpruned: nn.Module) -> list[dict[str, Any]]:
             continue
         found.append({"layer": name, "kind": type(module).__name__, **widths})
     return found
-
-
-def interface(description: dict[str, Any]) -> dict[str, Any]:
-    """The ONNX graph's one input and one output."""
-    size = description["image_size"]
-    return {
-        "input": {"name": INPUT, "type": "float32", "shape": ["batch", len(description["mean"]), size, size]},
-        "output": {"name": OUTPUT, "type": "float32", "shape": ["batch", len(description["classes"])]},
-    }
-
-
-def write_onnx(path: Path, network: nn.Module, description: dict[str, Any]) -> None:
-    """Write a network as ONNX, for batches of any size, with its description in the file's metadata."""
-    size = description["image_size"]
-    # A batch of one would be taken for the one size that there is.
-    example = torch.zeros(2, backbones.input_channels(network), size, size)
-    program = torch.onnx.export(
-        network,
-        (example,),
-        input_names=[INPUT],
-        output_names=[OUTPUT],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        dynamo=True,
-        verbose=False,
-    )
-    model = program.model
-    # The exporter notes for each node where it was called from: this machine's paths are nobody's business.
-    for part in [*model.graph, *model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()]:
-        part.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    model.graph.inputs[0].doc_string = (
-        f"Images, float32 of shape (batch, {example.shape[1]}, {size}, {size}): "
-        + "; ".join(description["preprocessing"])
-    )
-    model.graph.outputs[0].doc_string = "One logit a class, in the order of the classes: the softmax is a probability"
-    model.metadata_props[descriptions.KEY] = descriptions.pack(description)
-    model.metadata_props["classes"] = json.dumps(description["classes"], ensure_ascii=False)
-    model.metadata_props["preprocessing"] = "\n".join(description["preprocessing"])
-    program.save(path, external_data=False)

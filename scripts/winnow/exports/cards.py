@@ -30,6 +30,8 @@ from winnow.workflow.grid import ANY, RANDOM, UNPRUNED
 NAMED_CLASSES = 10
 LISTED_CLASSES = 30
 
+RUNTIMES = "onnxruntime from 1.16 on, OpenCV's dnn from 4.6 on and other ONNX runtimes"
+
 _REPAIRS = {
     COMPENSATED: "what removed inputs gave was predicted from those that stayed, and folded into the weights",
     RECALIBRATED: "the outputs' means and variances were measured anew",
@@ -79,6 +81,7 @@ def card(model: dict[str, Any], name: str) -> str:
     worst = min(model["per_class"], key=model["per_class"].get)
     certified = model[descriptions.CERTIFICATES]
     by_onnx = next(each for each in certified if each["file"] == model["onnx"]["file"])
+    int8 = model["int8"]
     size, stored, channels = model["image_size"], model["store_size"], len(model["mean"])
     sections = [
         f"# {name}",
@@ -132,7 +135,12 @@ def card(model: dict[str, Any], name: str) -> str:
             ["file", "size", ""],
             [
                 ["`model.safetensors`", readable(model["weights"]["bytes"]), "weights for PyTorch"],
-                ["`model.onnx`", readable(model["onnx"]["bytes"]), "the network for any ONNX runtime"],
+                ["`model.onnx`", readable(model["onnx"]["bytes"]), f"the network for {RUNTIMES}"],
+                *(
+                    [["`model.int8.onnx`", readable(int8["bytes"]), "the same in int8, for onnxruntime from 1.16 on"]]
+                    if "file" in int8
+                    else []
+                ),
                 ["`model.json`", "", "all that is known of it"],
                 ["`example.py`", "", "how to use it"],
                 ["`preprocessing.py`", "", "from a file to the network's input, as in training"],
@@ -142,6 +150,7 @@ def card(model: dict[str, Any], name: str) -> str:
         f"{size}), its output `{model['onnx']['output']['name']}` one logit a class; its metadata holds the classes "
         f"and what follows. On {by_onnx['as_pytorch']} of the {by_onnx['images']} test images it names the class that "
         f"PyTorch names, logits to within {by_onnx['largest_difference']:.1g}.",
+        quantized(model),
         "An image becomes the input so:",
         "\n".join(f"{number}. {step}" for number, step in enumerate(model["preprocessing"], 1)),
         "## Limits",
@@ -160,6 +169,40 @@ def card(model: dict[str, Any], name: str) -> str:
         ),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def quantized(model: dict[str, Any]) -> str:
+    """What is to be known of the int8 file, or why there is none."""
+    int8 = model["int8"]
+    decided = int8["decided_on"]
+    part = {"val": "validation", "train": "training"}[decided["part"]]
+    if "left_out" in int8:
+        tried = "; ".join(f"{each['scheme']}: {each['lost']} lost" for each in int8["tried"])
+        return (
+            f"There is no int8 file: {int8['left_out']}. Tried on {decided['images']} {part} images, in this order: "
+            f"{tried}."
+        )
+    *before, taken = int8["tried"]
+    ways = f"{len(before)} way{'s' * (len(before) > 1)}"
+    costly = f" {ways} before it cost more than is allowed, see `model.json`." if before else ""
+    certified = next(each for each in model[descriptions.CERTIFICATES] if each["file"] == int8["file"])
+    times = ", ".join(
+        f"{each['int8_ms']['median']:.3g} ms and {each['fp32_ms']['median']:.3g} ms in floating point for "
+        f"{count(each['images'])}"
+        for each in int8["latency"]
+    )
+    threads = int8["latency"][0]["threads"]
+    return (
+        f"`{int8['file']}` has {100 * int8['bytes'] / model['onnx']['bytes']:.1f} % of the bytes of "
+        f"`{model['onnx']['file']}`: weights and activations of 8 bits, {taken['scheme']}, ranges measured on "
+        f"{int8['calibration']} training images.{costly} On {certified['as_pytorch']} of the {certified['images']} "
+        f"test images it names the class that PyTorch names. Where it was made, on {threads} "
+        f"thread{'s' * (threads != 1)}, it takes {times}."
+    )
+
+
+def count(images: int) -> str:
+    return "one image" if images == 1 else f"{images} images"
 
 
 def certificates(certified: list[dict[str, Any]]) -> str:

@@ -24,7 +24,8 @@ from winnow.data.preprocessing import network_input
 from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.exports import prediction
-from winnow.files import InputError, file_digest, read_json
+from winnow.files import InputError, read_json
+from winnow.networks import descriptions
 from winnow.workflow.grid import UNPRUNED
 
 # Between two runtimes: of a logit, or, where the largest is more than 1, as a share of that.
@@ -142,11 +143,11 @@ class Exam:
         Returns
         -------
         dict
-            ``file``, its name; ``sha256``, its own; ``weights_sha256``, of the weights that it was made of;
+            ``file``, ``sha256`` and ``bytes``, its own; ``weights_sha256``, of the weights that it was made of;
             ``runtime``; and what :func:`compared` says.
         """
         found = compared(answers.argmax(1), self.labels, self.judged, self.unpruned)
-        known = {"file": file.name, "sha256": file_digest(file), "weights_sha256": self.weights, "runtime": runtime}
+        known = descriptions.written(file) | {"weights_sha256": self.weights, "runtime": runtime}
         return known | found
 
     def require_alike(self, answers: np.ndarray, file: Path) -> None:

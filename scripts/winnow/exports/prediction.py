@@ -9,11 +9,12 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from winnow.data.preprocessing import Form, decode_all, network_input
+from winnow.exports import runtimes
 from winnow.files import InputError, first_line
 from winnow.networks import descriptions
 
@@ -92,13 +93,13 @@ def load(place: Path, onnx: bool = False, threads: int = 0) -> Model:
             raise InputError(f"{place} has no {path.name}: {why}")
     elif not place.exists():
         raise InputError(f"{place} does not exist")
-    if path.suffix == ".onnx":
-        logits, description, runtime = _onnx(path, threads)
-    elif path.suffix == ".safetensors" and not onnx:
-        logits, description, runtime = _torch(path)
-    else:
-        allowed = "an .onnx file" if onnx else "a .safetensors file, an .onnx file"
-        raise InputError(f"{path} is no model: allowed are {allowed}, or a folder with one")
+    allowed = [".onnx"] if onnx else list(runtimes.RUNTIMES)
+    if path.suffix not in allowed:
+        raise InputError(
+            f"{path} is no model: allowed are files that end in {', '.join(allowed)}, or a folder with one"
+        )
+    opened = runtimes.RUNTIMES[path.suffix](path, threads)
+    description = opened.description
     try:
         return Model(
             path,
@@ -107,49 +108,11 @@ def load(place: Path, onnx: bool = False, threads: int = 0) -> Model:
             int(description["image_size"]),
             [float(value) for value in description["mean"]],
             [float(value) for value in description["std"]],
-            logits,
-            runtime,
+            opened.logits,
+            opened.name,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} does not say how its images are prepared: {first_line(error)}") from None
-
-
-def _torch(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any], str]:
-    import torch
-
-    from winnow.networks import models
-
-    network, description = models.load(path)
-
-    @torch.inference_mode()
-    def logits(images: np.ndarray) -> np.ndarray:
-        return network(torch.from_numpy(images)).numpy()
-
-    return logits, description, f"torch {torch.__version__}"
-
-
-def _onnx(path: Path, threads: int) -> tuple[Callable[[np.ndarray], np.ndarray], dict[str, Any], str]:
-    import onnxruntime
-
-    descriptions.check_file(path, "onnx")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # What is wrong is said once, by the exception.
-    options.intra_op_num_threads = threads
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        name, metadata = session.get_inputs()[0].name, session.get_modelmeta().custom_metadata_map
-    except Exception as error:  # onnxruntime's errors have no base of their own
-        raise InputError(f"{path} cannot be read by onnxruntime: {first_line(error)}") from None
-    description = descriptions.unpack(metadata.get(descriptions.KEY), path)
-    descriptions.check_description(path, "onnx", description)
-
-    def logits(images: np.ndarray) -> np.ndarray:
-        try:
-            return session.run(None, {name: images})[0]
-        except Exception as error:
-            raise InputError(f"{path} cannot be run by onnxruntime: {first_line(error)}") from None
-
-    return logits, description, f"onnxruntime {onnxruntime.__version__}"
 
 
 def batch_size(image_size: int) -> int:

@@ -15,7 +15,8 @@ from winnow.files import InputError, canonical_json, file_digest, read_json
 KEY = "winnow"
 DESCRIPTION = "model.json"
 # What is said of a file stands in model.json alone, under the key: no file carries its own digest.
-FILES = {"weights": "model.safetensors", "onnx": "model.onnx"}
+FILES = {"weights": "model.safetensors", "onnx": "model.onnx", "int8": "model.int8.onnx"}
+_KINDS = {name: kind for kind, name in FILES.items()}
 # And what was found of the files once they were written.
 CERTIFICATES, CORRUPTIONS = "certificates", "corruptions"
 
@@ -47,37 +48,35 @@ def written(path: Path) -> dict[str, Any]:
     return {"file": path.name, "sha256": file_digest(path), "bytes": path.stat().st_size}
 
 
-def check_file(path: Path, kind: str) -> None:
-    """Hold a file of weights against what ``model.json``, if it lies beside the file, says of its bytes.
+def check_file(path: Path) -> None:
+    """Hold a network's file against what ``model.json``, if it lies beside the file, says of its bytes.
 
     Parameters
     ----------
     path
         A file of another name than the one it was written under is alone, whatever lies beside it.
-    kind
-        A key of :data:`FILES`.
 
     Raises
     ------
     InputError
         If it is not the file that was written, or ``model.json`` is damaged; the message names both.
     """
-    said = _beside(path, kind)
-    if said is not None and (not isinstance(said, dict) or not _says(said.get(kind), written(path))):
+    said = _beside(path)
+    if said is not None and (not isinstance(said, dict) or not _says(said.get(_KINDS[path.name]), written(path))):
         raise _changed(path)
 
 
-def check_description(path: Path, kind: str, description: dict[str, Any]) -> None:
+def check_description(path: Path, description: dict[str, Any]) -> None:
     """Hold the description that a file carries against ``model.json``, as :func:`check_file` does with its bytes."""
-    said = _beside(path, kind)
+    said = _beside(path)
     of_files = (*FILES, CERTIFICATES, CORRUPTIONS)
     if said is not None and {name: value for name, value in said.items() if name not in of_files} != description:
         raise _changed(path)
 
 
-def _beside(path: Path, kind: str) -> Any:
+def _beside(path: Path) -> Any:
     beside = path.with_name(DESCRIPTION)
-    return read_json(beside) if path.name == FILES[kind] and beside.exists() else None
+    return read_json(beside) if path.name in _KINDS and beside.exists() else None
 
 
 def _says(said: Any, found: dict[str, Any]) -> bool:

@@ -66,7 +66,7 @@ def compare(
     first = _pass(unpruned, images, precision)
     second = _pass(network, images, precision)
     with torch.inference_mode():
-        pairs = np.array(_pairs(first, second))
+        pairs = in_turn(first, second)
     return {
         "ms": quartiles(1000 * pairs[:, 1]),
         "unpruned_ms": quartiles(1000 * pairs[:, 0]),
@@ -110,8 +110,14 @@ def seconds(network: nn.Module, images: torch.Tensor) -> float:
     return time.perf_counter() - start
 
 
-def _pairs(first: Callable[[], float], second: Callable[[], float]) -> list[tuple[float, float]]:
-    """Seconds of the two in turn, after a warm-up."""
+def in_turn(first: Callable[[], float], second: Callable[[], float]) -> np.ndarray:
+    """Seconds of two passes in turn, after a warm-up: (pairs, 2) float64.
+
+    Parameters
+    ----------
+    first, second
+        Each runs its pass and returns its wall-clock seconds.
+    """
     spent = 0.0
     for _ in range(WARM_UP_PAIRS):
         spent += first() + second()
@@ -122,4 +128,4 @@ def _pairs(first: Callable[[], float], second: Callable[[], float]) -> list[tupl
     while len(pairs) < LEAST_PAIRS or (len(pairs) < MOST_PAIRS and spent < SECONDS):
         pairs.append((first(), second()))
         spent += sum(pairs[-1])
-    return pairs
+    return np.array(pairs)

@@ -86,12 +86,12 @@ def load(place: Path, device: str = "cpu") -> tuple[nn.Module, dict[str, Any]]:
     path = place / WEIGHTS if place.is_dir() else place
     if not path.exists():
         raise InputError(f"{path} does not exist")
-    descriptions.check_file(path, "weights")
+    descriptions.check_file(path)
     try:
         with safe_open(path, "pt", device=device) as file:
             description = descriptions.unpack((file.metadata() or {}).get(descriptions.KEY), path)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        descriptions.check_description(path, "weights", description)
+        descriptions.check_description(path, description)
         if DIVERGED in description:
             raise InputError(f"{path} holds no network, its training diverged: {description[DIVERGED]}")
         network = backbones.build(description["architecture"], description["head"], len(description["classes"]))

@@ -17,10 +17,11 @@ from winnow.answers.figures.look import Figure, Group
 LOOKS = {
     "your network": ("#000000", "triangle-down", 150),
     "chosen": ("#0072B2", "diamond", 190),
+    "in int8": ("#6A3D9A", "square", 120),
     **dict.fromkeys(words.STEPS, ("#D55E00", "circle", 120)),
     "also tested": ("#9A9A9A", "circle", 45),
 }
-YOURS, CHOSEN, *_, OTHER = LOOKS
+YOURS, CHOSEN, INT8, *_, OTHER = LOOKS
 ALLOWED, LIMIT = "#009E73", "#00664B"
 # Small, with large letters: it is read on a phone, too, and a page scales it up.
 WIDTH, HEIGHT = 420, 290
@@ -37,7 +38,9 @@ _AXES = {
 }
 
 
-def picture(answer: Mapping[str, Any], others: Iterable[Mapping[str, Any]] = ()) -> Figure | None:
+def picture(
+    answer: Mapping[str, Any], others: Iterable[Mapping[str, Any]] = (), int8: Mapping[str, Any] | None = None
+) -> Figure | None:
     """An answer's networks: size on one axis, share of right answers with its interval on the other.
 
     The unpruned network, the chosen one, the next smaller one and, in gray, the others that were judged. A bar is the
@@ -50,6 +53,9 @@ def picture(answer: Mapping[str, Any], others: Iterable[Mapping[str, Any]] = ())
         As :mod:`winnow.answers.words` takes it.
     others
         What its ``chosen`` has of each: sizes, ``accuracy``, ``low``, ``high``, ``class_low`` and ``class_high``.
+    int8
+        The certificate of the chosen network's int8 file, which is drawn where size is that of the file: its drop, and
+        the interval of that over images alone, below the unpruned network's accuracy.
 
     Returns
     -------
@@ -62,7 +68,7 @@ def picture(answer: Mapping[str, Any], others: Iterable[Mapping[str, Any]] = ())
     budget, tolerance = answer["budget"], answer["tolerance"]
     measure = budget["measure"] if budget else "bytes"
     unit, title = _AXES[measure]
-    data = _points(answer, others, measure, unit)
+    data = _points(answer, others, measure, unit, int8)
     limit = [budget["limit"] / unit] if budget else []
     x_scale, ends = _size_scale([*data["size"], *limit])
     bounds = data.loc[data["network"] != OTHER, ["low", "high", "class_low", "class_high"]]
@@ -92,12 +98,22 @@ def picture(answer: Mapping[str, Any], others: Iterable[Mapping[str, Any]] = ())
     )
 
 
-def _points(answer: Mapping[str, Any], others: Iterable[Mapping[str, Any]], measure: str, unit: float) -> pd.DataFrame:
+def _points(
+    answer: Mapping[str, Any],
+    others: Iterable[Mapping[str, Any]],
+    measure: str,
+    unit: float,
+    int8: Mapping[str, Any] | None,
+) -> pd.DataFrame:
     """A row a network: ``network``, ``size`` in the axis's unit, and in % ``accuracy`` and the ends of its bars."""
     whole = answer["unpruned"]
     named = [(YOURS, whole), (CHOSEN, answer["chosen"])]
     named += [(words.step(answer), answer["smaller"])] if answer["smaller"] else []
     drawn = {network.get("cell") for _, network in named if network}
+    if int8 and int8["drop"] is not None and measure == "bytes":
+        # One file: what is known of it is a drop, whatever its own training has come to.
+        bounds = {f"{prefix}{end}": int8[end] for prefix in ("", "class_") for end in ("low", "high")}
+        named.append((INT8, {"bytes": int8["bytes"], "accuracy": whole["accuracy"] - int8["drop"], **bounds}))
     named += [(OTHER, network) for network in others if network["cell"] not in drawn]
     rows = []
     for name, network in named:

@@ -1,0 +1,179 @@
+"""A network as an ONNX graph that old runtimes take as well as new ones.
+
+The file has the lowest opset that has all of the network's operators, from :data:`LOWEST` on, and the IR version that
+came with it. Batch norms after convolutions are folded into them; what a graph need not have is not in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from torch import nn
+from torch.onnx.errors import OnnxExporterError
+
+from winnow.files import InputError, first_line
+from winnow.networks import backbones, descriptions
+
+# Opset 10 is the first whose pools round up. From 11 on Clip has its limits as inputs: OpenCV's dnn 4.6 refuses those.
+LOWEST, HIGHEST = 10, 20
+INPUT, OUTPUT = "image", "logits"
+
+
+class Pool(nn.Module):
+    """An adaptive average pool whose output's sides do not divide its input's, as two products with constants.
+
+    Where one does not divide the other, the windows differ in size, and no operator of ONNX has such ones.
+
+    Parameters
+    ----------
+    height, width
+        Of the input.
+    rows, columns
+        Of the output.
+    """
+
+    def __init__(self, height: int, width: int, rows: int, columns: int):
+        super().__init__()
+        self.register_buffer("down", _shares(height, rows))
+        self.register_buffer("across", _shares(width, columns))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        # The constant is the second factor in both: OpenCV's dnn takes no other.
+        return ((images @ self.across).transpose(2, 3) @ self.down).transpose(2, 3)
+
+
+def _shares(size: int, windows: int) -> torch.Tensor:
+    """What each of ``size`` positions is worth in each window's mean, (size, windows)."""
+    return nn.functional.adaptive_avg_pool1d(torch.eye(size)[:, None], windows)[:, 0]
+
+
+def write(path: Path, network: nn.Module, description: dict[str, Any], lowest: int = LOWEST) -> None:
+    """Write a network as ONNX, for batches of any size, with its description in the file's metadata.
+
+    Parameters
+    ----------
+    lowest
+        Opset to begin with.
+
+    Raises
+    ------
+    InputError
+        If no opset up to :data:`HIGHEST` has the network's operators; the message is the exporter's.
+    """
+    size, channels = description["image_size"], backbones.input_channels(network)
+    # A batch of one would be taken for the one size that there is.
+    example = torch.zeros(2, channels, size, size)
+    network = _plain(network, example)
+    for opset in range(lowest, HIGHEST + 1):
+        try:
+            with _quiet():
+                torch.onnx.export(
+                    network,
+                    (example,),
+                    path,
+                    input_names=[INPUT],
+                    output_names=[OUTPUT],
+                    dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+                    opset_version=opset,
+                    dynamo=False,
+                )
+            break
+        except OnnxExporterError as error:
+            reason = first_line(error)
+    else:
+        raise InputError(f"{path.name}: no opset up to {HIGHEST} of ONNX has all that the network is made of: {reason}")
+    model = onnx.load(path)
+    _tidy(model.graph)
+    model.graph.input[0].doc_string = f"Images, float32 of shape (batch, {channels}, {size}, {size}): " + "; ".join(
+        description["preprocessing"]
+    )
+    model.graph.output[0].doc_string = "One logit a class, in the order of the classes: the softmax is a probability"
+    describe(model, description)
+    onnx.save(model, path)
+
+
+def describe(model: onnx.ModelProto, description: dict[str, Any]) -> None:
+    """Put a network's description into a graph's metadata, in the place of what is there."""
+    onnx.helper.set_model_props(
+        model,
+        {
+            descriptions.KEY: descriptions.pack(description),
+            "classes": json.dumps(description["classes"], ensure_ascii=False),
+            "preprocessing": "\n".join(description["preprocessing"]),
+        },
+    )
+
+
+def interface(description: dict[str, Any]) -> dict[str, Any]:
+    """The graph's one input and one output."""
+    size = description["image_size"]
+    return {
+        "input": {"name": INPUT, "type": "float32", "shape": ["batch", len(description["mean"]), size, size]},
+        "output": {"name": OUTPUT, "type": "float32", "shape": ["batch", len(description["classes"])]},
+    }
+
+
+def _plain(network: nn.Module, example: torch.Tensor) -> nn.Module:
+    """The network, its tensors shared, with other steps to the same answers where runtimes lack those that it takes."""
+    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    network = copy.deepcopy(network, shared).eval()
+    pools = {name: part for name, part in network.named_modules() if isinstance(part, nn.AdaptiveAvgPool2d)}
+    sizes: dict[str, tuple[int, int, int, int]] = {}
+
+    def note(name: str):
+        return lambda part, given, output: sizes.__setitem__(name, (*given[0].shape[2:], *output.shape[2:]))
+
+    hooks = [part.register_forward_hook(note(name)) for name, part in pools.items()]
+    with torch.no_grad():
+        network(example)
+        for hook in hooks:
+            hook.remove()
+        for name, (height, width, rows, columns) in sizes.items():
+            if height % rows or width % columns:
+                network.set_submodule(name, Pool(height, width, rows, columns))
+        if getattr(network, "transform_input", False):
+            # Inception's and GoogLeNet's own rescaling of their images, which they write down channel by channel.
+            network.__dict__["_transform_input"] = _channelwise(network._transform_input, example.shape[1])
+    return network
+
+
+def _channelwise(function: Callable[[torch.Tensor], torch.Tensor], channels: int) -> nn.Module:
+    """A function that is affine channel by channel, as one operator that has a factor and a summand a channel."""
+    norm = nn.BatchNorm2d(channels, eps=0).eval().requires_grad_(False)
+    norm.bias.copy_(function(torch.zeros(1, channels, 1, 1)).flatten())
+    norm.weight.copy_(function(torch.ones(1, channels, 1, 1)).flatten() - norm.bias)
+    return norm
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the exporter has to say: that it is not the newest, and that shapes become constants."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _tidy(graph: onnx.GraphProto) -> None:
+    """Take out each Identity: OpenCV's dnn before 4.7 fails at one of an initializer."""
+    names = {}
+    kept = []
+    outputs = {value.name for value in graph.output}
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = names.get(name, name)
+        if node.op_type == "Identity" and node.output[0] not in outputs:
+            names[node.output[0]] = node.input[0]
+        else:
+            # Where it was called from: this machine's paths are nobody's business.
+            node.ClearField("doc_string")
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
