@@ -38,7 +38,7 @@ def carried_out(heading, folder, changes=True):
 
 
 def test_there_is_an_example_of_each_kind():
-    assert list(SECTIONS) == ["A criterion", "A backbone", "A source", "A format"]
+    assert list(SECTIONS) == ["A criterion", "A backbone", "A source", "A format of images", "A format to take home"]
     for blocks in SECTIONS.values():
         places = [place for place, _ in blocks]
         assert places.count(TRIED) == 1
