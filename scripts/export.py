@@ -33,8 +33,8 @@ def main(arguments: argparse.Namespace) -> None:
             raise SystemExit(f"error: {cell}: {disagreement}") from None
         parameters = f"{model['params']} of {model['unpruned']['params']} parameters"
         print(f"{output}: {len(model['classes'])} classes, {parameters}")
-        for each in model[descriptions.CERTIFICATES]:
-            print(words.certificate(each))
+        for sentence in words.certificates(model[descriptions.CERTIFICATES]):
+            print(sentence)
         place = {name: answer and answer[name] for name in ("dataset", "backbone")}
         found = {name: model[name] for name in (descriptions.CERTIFICATES, descriptions.CORRUPTIONS)}
         exported.append(place | {"folder": output.name} | found)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
+import re
 import shutil
 
 import numpy as np
@@ -12,9 +14,10 @@ import scipy.stats
 import torch
 from safetensors.torch import load_file, save_file
 
+from winnow.answers import words
 from winnow.data.splits import Split
 from winnow.data.store import Store
-from winnow.exports import bundle, certificates
+from winnow.exports import bundle, certificates, runtimes
 from winnow.exports.certificates import Exam
 from winnow.files import InputError, read_json, write_json
 from winnow.networks import models
@@ -147,6 +150,70 @@ def test_what_is_certified_is_what_was_counted(pruned):
     assert f"| `model.onnx` | {100 * after:.1f} % | {100 * (before - after):.1f} [" in card
     assert "| 27 of 27 | onnxruntime" in card
     assert "Of the file" not in card.split("## Certificate")[0]
+
+
+def test_what_runs_the_onnx_files_elsewhere_is_named_with_its_agreement_and_decides_nothing(
+    pruned, tmp_path, monkeypatch
+):
+    def opened(change, name):
+        def opener(path, threads):
+            found = runtimes.open_onnx(path, threads)
+            return found._replace(logits=lambda images: change(found.logits(images)), name=name)
+
+        return opener
+
+    def failing(path, threads):
+        raise InputError(f"{path} cannot be read by failing: unknown operator")
+
+    # Packages that are there, but for one: by the first both files answer as they should.
+    found = {"ast": opened(lambda logits: logits + 1e-6, "good 1"), "bz2": opened(lambda logits: -logits, "wrong 1")}
+    found |= {"csv": failing, "no_such_package": opened(lambda logits: logits, "absent")}
+    monkeypatch.setattr(runtimes, "FURTHER", found)
+    exported(pruned, tmp_path / "export")
+    model = read_json(tmp_path / "export" / "model.json")
+    onnx, int8, *others = model["certificates"][1:]
+    names = ["model.onnx", "model.int8.onnx"]
+    assert [each["file"] for each in (onnx, int8)] == [each["file"] for each in others] == names
+    for first, by in zip((onnx, int8), others, strict=True):
+        assert by["runtime"] == "good 1"
+        assert {k: v for k, v in by.items() if k not in ("runtime", "largest_difference")} == {
+            k: v for k, v in first.items() if k not in ("runtime", "largest_difference")
+        }
+    assert 5e-7 < others[0]["largest_difference"] < 1e-5
+    assert model["onnx"]["not_by"]["csv"] == "model.onnx cannot be read by failing: unknown operator"
+    assert "model.onnx does not answer as PyTorch does: on 27 test" in model["onnx"]["not_by"]["bz2"]
+    assert "fewer of the 27 test images than in floating point" in model["int8"]["not_by"]["bz2"]
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert "Run by good 1, `model.onnx` names the class that PyTorch names on 27 of the 27 test images, logits" in card
+    assert "`model.int8.onnx` has no certificate by csv: model.int8.onnx cannot be read by failing: unknown op" in card
+    assert "absent" not in card
+    assert "no_such" not in card
+    # The sentences are of files, the table is of what runs them.
+    sentences = words.certificates(model["certificates"])
+    assert [sentence.split(" is ")[0] for sentence in sentences] == ["model.safetensors", *names]
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_openvino_runs_both_files_where_it_is_installed_and_is_not_named_where_not(
+    pruned, tmp_path, monkeypatch, installed
+):
+    if installed:
+        pytest.importorskip("openvino", reason="OpenVINO is of the extra formats")
+    else:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    exported(pruned, tmp_path / "export")
+    model, card = read_json(tmp_path / "export" / "model.json"), (tmp_path / "export" / "README.md").read_text()
+    others = model["certificates"][3:]
+    if not installed:
+        assert others == []
+        assert "openvino" not in json.dumps(model) + card
+        return
+    assert [each["file"] for each in others] == ["model.onnx", "model.int8.onnx"]
+    assert all(re.fullmatch(r"openvino [\d.]+ \(INFERENCE_PRECISION_HINT f32\)", each["runtime"]) for each in others)
+    assert others[0]["as_pytorch"] == 27
+    assert 0 < others[0]["largest_difference"] <= others[0]["tolerance"]
+    assert others[1]["as_pytorch"] >= 26
+    assert f"Run by {others[0]['runtime']}, `model.onnx` names the class that PyTorch names on 27 of the 27" in card
 
 
 def test_old_and_foreign_cells_are_named(pruned, tmp_path):

@@ -379,7 +379,7 @@ def certified(answer: Answer, told: Mapping[str, Any], models: Mapping[tuple[str
     if model is None:
         return answer
     found = model["certificates"]
-    sentences = [words.certificate(each) for each in found] + [words.two_intervals(told, found[0])]
+    sentences = [*words.certificates(found), words.two_intervals(told, found[0])]
     rows = [
         {
             "file": Field(each["file"]),

@@ -106,6 +106,14 @@ def certificate(found: Mapping[str, Any]) -> str:
     )
 
 
+def certificates(found: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A sentence a file: by what it was run first, which is what it is exported for."""
+    first: dict[str, Mapping[str, Any]] = {}
+    for each in found:
+        first.setdefault(each["file"], each)
+    return list(map(certificate, first.values()))
+
+
 def two_intervals(answer: Mapping[str, Any] | None, found: Mapping[str, Any]) -> str:
     """What a file's interval says and, where there is an answer, what the answer's says."""
     file = (

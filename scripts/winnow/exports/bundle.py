@@ -16,8 +16,8 @@ from torch import nn
 from winnow.data import preprocessing
 from winnow.data.splits import Split
 from winnow.data.store import Store
-from winnow.exports import cards, certificates, graphs, prediction, quantization, robustness
-from winnow.exports.certificates import Exam
+from winnow.exports import cards, certificates, graphs, prediction, quantization, robustness, runtimes
+from winnow.exports.certificates import Disagreement, Exam
 from winnow.files import InputError, atomic_folder, write_json
 from winnow.networks import backbones, descriptions, models, surgery
 
@@ -88,7 +88,9 @@ def export(
         write_json(folder / descriptions.DESCRIPTION, whole)
         whole["int8"] = quantization.write(folder, network, description, store, parts, threads)
         write_json(folder / descriptions.DESCRIPTION, whole)
-        whole[descriptions.CERTIFICATES], refused = certified(folder, exam, threads)
+        whole[descriptions.CERTIFICATES], refused, elsewhere = certified(folder, exam, threads)
+        for kind, reasons in elsewhere.items():
+            whole[kind]["not_by"] = reasons
         if refused:
             whole["int8"] |= quantization.left_out(folder / descriptions.FILES["int8"], refused)
         elif "left_out" not in whole["int8"]:
@@ -127,10 +129,20 @@ def judged(
     return network, description, exam
 
 
-def certified(folder: Path, exam: Exam, threads: int) -> tuple[list[dict[str, Any]], str | None]:
-    """The certificates of a folder's files, as they were written, and why the int8 file is none to be kept, if so.
+def certified(
+    folder: Path, exam: Exam, threads: int
+) -> tuple[list[dict[str, Any]], str | None, dict[str, dict[str, str]]]:
+    """The certificates of a folder's files, as they were written.
 
-    The weights come first, then the ONNX file and, where there is one that is to be kept, int8.
+    Returns
+    -------
+    certificates : list of dict
+        The weights come first, then the ONNX file and, where there is one that is to be kept, int8; then both once
+        more by each of :func:`winnow.exports.runtimes.further`.
+    refused : str or None
+        Why the int8 file is none to be kept, if so.
+    elsewhere : dict
+        Kind of file → package → why the file has no certificate by it, of those that have none.
 
     Raises
     ------
@@ -145,21 +157,37 @@ def certified(folder: Path, exam: Exam, threads: int) -> tuple[list[dict[str, An
     reference = certificates.answers(model, exam.store, exam.rows)
     exam.require_alike(reference, weights)
     found = [exam.certificate(weights, reference, model.runtime)]
-    model = prediction.load(folder, onnx=True, threads=threads)
-    answers = certificates.answers(model, exam.store, exam.rows)
-    alike = certificates.agreement(answers, reference, model.path)
-    found.append(exam.certificate(model.path, answers, model.runtime) | alike)
-    int8 = folder / descriptions.FILES["int8"]
-    if not int8.exists():
-        return found, None
-    model = prediction.load(int8, threads=threads)
-    predicted = certificates.answers(model, exam.store, exam.rows)
-    right, before = (each.argmax(1) == exam.labels for each in (predicted, answers))
-    lost = int(before.sum()) - int(right.sum())
-    if lost > quantization.allowed(len(right)):
-        return found, f"it is right on {lost} fewer of the {len(right)} test images than in floating point"
-    same = int((predicted.argmax(1) == reference.argmax(1)).sum())
-    return [*found, exam.certificate(int8, predicted, model.runtime) | {"as_pytorch": same}], None
+    onnx, int8 = (folder / descriptions.FILES[kind] for kind in ("onnx", "int8"))
+
+    def certificate(path: Path, opener: runtimes.Opener | None = None) -> dict[str, Any]:
+        model = prediction.load(path, threads=threads, opener=opener)
+        answers, images = certificates.answers(model, exam.store, exam.rows), len(exam.rows)
+        made = exam.certificate(path, answers, model.runtime)
+        if path == onnx:
+            return made | certificates.agreement(answers, reference, path)
+        lost = round(images * (in_floating_point["accuracy"] - made["accuracy"]))
+        if lost > quantization.allowed(images):
+            raise Disagreement(f"it is right on {lost} fewer of the {images} test images than in floating point")
+        return made | {"as_pytorch": int((answers.argmax(1) == reference.argmax(1)).sum())}
+
+    in_floating_point = certificate(onnx)
+    found.append(in_floating_point)
+    kept, refused = {"onnx": onnx}, None
+    if int8.exists():
+        try:
+            found.append(certificate(int8))
+            kept["int8"] = int8
+        except Disagreement as disagreement:
+            refused = str(disagreement)
+    elsewhere: dict[str, dict[str, str]] = {}
+    for package, opener in runtimes.further().items():
+        for kind, path in kept.items():
+            # Nothing that only an extra has may decide on an export.
+            try:
+                found.append(certificate(path, opener))
+            except (InputError, Disagreement) as error:
+                elsewhere.setdefault(kind, {})[package] = str(error).replace(str(path), path.name)
+    return found, refused, elsewhere
 
 
 def described(

@@ -151,6 +151,7 @@ def card(model: dict[str, Any], name: str) -> str:
         f"and what follows. On {by_onnx['as_pytorch']} of the {by_onnx['images']} test images it names the class that "
         f"PyTorch names, logits to within {by_onnx['largest_difference']:.1g}.",
         quantized(model),
+        *elsewhere(model),
         "An image becomes the input so:",
         "\n".join(f"{number}. {step}" for number, step in enumerate(model["preprocessing"], 1)),
         "## Limits",
@@ -199,6 +200,23 @@ def quantized(model: dict[str, Any]) -> str:
         f"test images it names the class that PyTorch names. Where it was made, on {threads} "
         f"thread{'s' * (threads != 1)}, it takes {times}."
     )
+
+
+def elsewhere(model: dict[str, Any]) -> list[str]:
+    """What was found of the ONNX files by what only an extra has, a sentence each: none where it is absent."""
+    said, by = [], {}
+    for each in model[descriptions.CERTIFICATES]:
+        first = by.setdefault(each["file"], each["runtime"])
+        if each["runtime"] != first:
+            logits = f", logits to within {each['largest_difference']:.1g}" if "largest_difference" in each else ""
+            said.append(
+                f"Run by {each['runtime']}, {code(each['file'])} names the class that PyTorch names on "
+                f"{each['as_pytorch']} of the {each['images']} test images{logits}."
+            )
+    for kind in ("onnx", "int8"):
+        for package, reason in model[kind].get("not_by", {}).items():
+            said.append(f"{code(model[kind]['file'])} has no certificate by {package}: {reason}.")
+    return [" ".join(said)] if said else []
 
 
 def count(images: int) -> str:

@@ -68,7 +68,7 @@ class Model:
         return powers / powers.sum(axis=1, keepdims=True)
 
 
-def load(place: Path, onnx: bool = False, threads: int = 0) -> Model:
+def load(place: Path, onnx: bool = False, threads: int = 0, opener: runtimes.Opener | None = None) -> Model:
     """Open a network.
 
     Parameters
@@ -79,6 +79,8 @@ def load(place: Path, onnx: bool = False, threads: int = 0) -> Model:
         Take the folder's ONNX file and onnxruntime, not the safetensors file and torch.
     threads
         That onnxruntime may use; 0 for as many as there are cores.
+    opener
+        What opens the file; None for what opens files of its suffix.
 
     Raises
     ------
@@ -98,7 +100,7 @@ def load(place: Path, onnx: bool = False, threads: int = 0) -> Model:
         raise InputError(
             f"{path} is no model: allowed are files that end in {', '.join(allowed)}, or a folder with one"
         )
-    opened = runtimes.RUNTIMES[path.suffix](path, threads)
+    opened = (opener or runtimes.RUNTIMES[path.suffix])(path, threads)
     description = opened.description
     try:
         return Model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,10 @@ class Opened(NamedTuple):
     logits: Callable[[np.ndarray], np.ndarray]
     description: dict[str, Any]
     name: str
+
+
+# Opens a file, to be run by so many threads, 0 for as many as there are cores.
+Opener = Callable[[Path, int], Opened]
 
 
 def open_weights(path: Path, threads: int) -> Opened:
@@ -67,6 +72,37 @@ def open_onnx(path: Path, threads: int) -> Opened:
     return Opened(logits, description, f"onnxruntime {onnxruntime.__version__}")
 
 
+def open_openvino(path: Path, threads: int) -> Opened:
+    """An ONNX file, in floating point or int8, by OpenVINO.
+
+    In float32: unless told, it takes bfloat16 where the processor has it.
+    """
+    import openvino
+
+    descriptions.check_file(path)
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+    with _failing(path, "read", "OpenVINO"):
+        core, place = openvino.Core(), ["framework", descriptions.KEY]
+        model = core.read_model(path)
+        network = core.compile_model(model, "CPU", options)
+        text = model.get_rt_info(place).value if model.has_rt_info(place) else None
+    description = descriptions.unpack(text, path)
+    descriptions.check_description(path, description)
+
+    def logits(images: np.ndarray) -> np.ndarray:
+        with _failing(path, "run", "OpenVINO"):
+            return network(images)[0]
+
+    return Opened(
+        logits, description, f"openvino {openvino.__version__.partition('-')[0]} (INFERENCE_PRECISION_HINT f32)"
+    )
+
+
+def further() -> dict[str, Opener]:
+    """Those of :data:`FURTHER` whose package is installed."""
+    return {package: opener for package, opener in FURTHER.items() if importlib.util.find_spec(package)}
+
+
 @contextlib.contextmanager
 def _failing(path: Path, what: str, runtime: str) -> Iterator[None]:
     try:
@@ -75,5 +111,8 @@ def _failing(path: Path, what: str, runtime: str) -> Iterator[None]:
         raise InputError(f"{path} cannot be {what} by {runtime}: {first_line(error)}") from None
 
 
-# By a file's suffix: what opens it with so many threads, 0 for as many as there are cores.
-RUNTIMES: dict[str, Callable[[Path, int], Opened]] = {".safetensors": open_weights, ".onnx": open_onnx}
+# By a file's suffix: what opens it.
+RUNTIMES: dict[str, Opener] = {".safetensors": open_weights, ".onnx": open_onnx}
+
+# By its package, which only an extra has: what else opens an ONNX file.
+FURTHER: dict[str, Opener] = {"openvino": open_openvino}
