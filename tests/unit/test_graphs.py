@@ -36,7 +36,7 @@ def answered(path, batch):
 
 @pytest.mark.parametrize("name", QUICK)
 def test_a_file_is_as_old_as_its_operators_allow_and_answers_for_any_batch(name, tmp_path):
-    path, batches = runtimes.made(name, tmp_path)
+    path, batches, _ = runtimes.made(name, tmp_path)
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert model.ir_version == 5
@@ -104,7 +104,7 @@ def test_old_and_new_runtimes_take_the_files(runtime, elsewhere):
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         pytest.skip(f"{runtime} cannot be installed: {error}")
     for name in ("squeezenet1_1", "googlenet", "mobilenet_v2", "efficientnet_b0"):
-        path, batches = runtimes.made(name, elsewhere)
+        path, batches, _ = runtimes.made(name, elsewhere)
         found = runtimes.differences(python, path, batches)
         if (runtime, name) == ("OpenCV 4.6.0", "efficientnet_b0"):
             # It multiplies channels by factors of the first image alone: one image at a time.
