@@ -26,7 +26,7 @@ from winnow.data.preprocessing import network_input
 from winnow.exports import graphs, quantization
 from winnow.networks import backbones
 
-NAMES = ("vgg_digits", "resnet18", "mobilenet_v2")
+NAMES = ("vgg_digits",)
 PACKAGES = ("onnx2tf==1.29.24", "ai-edge-litert==2.1.0", "tensorflow-cpu==2.19.0")
 SIZE, BATCH = 32, 64
 # Run in the other environment: logits of all images, by one file.
