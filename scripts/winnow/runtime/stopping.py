@@ -39,8 +39,9 @@ def prepare(workflow: Any) -> None:
 
     def end() -> None:
         progress.stopping(workflow)
-        if workflow.local_exec:
-            finish(signal.SIGTERM, None)
+        if not workflow.local_exec:
+            return  # What cancels the jobs is a program, too.
+        finish(signal.SIGTERM, None)
         told: set[tuple[int, int]] = set()
         while True:  # as long as this process lives: a job that is just being started has its program a moment later
             number = signal.SIGKILL if len(asked) > 1 else signal.SIGTERM
