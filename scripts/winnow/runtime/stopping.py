@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Any
 
-import psutil  # as Snakemake does
+import psutil
 
 from winnow.runtime import progress
 
