@@ -115,7 +115,7 @@ def test_the_projects_own_configuration_is_sound():
         (
             "datasets.mine",
             {"source": "flowers102", "store_size": 8, "image_size": 8, "folds": 5},
-            ["datasets.mine", "folds is for the source digits or cats_vs_dogs or folder, not for 'flowers102'"],
+            ["datasets.mine", "folds is for the source digits or cats_vs_dogs or", "folder, not for 'flowers102'"],
         ),
         (
             "datasets.mine",

@@ -732,6 +732,7 @@ RESERVED_TARGETS = frozenset(
         "export_chosen",
         "choose",
         "retrain",
+        "write_certified",
     ]
 )
 
