@@ -3,6 +3,7 @@
 
 
 rule pretrain:
+    "trains the network that will be pruned"
     input:
         dataset=lambda wildcards: filled(STORE, dataset=CONFIG.backbones[wildcards.backbone].pretrain.dataset),
         split=needs(wiring.pretraining_split),
@@ -25,6 +26,7 @@ rule pretrain:
 
 
 rule import_backbone:
+    "brings a network into one form, and finds what goes with each filter"
     input:
         # Their digests are in the spec, or in the manifest.
         weights=ancient(needs(wiring.weights)),

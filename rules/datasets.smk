@@ -5,6 +5,7 @@
 
 
 rule download:
+    "fetches a file of a data set or a network"
     output:
         "results/downloads/{dataset}/{archive}",
     log:
@@ -15,10 +16,11 @@ rule download:
     params:
         spec=spec(specs.download),
     shell:
-        "stage download --spec {params.spec:q} --output {output:q} 2>&1 | tee {log:q}"
+        "stage download --spec {params.spec:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule decode:
+    "reads every image once, into one array"
     input:
         # Their digests are in the spec.
         archives=ancient(needs(wiring.downloads)),
@@ -39,6 +41,7 @@ rule decode:
 
 
 rule split:
+    "says which images train, choose and judge"
     input:
         STORE[0],
         # Its digest is in the manifest.

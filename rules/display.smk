@@ -38,6 +38,7 @@ run.prepare(workflow, forecast, announce, unrecorded)
 onstart:
     # The lock is held by the open file, until this process ends.
     workflow.globals["held_lock"] = checked(run.lock)
+    run.be_stoppable(workflow)
 
 
 onsuccess:

@@ -10,6 +10,7 @@
 
 # The learning rate of all cells of one shape, where their recipe leaves it to a search.
 rule tune:
+    "finds a learning rate by short trainings"
     input:
         dataset=STORE,
         split=needs(wiring.cell_split),
@@ -37,6 +38,7 @@ rule tune:
 
 # What cells begin with that prune what they have trained, once for all that share it.
 rule trunk:
+    "trains what several cells begin with"
     input:
         dataset=store_of,
         split=needs(wiring.training_split),
@@ -68,6 +70,7 @@ rule trunk:
 
 
 rule finetune:
+    "fine-tunes a pruned network and judges it"
     input:
         dataset=STORE,
         split=needs(wiring.cell_split),

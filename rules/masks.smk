@@ -3,6 +3,7 @@
 
 
 rule mask:
+    "says which filters stay"
     input:
         scores="results/scores/{dataset}/{backbone}/{criterion}.parquet",
         prices=needs(wiring.prices),

@@ -3,6 +3,7 @@
 
 
 rule price:
+    "says what a network costs by its widths"
     input:
         dataset="results/datasets/{dataset}/manifest.json",
         backbone=WIDTHS,
@@ -24,6 +25,7 @@ rule price:
 
 # As in rules/latency.smk nothing runs beside it.
 rule time_layers:
+    "times every layer at a grid of widths"
     input:
         dataset="results/datasets/{dataset}/manifest.json",
         backbone=WIDTHS,

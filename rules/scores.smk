@@ -2,6 +2,7 @@
 
 
 rule score:
+    "makes one number of each filter"
     input:
         backbone=BACKBONE,
         statistics=needs(wiring.statistics),

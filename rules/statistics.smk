@@ -4,6 +4,7 @@
 
 
 rule measure:
+    "puts the training images through the network, and adds up what each filter does"
     input:
         dataset=store_of,
         split=needs(wiring.training_split),
@@ -28,6 +29,7 @@ rule measure:
 
 
 rule differentiate:
+    "adds up, over the training images, what the loss would change without each filter"
     input:
         dataset=store_of,
         split=needs(wiring.training_split),
@@ -52,6 +54,7 @@ rule differentiate:
 
 
 rule correlate:
+    "adds up, over the training images, what each layer hears"
     input:
         dataset=store_of,
         split=needs(wiring.training_split),

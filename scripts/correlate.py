@@ -10,10 +10,9 @@ from winnow.runtime import workers
 if __name__ == "__main__":
     workers.delegate(__file__)
 
-from tqdm import tqdm
-
 from winnow import cli
 from winnow.importance import moments, passes, statistics, sums
+from winnow.runtime.counting import Count
 from winnow.runtime.memory import in_smaller_parts
 
 
@@ -21,13 +20,14 @@ def main(arguments: argparse.Namespace) -> None:
     ground = passes.opened(arguments)
     channels, classes = ground.backbone.channels, len(ground.store.classes)
     batch = passes.batch_size(ground.store.image_size, statistics.BATCH_BYTES[ground.lease.device])
-    with tqdm(total=ground.rows.size, unit="image", mininterval=5) as bar:
+    count = Count(ground.rows.size, "images")
 
-        def measured(batch: int) -> sums.Sums:
-            bar.reset()
-            return moments.measure(ground.network, channels, ground.batches(batch), classes, progress=bar.update)
+    def measured(batch: int) -> sums.Sums:
+        count.begin()
+        return moments.measure(ground.network, channels, ground.batches(batch), classes, progress=count.add)
 
-        found, _ = in_smaller_parts(batch, measured)
+    found, _ = in_smaller_parts(batch, measured)
+    count.close()
     sums.write(arguments.output, found, arguments.spec)
     print(f"{len(found.layers)} arrays of moments over {ground.rows.size} images on {ground.lease.name}")
 

@@ -11,12 +11,11 @@ from winnow.runtime import workers
 if __name__ == "__main__":
     workers.delegate(__file__)
 
-from tqdm import tqdm
-
 from winnow import cli
 from winnow.data import archives, copies, datasets, downloads, overview
 from winnow.data.store import Entry, write_store
 from winnow.files import InputError
+from winnow.runtime.counting import Count
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -53,7 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
         return copies.groups(same, entries)
 
     images = datasets.decoded(source, form, arguments.threads, skipped, likenesses)
-    manifest = write_store(arguments.output, tqdm(images, unit="image", mininterval=5), manifest, source.count, group)
+    manifest = write_store(arguments.output, Count(source.count, "images").over(images), manifest, source.count, group)
     print("\n".join(overview.of_store(arguments.output)))
     for bad in skipped:
         print(f"skipped {bad['file']}: {bad['reason']}")

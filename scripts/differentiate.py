@@ -11,10 +11,9 @@ from winnow.runtime import workers
 if __name__ == "__main__":
     workers.delegate(__file__)
 
-from tqdm import tqdm
-
 from winnow import cli
 from winnow.importance import gradients, passes, sums
+from winnow.runtime.counting import Count
 from winnow.runtime.memory import in_smaller_parts
 
 
@@ -23,19 +22,20 @@ def main(arguments: argparse.Namespace) -> None:
     classes = len(ground.store.classes)
 
     batch = passes.batch_size(ground.store.image_size, gradients.BATCH_BYTES)
-    with tqdm(total=2 * ground.rows.size, unit="image", mininterval=5) as bar:
+    count = Count(2 * ground.rows.size, "images")
 
-        def fitted(batch: int) -> None:
-            bar.reset()
-            gradients.fit_head(ground.network, lambda: ground.batches(batch), classes, bar.update)
+    def fitted(batch: int) -> None:
+        count.begin()
+        gradients.fit_head(ground.network, lambda: ground.batches(batch), classes, count.add)
 
-        def measured(batch: int) -> sums.Sums:
-            bar.n = ground.rows.size
-            layers = ground.backbone.manifest["layers"]
-            return gradients.measure(ground.network, layers, lambda: ground.batches(batch), classes, bar.update)
+    def measured(batch: int) -> sums.Sums:
+        count.begin(ground.rows.size)
+        layers = ground.backbone.manifest["layers"]
+        return gradients.measure(ground.network, layers, lambda: ground.batches(batch), classes, count.add)
 
-        _, batch = in_smaller_parts(batch, fitted)
-        found, _ = in_smaller_parts(batch, measured)
+    _, batch = in_smaller_parts(batch, fitted)
+    found, _ = in_smaller_parts(batch, measured)
+    count.close()
     sums.write(arguments.output, found, arguments.spec)
     print(f"{ground.backbone.units} filters over {ground.rows.size} images of {classes} classes on {ground.lease.name}")
 

@@ -23,6 +23,7 @@ import torch
 from winnow import cli, tables
 from winnow.files import InputError
 from winnow.networks import models, surgery
+from winnow.runtime.counting import say
 from winnow.training import cells, distillation, judging, loop, protocols, trunks
 from winnow.training.precision import precision_for
 
@@ -73,7 +74,8 @@ def main(arguments: argparse.Namespace) -> None:
                     network, mask = between.cut(network, trained, before, ratio, last, bench)
                     behind = trained.history, trained.evaluation_seconds, trained.resumed, trained.micro_batch
                     before = cells.Before(phase, *behind).pruned(mask.keep, mask.rank, mask.achieved)
-                    print(f"phase {phase + 1}: {np.count_nonzero(mask.keep)} of {mask.keep.size} filters stay")
+                    stay = f"{np.count_nonzero(mask.keep)} of {mask.keep.size} filters stay"
+                    say(f"phase {phase + 1} of {len(phases)}: {stay}")
                     bench.clock.lap("measure")
                 if alternates:
                     checkpoint.before = vars(before)

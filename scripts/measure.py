@@ -10,10 +10,9 @@ from winnow.runtime import workers
 if __name__ == "__main__":
     workers.delegate(__file__)
 
-from tqdm import tqdm
-
 from winnow import cli
 from winnow.importance import passes, statistics, sums
+from winnow.runtime.counting import Count
 from winnow.runtime.memory import in_smaller_parts
 
 
@@ -21,13 +20,14 @@ def main(arguments: argparse.Namespace) -> None:
     ground = passes.opened(arguments)
     layers, classes = ground.backbone.manifest["layers"], len(ground.store.classes)
     batch = passes.batch_size(ground.store.image_size, statistics.BATCH_BYTES[ground.lease.device])
-    with tqdm(total=ground.rows.size, unit="image", mininterval=5) as bar:
+    count = Count(ground.rows.size, "images")
 
-        def measured(batch: int) -> sums.Sums:
-            bar.reset()
-            return statistics.measure(ground.network, layers, ground.batches(batch), classes, bar.update)
+    def measured(batch: int) -> sums.Sums:
+        count.begin()
+        return statistics.measure(ground.network, layers, ground.batches(batch), classes, count.add)
 
-        found, _ = in_smaller_parts(batch, measured)
+    found, _ = in_smaller_parts(batch, measured)
+    count.close()
     sums.write(arguments.output, found, arguments.spec)
     print(f"{ground.backbone.units} filters over {ground.rows.size} images of {classes} classes on {ground.lease.name}")
 

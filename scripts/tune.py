@@ -19,6 +19,7 @@ import numpy as np
 from winnow import cli
 from winnow.files import InputError, write_json
 from winnow.networks import surgery
+from winnow.runtime.counting import say
 from winnow.training import cells, judging, loop, protocols, rates
 from winnow.training.precision import precision_for
 
@@ -45,7 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
         while rate := rates.wanted(tries, recipe, images, chance):
             # What a killed search has behind it is taken up with the training that it was killed in.
             checkpoint.before = {"phase": len(tries), "tries": [dataclasses.asdict(each) for each in tries]}
-            print(f"learning rate {rate:g}")
+            say(f"learning rate {rate:g}")
             try:
                 trained = loop.train(
                     *(copy.deepcopy(begun), bench.images, *rows, short | {"learning_rate": rate}),

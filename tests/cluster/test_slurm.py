@@ -165,7 +165,7 @@ def test_ctrl_c_cancels_what_runs_and_leaves_its_checkpoints(finished, tmp_path)
     for log in logs:
         log.unlink()
     with not_outlived(checkout.submit()) as process:
-        wait_for(lambda: all(log.exists() and "epoch 20:" in log.read_text() for log in logs), 240)
+        wait_for(lambda: all(log.exists() and "epoch 20 of " in log.read_text() for log in logs), 240)
         os.killpg(process.pid, signal.SIGINT)
         output, _ = process.communicate(timeout=240)
     assert process.returncode != 0, output

@@ -10,12 +10,13 @@ import sys
 
 import pytest
 
+from ..pages import blocks
 from .programs import SCRIPTS
 
 PAGE = (SCRIPTS.parent / "CONTRIBUTING.md").read_text()
-# Heading → its blocks of Python: the comment in the first line, and the code below it.
+# Heading → its blocks of Python: the comment in the first line, and the code with it.
 SECTIONS = {
-    heading: re.findall(r"```python\n# (.*?)\n(.*?)```", text, re.DOTALL)
+    heading: [(block.title, block.code) for block in blocks(text)]
     for heading, text in re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
 }
 TRIED = "Try it"
@@ -39,8 +40,8 @@ def carried_out(heading, folder, changes=True):
 
 def test_there_is_an_example_of_each_kind():
     assert list(SECTIONS) == ["A criterion", "A backbone", "A source", "A format of images", "A format to take home"]
-    for blocks in SECTIONS.values():
-        places = [place for place, _ in blocks]
+    for section in SECTIONS.values():
+        places = [place for place, _ in section]
         assert places.count(TRIED) == 1
         assert len(places) > 1
         assert all((SCRIPTS.parent / place).is_file() for place in places if place != TRIED)

@@ -4,8 +4,8 @@ import io
 
 import pytest
 
-from winnow.runtime.counting import duration
-from winnow.runtime.progress import LOG_LINES, Display
+from winnow.runtime.counting import Count, duration
+from winnow.runtime.progress import LOG_LINES, MOST, Display
 
 
 class Clock:
@@ -31,6 +31,100 @@ def test_a_stage_with_one_job_is_named_and_one_with_many_is_not(display):
     display.started(1, "decode", "digits")
     display.started(2, "mask", "digits/net/apoz")
     assert said(display) == "decode digits\n"
+
+
+def test_a_job_that_takes_long_says_what_it_does_what_it_is_at_and_how_long_it_took(display, tmp_path):
+    log = tmp_path / "decode.log"
+    display.does = {"decode": "reads every image once", "mask": "says which filters stay"}.get
+    display.started(1, "decode", "digits", [str(log)])
+    for line in ("", "100 of 900 images, 15 s so far, about 2 min left\n", ""):
+        with open(log, "a") as file:
+            file.write(line)
+        display.clock.now += 10
+        display.look()
+    log.write_text(log.read_text() + "300 of 900 images, 45 s so far\r\n")
+    for _ in range(4):
+        display.clock.now += 10
+        display.look()
+    display.finished(1)
+    assert said(display).splitlines() == [
+        "decode digits: reads every image once",
+        "decode digits: 100 of 900 images, 15 s so far, about 2 min left",
+        "decode digits: 300 of 900 images, 45 s so far",
+        "decode digits: done in 70 s",
+    ]
+
+
+def test_what_ends_at_once_says_no_more_than_its_name(display):
+    display.started(1, "decode", "digits")
+    display.clock.now += 1
+    display.look()
+    display.finished(1)
+    assert said(display) == "decode digits\n"
+
+
+def test_cells_of_minutes_show_their_epochs_where_nothing_else_is_said(display, tmp_path):
+    display.planned({})
+    for number in range(MOST + 2):
+        log = tmp_path / f"{number}.log"
+        log.write_text(f"epoch {number} of 60: train loss 0.1\n")
+        display.started(number, "finetune", f"cell{number}", [str(log)])
+    display.clock.now += 20
+    display.look()
+    lines = said(display).splitlines()
+    assert lines == [f"finetune cell{n}: epoch {n} of 60: train loss 0.1" for n in range(MOST)] + ["and 2 more jobs"]
+    display.finished(0)
+    display.clock.now += 10
+    display.look()
+    assert said(display).splitlines()[len(lines) :] == ["cells 1/6, 20 s so far, about 0 s left"]
+
+
+def test_beside_the_bar_stands_the_epoch_of_the_cell_that_has_run_longest(display, tmp_path):
+    display.stream.isatty = lambda: True
+    (tmp_path / "log").write_text("epoch 7 of 60: train loss 0.1, val accuracy 0.9\n")
+    display.started(1, "finetune", "cell0", [str(tmp_path / "log")])
+    display.started(2, "finetune", "cell1", [str(tmp_path / "none")])
+    display.look()
+    assert display.bar.postfix == "epoch 7 of 60"
+    display.broke(2, [])
+    assert display.bar.postfix == "1 failed, epoch 7 of 60"
+    display.bar.close()
+
+
+def test_a_run_that_is_stopped_says_what_it_waits_for_and_calls_nothing_failed(display, tmp_path):
+    log = tmp_path / "log"
+    display.started(1, "finetune", "cell0", [str(log)])
+    display.started(2, "mask", "digits")
+    display.stop()
+    log.write_text("stopped by a signal in epoch 3 after step 1 of 9\n")
+    display.broke(1, [str(log)])
+    display.broke(2, [])
+    first, *lines = said(display).splitlines()
+    assert first.startswith("Stopping; the same command goes on from here.")
+    assert lines == [
+        "Waiting for:",
+        "  finetune cell0",
+        "  mask digits",
+        "  ended: finetune cell0: stopped by a signal in epoch 3 after step 1 of 9",
+        "  ended: mask digits",
+    ]
+
+
+def test_a_count_begins_anew_and_needs_no_total():
+    clock, stream = Clock(), io.StringIO()
+    count = Count(None, "images", 0, stream, clock)
+    clock.now += 16
+    assert list(count.over("ab")) == ["a", "b"]
+    count = Count(100, "images", 0, stream, clock)
+    clock.now += 5
+    count.add(50)
+    count.begin(20)
+    clock.now += 20
+    count.add(40)
+    assert stream.getvalue().splitlines() == [
+        "1 images, 16 s so far",
+        "60 of 100 images, 20 s so far, about 20 s left",
+    ]
 
 
 @pytest.mark.parametrize(("side_by_side", "left"), [(1, 9), (2, 3)])

@@ -75,8 +75,8 @@ def normalising_network(norm="2d"):
         return nn.Sequential(nn.Conv2d(3, 8, 8), *NORMS[norm](), nn.ReLU(), nn.Flatten(), nn.Linear(8, 4))
 
 
-def run(images, recipe=RECIPE, val=VAL, seed=0, **options):
-    return train(network(), images, TRAIN, val, recipe, seed, "fp32", report=lambda line: None, **options)
+def run(images, recipe=RECIPE, val=VAL, seed=0, report=lambda line: None, **options):
+    return train(network(), images, TRAIN, val, recipe, seed, "fp32", report=report, **options)
 
 
 def test_training_and_judging_leave_cudnn_no_choice_between_algorithms(images, monkeypatch):
@@ -454,7 +454,8 @@ def test_a_run_resumed_from_any_step_ends_bit_for_bit_the_same(images, tmp_path,
     assert (reference.epoch, reference.val_accuracy) == (resumed.epoch, resumed.val_accuracy)
 
 
-def test_sigterm_writes_the_checkpoint_and_ends_with_143(images, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_sigterm_and_ctrl_c_write_the_checkpoint_and_end_with_143(number, images, tmp_path, monkeypatch):
     reference = run(images)
     path = tmp_path / "checkpoint.pt"
     steps = []
@@ -463,18 +464,56 @@ def test_sigterm_writes_the_checkpoint_and_ends_with_143(images, tmp_path, monke
     def counted(*arguments):
         steps.append(1)
         if len(steps) == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
         return views(*arguments)
 
     monkeypatch.setattr(loop, "training_views", counted)
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(number)
     with pytest.raises(SystemExit) as stop:
         run(images, checkpoint=Checkpoint(path, "key", 1e9, lambda line: None))
     assert stop.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) == before
+    assert signal.getsignal(number) == before
     assert len(steps) == 5
     assert same(reference, run(images, checkpoint=Checkpoint(path, "key", 1e9, lambda line: None)))
     assert len(steps) == 9  # three epochs of three steps, none of them twice
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_signal_while_validation_looks_is_not_lost(epoch, images, tmp_path, monkeypatch):
+    reference = run(images)
+    lines, look = [], loop.Chooser.look
+
+    def looked(self, network, number, *arguments):
+        judged = look(self, network, number, *arguments)
+        if number == epoch and lines[-1:] != ["taken up"]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return judged
+
+    monkeypatch.setattr(loop.Chooser, "look", looked)
+    checkpoint = Checkpoint(tmp_path / "checkpoint.pt", "key", 1e9, lambda line: None)
+    with pytest.raises(SystemExit):
+        run(images, checkpoint=checkpoint, report=lines.append)
+    assert lines[-1] == f"stopped by a signal after epoch {epoch}"
+    lines.append("taken up")
+    resumed = run(images, checkpoint=checkpoint)
+    assert same(reference, resumed)
+    assert len(resumed.history) == 3
+
+
+def test_who_interrupts_twice_does_not_wait():
+    with checkpoints.Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.asked
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_epoch_says_of_how_many_it_is_and_how_long_the_rest_takes(images):
+    lines = []
+    run(images, report=lines.append, epochs_before=2)
+    assert [line.partition(":")[0] for line in lines] == [f"epoch {number} of 5" for number in (3, 4, 5)]
+    assert [line.endswith(" left") for line in lines] == [True, True, False]
 
 
 @pytest.mark.parametrize("damage", ["other key", "cut", "text"])

@@ -44,6 +44,12 @@ def one_cell() -> dict[str, Any]:
     return config
 
 
+def test_logs_are_lines_without_bars(finished):
+    logs = {log: log.read_bytes() for log in (finished.path / "results/logs").rglob("*.log")}
+    assert {"decode", "measure", "finetune"} <= {log.relative_to(finished.path).parts[2] for log in logs}
+    assert [log for log, content in logs.items() if b"\r" in content] == []
+
+
 def test_a_diverged_cell_says_so_and_the_others_go_on(checkout):
     config = checkout.config
     config["recipes"]["quick"]["learning_rate"] = 1e12

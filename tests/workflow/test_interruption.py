@@ -121,15 +121,34 @@ def test_a_run_killed_at_any_moment_is_resumed_to_the_same_summary(undisturbed, 
         assert leftovers == []
 
 
-def test_ctrl_c_ends_the_run_and_all_its_processes(tmp_path):
-    checkout = Checkout(tmp_path / "checkout")
-    process = checkout.start()
-    # The first job's end: the others' workers live by then.
-    wait_for_jobs(checkout, process, 1)
-    os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert wait_until_gone(checkout) == []
+def test_sigterm_and_ctrl_c_say_what_they_wait_for_and_end_at_the_next_checkpoint(tmp_path):
+    config = one_data_set()
+    # Hours, if they were waited for.
+    config["recipes"]["quick"]["epochs"] = 10**6
+    checkout = Checkout(tmp_path / "checkout", config)
+    cell = "digits/net/unpruned/none/0.000/inherited/0"
+    log, checkpoint = (checkout.path / f"results/{place}" for place in (f"logs/finetune/{cell}.log", f"cells/{cell}"))
+    # A scheduler tells Snakemake alone; a terminal tells all that runs in it.
+    for begins, tell in (("epoch 1 of", os.kill), ("going on in epoch", os.killpg)):
+        process = checkout.start(f"results/cells/{cell}/metrics.json")
+        deadline = time.monotonic() + 120
+        while process.poll() is None and not (log.exists() and log.read_text().count("\n") > 2):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        tell(process.pid, signal.SIGTERM if tell is os.kill else signal.SIGINT)
+        try:
+            output, _ = process.communicate(timeout=60)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == 1
+        assert f"Waiting for:\n  finetune {cell}\n" in output
+        assert f"  ended: finetune {cell}: stopped by a signal" in output
+        assert output.rstrip().splitlines()[-1].startswith("  ended: ")
+        assert begins in log.read_text()
+        assert (checkpoint / "checkpoint.pt").exists()
+        assert wait_until_gone(checkout) == []
+        log.unlink()
 
 
 def test_a_second_run_on_the_same_checkout_is_told(checkout):

@@ -21,12 +21,13 @@ from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 import requests
-from tqdm import tqdm
 
 from winnow.files import InputError, file_digest
+from winnow.runtime.counting import Count
 
 ATTEMPTS = 5
 CHUNK = 2**16
+MB = 10**6
 TIMEOUT = (10, 60)  # seconds to connect, and between two reads
 
 
@@ -225,15 +226,15 @@ def _read(url: str, file: BinaryIO) -> tuple[bool, str]:
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
         name = Path(file.name).name[1:].rsplit(".", 2)[0]
-        with tqdm(
-            total=total, initial=have, unit="B", unit_scale=True, desc=name, mininterval=1, dynamic_ncols=True
-        ) as bar:
-            try:
-                for chunk in response.iter_content(CHUNK):
-                    file.write(chunk)
-                    bar.update(len(chunk))
-            finally:
-                file.flush()
+        count = Count(total and total // MB, f"MB of {name}", have // MB)
+        try:
+            for chunk in response.iter_content(CHUNK):
+                file.write(chunk)
+                have += len(chunk)
+                count.add(have // MB - count.done)
+        finally:
+            file.flush()
+            count.close()
     return total is None or os.fstat(file.fileno()).st_size == total, said
 
 

@@ -1,4 +1,5 @@
-"""What a run shows on the terminal: cells done and time left, and the end of a failed job's log.
+"""What a run shows on the terminal: what its long jobs are at, cells done and time left, and the end of a failed job's
+log.
 
 Snakemake's own account of every job goes to its log file below ``.snakemake/log/``; the terminal keeps its summary,
 its warnings and its errors.
@@ -8,10 +9,12 @@ from __future__ import annotations
 
 import atexit
 import collections
+import dataclasses
 import logging
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from snakemake.common import NOTHING_TO_BE_DONE_MSG
@@ -23,6 +26,10 @@ from winnow.runtime import run
 from winnow.runtime.counting import SECONDS_BETWEEN_LINES, duration
 
 LOG_LINES = 15
+# Of this many jobs that run at a time it is said what they are at, so that lines stay few.
+MOST = 4
+# An end that comes at once needs no word.
+SECONDS_TO_TELL = 2.0
 
 _HIDDEN = frozenset(
     [
@@ -59,18 +66,31 @@ def attach(
     streams = [handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"]
     if not streams:
         return
-    display = Display(lambda rule: run.makes(workflow.get_rule(rule)) == "cells", streams[0].stream)
+    display = Display(
+        lambda rule: run.makes(workflow.get_rule(rule)) == "cells",
+        streams[0].stream,
+        does=lambda rule: (workflow.get_rule(rule).docstring or "").strip(),
+    )
     logger.addHandler(_Handler(display, workflow, forecast, announce, unrecorded))
 
     def visible(record: logging.LogRecord) -> bool:
         if workflow.dryrun:
             return True
-        if getattr(record, "event", None) in _HIDDEN or _is_chatter(record):
+        # Who stops a run has been told what becomes of its jobs; that they end is no error.
+        if display.stopping or getattr(record, "event", None) in _HIDDEN or _is_chatter(record):
             return False
         display.clear()
         return True
 
     streams[0].addFilter(visible)
+
+
+def stopping(workflow: Any) -> None:
+    """Say what a run waits for that somebody ends, unless the user asked for another display."""
+    for handler in logging.getLogger("snakemake.logging").handlers:
+        if isinstance(handler, _Handler) and handler.workflow is workflow:
+            with handler.lock:
+                handler.display.stop()
 
 
 def _is_chatter(record: logging.LogRecord) -> bool:
@@ -79,26 +99,67 @@ def _is_chatter(record: logging.LogRecord) -> bool:
     )
 
 
-class Display:
-    """Counts of cells and the time left, as a bar on a terminal and as a line now and then elsewhere.
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A job that runs.
 
-    ``makes_cells`` tells of a rule, by its name in the run, whether its jobs are cells.
+    Attributes
+    ----------
+    told : bool
+        Whether its start was said.
+    """
+
+    rule: str
+    name: str
+    logs: Sequence[str]
+    start: float
+    told: bool
+
+    @property
+    def title(self) -> str:
+        return f"{self.rule} {self.name}".rstrip()
+
+    def last_line(self) -> str:
+        """The last line of its log; empty where there is none yet."""
+        for log in self.logs:
+            try:
+                with open(log, "rb") as file:
+                    file.seek(max(0, file.seek(0, 2) - 4096))
+                    lines = file.read().decode(errors="replace").splitlines()
+            except OSError:
+                continue
+            return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return ""
+
+
+class Display:
+    """What jobs that take long are at; counts of cells and the time left: a bar on a terminal, lines elsewhere.
+
+    ``makes_cells`` tells of a rule, by its name in the run, whether its jobs are cells, and ``does`` what they do.
     """
 
     def __init__(
-        self, makes_cells: Callable[[str], bool], stream: Any = None, clock: Callable[[], float] = time.monotonic
+        self,
+        makes_cells: Callable[[str], bool],
+        stream: Any = None,
+        clock: Callable[[], float] = time.monotonic,
+        does: Callable[[str], str] = lambda rule: "",
     ):
         self.makes_cells = makes_cells
+        self.does = does
         self.stream = stream or sys.stderr
         self.clock = clock
+        self.stopping = False
         self.totals: collections.Counter[str] = collections.Counter()
         self.cells = 0
         self.done = 0
         self.failed: set[str] = set()
-        self.jobs: dict[int, tuple[str, str]] = {}
+        self.jobs: dict[int, Job] = {}
         self.bar: tqdm | None = None
         self.start: float | None = None
         self.said = 0.0
+        self.wrote = clock()
+        self.lines: list[str] = []
 
     def clear(self) -> None:
         if self.bar is not None:
@@ -109,8 +170,13 @@ class Display:
             self.totals.update({rule: int(count) for rule, count in stats.items() if rule != "total"})
             self.cells = sum(count for rule, count in self.totals.items() if self.makes_cells(rule))
 
-    def started(self, jobid: int, rule: str, name: str) -> None:
-        self.jobs[jobid] = (rule, name)
+    def started(self, jobid: int, rule: str, name: str, logs: Sequence[str] = ()) -> None:
+        # 0: what a checkpoint added to the plan
+        told = not self.makes_cells(rule) and self.totals[rule] <= 1
+        job = self.jobs[jobid] = Job(rule, name, logs, self.clock(), told)
+        if told:
+            does = self.does(rule)
+            self.write(f"{job.title}: {does}" if does else job.title)
         if self.makes_cells(rule):
             if name in self.failed:  # It is tried again.
                 self.failed.remove(name)
@@ -124,23 +190,57 @@ class Display:
                 self.start = self.said = self.clock()
                 if self.stream.isatty():
                     self.bar = tqdm(total=self.cells, desc="cells", unit="cell", file=self.stream, leave=True)
-        elif self.totals[rule] <= 1:  # 0: what a checkpoint added to the plan
-            self.write(f"{rule} {name}".rstrip())
 
     def _running(self) -> int:
-        return sum(self.makes_cells(rule) for rule, _ in self.jobs.values())
+        return sum(self.makes_cells(job.rule) for job in self.jobs.values())
+
+    def look(self) -> None:
+        """To be called now and then: where nothing was said for a while, say what the jobs are at."""
+        now = self.clock()
+        if self.bar is not None:
+            self._beside()
+        elif now - self.wrote >= SECONDS_BETWEEN_LINES:
+            long = [job for job in self.jobs.values() if now - job.start >= SECONDS_BETWEEN_LINES]
+            lines = [f"{job.title}: {job.last_line() or f'{duration(now - job.start)} so far'}" for job in long]
+            # What does not move is not said again.
+            if new := [line for line in lines if line not in self.lines]:
+                more = len(new) - MOST
+                self.write("\n".join(new[:MOST] + ([f"and {more} more jobs"] if more > 0 else [])))
+            self.lines = lines
+
+    def _beside(self, refresh: bool = True) -> None:
+        """Beside the bar: how many failed, and the epoch of the cell that has run longest."""
+        cells = (job for job in self.jobs.values() if self.makes_cells(job.rule))
+        line = next((job.last_line() for job in cells), "")
+        parts = [f"{len(self.failed)} failed" if self.failed else "", line.split(":")[0].split(",")[0]]
+        self.bar.set_postfix_str(", ".join(filter(None, parts)), refresh=refresh)
+
+    def stop(self) -> None:
+        """Somebody ends the run: say what it waits for."""
+        self.stopping = True
+        lines = ["Stopping; the same command goes on from here."]
+        if self.jobs:
+            lines[0] += " A training writes its checkpoint, any other job is made anew. Once more kills them."
+            lines.append("Waiting for:")
+            lines += [f"  {job.title}" for job in self.jobs.values()]
+        self.write("\n".join(lines))
 
     def finished(self, jobid: int) -> None:
-        rule, _ = self.jobs.pop(jobid)
-        if self.makes_cells(rule):
+        job = self.jobs.pop(jobid)
+        if self.makes_cells(job.rule):
             self.done += 1
             self._advance()
+        elif job.told and (taken := self.clock() - job.start) >= SECONDS_TO_TELL:
+            self.write(f"{job.title}: done in {duration(taken)}")
 
     def broke(self, jobid: int, logs: list[str]) -> None:
-        rule, name = self.jobs.pop(jobid)
-        if self.makes_cells(rule):
-            self.failed.add(name)
-        lines = [f"FAILED {rule} {name}".rstrip()]
+        job = self.jobs.pop(jobid)
+        if self.stopping:
+            self.write(f"  ended: {job.title}" + (f": {line}" if (line := job.last_line()) else ""))
+            return
+        if self.makes_cells(job.rule):
+            self.failed.add(job.name)
+        lines = [f"FAILED {job.title}"]
         for log in logs:
             try:
                 with open(log, encoding="utf-8", errors="replace") as file:
@@ -150,10 +250,11 @@ class Display:
                 continue
             lines += [f"  {log} ends:" if end else f"  {log} is empty", *(f"    {line}" for line in end)]
         self.write("\n".join(lines))
-        if self.makes_cells(rule):
+        if self.makes_cells(job.rule):
             self._advance()
 
     def write(self, text: str) -> None:
+        self.wrote = self.clock()
         if self.bar is not None:
             tqdm.write(text, file=self.stream)
         else:
@@ -163,7 +264,7 @@ class Display:
         cells, failed = self.cells, len(self.failed)
         ended = self.done + failed
         if self.bar is not None:
-            self.bar.set_postfix_str(f"{failed} failed" if failed else "", refresh=False)
+            self._beside(refresh=False)
             self.bar.update()
             if ended == cells:
                 self.bar.close()
@@ -203,6 +304,16 @@ class _Handler(logging.Handler):
         self.announce = announce
         self.unrecorded = [unrecorded]
         self.begun = False
+        self.ended = threading.Event()
+
+    def _watch(self) -> None:
+        while not self.ended.wait(1.0):
+            with self.lock:
+                self.display.look()
+
+    def close(self) -> None:
+        self.ended.set()
+        super().close()
 
     def emit(self, record: logging.LogRecord) -> None:
         event = getattr(record, "event", None)
@@ -221,9 +332,10 @@ class _Handler(logging.Handler):
             self.announce()
         elif event == LogEvent.RUN_INFO:
             self.display.planned(record.stats)
+            threading.Thread(target=self._watch, daemon=True).start()
         elif event == LogEvent.JOB_INFO:
             name = "/".join(str(value) for value in record.wildcards.values())
-            self.display.started(record.jobid, record.rule_name, name)
+            self.display.started(record.jobid, record.rule_name, name, [str(log) for log in record.log or ()])
         elif event == LogEvent.JOB_FINISHED:
             self.display.finished(record.job_id)
         elif event == LogEvent.JOB_ERROR:

@@ -40,6 +40,13 @@ def prepare(
         progress.attach(workflow, forecast, announce, unrecorded)
 
 
+def be_stoppable(workflow: Any) -> None:
+    """From now on Ctrl-C and SIGTERM end the run soon; see :mod:`winnow.runtime.stopping`."""
+    from winnow.runtime import stopping
+
+    stopping.prepare(workflow)
+
+
 def interpreter(workflow: Any) -> str:
     """The Python that the jobs' programs run under.
 

@@ -107,18 +107,26 @@ class Checkpoint:
 
 
 class Interruption:
-    """Turns SIGTERM into a question that the training loop asks after every step."""
+    """Turns SIGTERM and Ctrl-C into a question that the training loop asks after every step.
+
+    Whoever presses Ctrl-C a second time does not wait for the answer.
+    """
 
     def __enter__(self) -> Interruption:
-        self.asked = False
-        self.previous = signal.signal(signal.SIGTERM, self._ask)
+        self.asked = self.interrupted = False
+        # What is ignored, as Ctrl-C is in the background, stays so.
+        numbers = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN]
+        self.previous = {number: signal.signal(number, self._ask) for number in numbers}
         return self
 
     def _ask(self, number: int, frame: Any) -> None:
-        self.asked = True
+        if self.interrupted and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked, self.interrupted = True, self.interrupted or number == signal.SIGINT
 
     def __exit__(self, *exception: Any) -> None:
-        signal.signal(signal.SIGTERM, self.previous)
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
 
 
 def seeded_state(device: torch.device, seed: int) -> dict[str, torch.Tensor]:

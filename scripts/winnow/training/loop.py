@@ -21,6 +21,7 @@ from torch.nn import functional
 from winnow.data.augmentation import boxes, crop, normalise, upload
 from winnow.data.images import Images
 from winnow.data.preprocessing import evaluation_view
+from winnow.runtime.counting import duration, say
 from winnow.tables import SCHEMAS
 from winnow.training.checkpoints import TERMINATED, Checkpoint, Interruption, Run, random_state, seeded_state, state_of
 from winnow.training.choice import Chooser
@@ -91,7 +92,7 @@ def train(
     precision: str,
     micro_batch: int | None = None,
     checkpoint: Checkpoint | None = None,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = say,
     *,
     teacher: Teacher | None = None,
     epochs_before: int = 0,
@@ -130,7 +131,7 @@ def train(
     Diverged
         If an epoch's loss or validation loss is not finite; the message names the epoch and the learning rate.
     SystemExit
-        With status 143 after SIGTERM, once the checkpoint is written.
+        With status 143 after SIGTERM or Ctrl-C, once the checkpoint is written.
     """
     device = images.labels.device
     network = network.to(memory_format=torch.channels_last).train()
@@ -145,6 +146,7 @@ def train(
     if checkpoint is not None:
         run = checkpoint.restore(network, optimizer, run)
     run.micro_batch = fewest(micro_batch, run.micro_batch)
+    began, taken_up, last = time.perf_counter(), run.epoch, epochs_before + recipe["epochs"]
 
     with random_state(device, run.generator_state), Interruption() as interruption:
         for epoch in range(run.epoch, recipe["epochs"] + 1):
@@ -178,7 +180,9 @@ def train(
             require_finite(train_loss, "loss", f"in epoch {number} at learning rate {rate:g}")
             judged = chooser.look(network, epoch, number, rate, run.choice)
             if judged is not None:
-                report(f"epoch {number}: train loss {train_loss:.4f}, val accuracy {judged.accuracy:.4f}")
+                line = f"epoch {number} of {last}: train loss {train_loss:.4f}, val accuracy {judged.accuracy:.4f}"
+                left = (time.perf_counter() - began) / (epoch + 1 - taken_up) * (last - number)
+                report(f"{line}, about {duration(left)} left" if number < last else line)
             run.history.append(
                 {
                     "epoch": number,
@@ -191,6 +195,12 @@ def train(
                 }
             )
             run.epoch, run.step, run.loss_sum, run.seconds = epoch + 1, 0, 0.0, 0.0
+            if interruption.asked:  # while validation was at it
+                if checkpoint is not None:
+                    run.generator_state = state_of(device)
+                    checkpoint.write(network, optimizer, run)
+                report(f"stopped by a signal after epoch {number}")
+                raise SystemExit(TERMINATED)
 
     choice = run.choice
     found = choice.state, choice.epoch, choice.val_accuracy, run.history, choice.seconds
