@@ -11,10 +11,10 @@ from winnow.tables import read_table
 from .checkout import SMALL_GRID, Checkout
 from .test_rerun_contract import report
 
+pytestmark = pytest.mark.slow("a grid with a network of its own is run")
+
 SOURCE = """
 from torch import nn
-
-pytestmark = pytest.mark.slow("a grid with a network of its own is run")
 
 
 def network(classes):
