@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -35,6 +36,9 @@ class Seconds:
 
 
 def pytest_configure(config):
+    # Where a shell has put the tests into the background, they and all that they start would hear of no Ctrl-C.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     # A process of several has its own part only; the first one hears of all.
     if not hasattr(config, "workerinput"):
         if hasattr(config, "cache"):
