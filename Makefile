@@ -3,7 +3,7 @@
 # make report  install, make an experiment's report and print where it is; EXPERIMENT=by_layer says whose
 # make run DATA=folder [BACKBONE=vgg16] [NAME=...] [SIZE=224] [BUDGET="5 ms"] [RULES='ignore: [old]']
 #              the same for your own images: verdict, report and the exported model; BUDGET: what it may take, see README.md
-# make photos  install, and do the same with photographs of solar cells that the package index has: minutes
+# make photos  install, and do the same with photographs of solar cells that the package index has
 #
 # make study   run the experiments of docs/study/config.yaml (hours) and renew the tables of docs/study.md
 #
