@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 import pandas as pd
 import vl_convert
 import yaml
 
 from winnow import tables
-from winnow.answers import gallery, growth, preference, summary, verdict, words
+from winnow.answers import gallery, growth, pages, preference, summary, verdict, words
 from winnow.answers.figures import answer as answers_figure
 from winnow.answers.figures import confusion, look
 from winnow.data import overview
@@ -219,13 +218,7 @@ def page(
         for each in recommendation["answer"]
     ]
     shown = [figure for each in answers for figure in (each.picture, each.confusion) if figure]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE.parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = pages.environment(_HERE.parent)
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     return environment.get_template(f"{_HERE.stem}.html").render(
         name=name,

@@ -15,11 +15,10 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from PIL import Image
 
-from winnow.answers import disagreement, gallery
+from winnow.answers import disagreement, gallery, pages
 from winnow.answers.disagreement import Counts
 from winnow.answers.intervals import CONFIDENCE
 from winnow.data import copies, preprocessing
@@ -301,13 +300,7 @@ def page(compared: Comparison, models: tuple[Model, Model], names: tuple[str, st
     It does not say which network answered what: nobody's label should lean to either.
     """
     photographs = compared.disagreeing[:shown]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE.parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = pages.environment(_HERE.parent)
     every = len(compared.classes) <= BUTTONS
     return environment.get_template(f"{_HERE.stem}.html").render(
         names=names,
