@@ -1,39 +1,63 @@
-"""From a folder of photographs to an answer and a file: what `make run` does, on 300 photographs of flowers.
+"""From a folder of photographs to an answer and a file: what `make run` does, on 300 photographs.
 
-    python benchmarks/front_door.py --images DIR --weights FILE [--draw 0] [--cores 2]
+    python benchmarks/front_door.py --images DIR --weights FILE [--draw 0] [--cores 2] [--set 'criteria: [apoz]' ...]
 
-DIR is Flowers-102 as {train,val,test}/{class}/image.jpg, FILE SqueezeNet 1.1's ImageNet weights. Ten of the flowers are
-drawn, two to a class, and 60 images of each class; ``--draw`` says which. SqueezeNet sees 128 pixels, in float32. With
-``ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`` before the command a processor computes as one without AVX-512.
+DIR has {train,val,test}/{class}/image.jpg, as Flowers-102, or Cats vs. Dogs; or it is `elpv`, the solar cells of the
+package elpv-dataset. FILE has SqueezeNet 1.1's ImageNet weights. ``--draw`` says which photographs: where there are ten
+classes or more, ten of them, two to a class, so that there are five of 60 photographs each; else 300 of all classes
+alike. SqueezeNet sees 128 pixels, in float32. ``--set`` puts keys of the experiment that `make run` writes in place of
+its own, to hold other settings against them. With ``ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`` before the
+command a processor computes as one without AVX-512.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import yaml
 from demo import snakemake
 
-CLASSES, IMAGES = 5, 60
+CLASSES, PHOTOGRAPHS = 5, 300
+ELPV = "elpv"
 
 
-def draw(source: Path, folder: Path, seed: int) -> None:
-    """Photographs of five classes, each of two kinds of flowers, without parts."""
+def kinds_of(source: str) -> dict[str, list[Path]]:
+    """All photographs of each kind, in a fixed order."""
+    found: dict[str, list[Path]] = {}
+    if source == ELPV:
+        data = Path(importlib.util.find_spec("elpv_dataset").origin).parent / "data"
+        for line in (data / "labels.csv").read_text(encoding="utf-8").splitlines():
+            name, probability, _ = line.split()
+            found.setdefault("defective" if float(probability) >= 0.5 else "functional", []).append(data / name)
+    else:
+        for path in sorted(Path(source).glob("*/*/*.jpg")):
+            found.setdefault(path.parent.name, []).append(path)
+    return {kind: found[kind] for kind in sorted(found)}
+
+
+def draw(source: str, folder: Path, seed: int) -> None:
+    """Photographs of five classes, each of two kinds, or of as many classes as there are kinds, without parts."""
     generator = np.random.default_rng(seed)
-    kinds = sorted(path.name for path in (source / "train").iterdir())
-    chosen = generator.choice(kinds, (CLASSES, 2), replace=False).tolist()
-    for number, pair in enumerate(chosen):
-        files = sorted(path for kind in pair for path in source.glob(f"*/{kind}/*.jpg"))
+    kinds = kinds_of(source)
+    classes = [[kind] for kind in kinds]
+    if len(kinds) >= 2 * CLASSES:
+        classes = generator.choice(list(kinds), (CLASSES, 2), replace=False).tolist()
+    for number, together in enumerate(classes):
+        files = sorted(path for kind in together for path in kinds[kind])
         place = folder / f"kind_{number}"
         place.mkdir(parents=True)
-        for file in generator.choice(len(files), IMAGES, replace=False):
+        for file in generator.choice(len(files), PHOTOGRAPHS // len(classes), replace=False):
             shutil.copyfile(files[file], place / f"{files[file].parent.name}_{files[file].name}")
 
 
@@ -47,29 +71,34 @@ def main(arguments: argparse.Namespace) -> None:
         # What configure.py writes is laid over config.yaml; the weights are a file's in place of torchvision's.
         root = Path(__file__).resolve().parents[1]
         command = [sys.executable, root / "scripts/configure.py", folder / "photos", "--backbone", "squeezenet1_1"]
-        subprocess.run([*command, "--size", "128", "--folder", folder / "own"], check=True)
+        subprocess.run([*command, "--size", "128", "--folder", folder / "own"], check=True, stdout=subprocess.DEVNULL)
         own = folder / "own/photos.yaml"
-        text = own.read_text(encoding="utf-8")
-        for old, new in (
-            ("weights: IMAGENET1K_V1", f"weights_file: {json.dumps(str(arguments.weights.resolve()))}"),
-            ("    weight_decay:", "    precision: fp32\n    weight_decay:"),
-        ):
-            if old not in text:
-                sys.exit(f"{own} has no {old!r}")
-            text = text.replace(old, new)
-        own.write_text(text, encoding="utf-8")
+        config = yaml.safe_load(own.read_text(encoding="utf-8"))
+        backbone = config["backbones"]["squeezenet1_1"]
+        del backbone["weights"]
+        backbone["weights_file"] = str(arguments.weights.resolve())
+        config["recipes"]["photos"]["precision"] = "fp32"
+        for setting in arguments.set:
+            config["experiments"]["photos"] |= yaml.safe_load(setting)
+        own.write_text(yaml.safe_dump(config), encoding="utf-8")
         targets = ("photos", "results/experiments/photos/models", "--configfile", str(own))
         snakemake(checkout, arguments.cores, "on", *targets)
         print(f"from the folder to the file: {time.perf_counter() - start:.0f} s")
-        found = json.loads((checkout / "results/experiments/photos/recommendation.json").read_text(encoding="utf-8"))
+        results = checkout / "results"
+        found = json.loads((results / "experiments/photos/recommendation.json").read_text(encoding="utf-8"))
         print("\n".join(found["lines"]))
+        trained = [json.loads(path.read_text(encoding="utf-8")) for path in results.glob("cells/**/metrics.json")]
+        shares = Counter("".join(re.findall(r"short_\d+", each["spec"]["cell"]["protocol"])) for each in trained)
+        print("trainings:", ", ".join(f"{count} {share or 'in full'}" for share, count in sorted(shares.items())))
+        print(f"computed for {sum(each['seconds']['total'] for each in trained):.0f} s in trainings")
 
 
 def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    result.add_argument("--images", type=Path, required=True, metavar="DIR")
+    result.add_argument("--images", required=True, metavar="DIR")
     result.add_argument("--weights", type=Path, required=True, metavar="FILE")
     result.add_argument("--draw", type=int, default=0)
+    result.add_argument("--set", action="append", default=[], metavar="KEY: VALUE")
     result.add_argument("--cores", type=int, default=2)
     return result
 

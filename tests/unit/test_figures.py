@@ -234,6 +234,18 @@ def test_each_protocol_has_a_panel_of_its_own():
         assert {row["protocol"] for row in data(chart, marks(chart)["point"][0])} == {shown}
 
 
+def test_each_panel_has_the_baseline_that_its_networks_are_held_against():
+    chart = drawn(made({"repairs": ["none", "compensated", "compensated_fitted"]}))
+    baselines = [marks(panel)["rule"][0] for panel in panels(chart)]
+    shown = [
+        [row["protocol"] for row in data(chart, rule, panel)]
+        for rule, panel in zip(baselines, panels(chart), strict=True)
+    ]
+    assert shown == [["one_shot"], ["one_shot"], ["fitted"]]
+    alone = made({"repairs": ["compensated_fitted"]})
+    assert against(alone) is not None
+
+
 def against(frame, cost="macs"):
     return accuracy.against_cost(frame, *PLACE, cost)
 

@@ -32,7 +32,9 @@ def test_canonical_is_idempotent_and_keeps_what_the_result_depends_on(cell):
     once = grid.canonical(cell)
     assert grid.canonical(once) == once
     repairs, protocol = protocols.parted(cell.protocol)
-    kept = repairs if cell.init == "inherited" and cell.ratio else ()
+    kept = repairs if cell.init == "inherited" else ()
+    if not cell.ratio:
+        kept = [name for name in kept if name == "fitted"]
     assert once.protocol in (protocols.repaired(kept, protocol), protocols.repaired(kept, "one_shot"))
     assert (once.dataset, once.backbone, once.ratio, once.init, once.seed) == (
         cell.dataset,
@@ -49,6 +51,13 @@ def test_ratio_0_is_one_baseline_whatever_the_criterion_and_scope(cell, criterio
     other = dataclasses.replace(cell, criterion=criterion, scope=scope, round_to=None)
     assert grid.canonical(cell) == grid.canonical(other)
     assert grid.canonical(cell).mask_path({}) is None
+
+
+@given(CELLS)
+def test_a_network_is_held_against_an_unpruned_one_that_begins_as_well(cell):
+    cell = grid.canonical(cell)
+    assert ("fitted" in protocols.repairs(cell.protocol)) == ("fitted" in protocols.repairs(cell.baseline.protocol))
+    assert protocols.is_short(cell.protocol) == protocols.is_short(cell.baseline.protocol)
 
 
 @given(CELLS, st.sampled_from(["apoz", "random", "average_weight"]))
@@ -119,7 +128,11 @@ def test_a_trunk_has_the_learning_rate_of_a_network_of_its_share():
     found = grid.trunk(repaired, 9, {"d": 3}).rate_path
     assert found == "d/b/average_weight/layer/0.200~8/inherited~compensated/rate.json"
     first = dataclasses.replace(place, protocol="fitted_fine_tune_first")
-    assert grid.trunk(first, 9, {}).rate_path == place.baseline.rate_path
+    assert (
+        grid.trunk(first, 9, {}).rate_path
+        == first.baseline.rate_path
+        == "d/b/unpruned/none/0.000/inherited~fitted/rate.json"
+    )
     assert place.baseline.rate_path == "d/b/unpruned/none/0.000/inherited/rate.json"
 
 
@@ -155,8 +168,9 @@ def test_the_baseline_is_a_canonical_cell_of_its_own_budget(cell):
         False,
         cell.seed,
     )
-    protocol = protocols.plain(cell.protocol)
-    assert baseline.protocol == (protocol if protocol == "short_4" else "one_shot")
+    repairs, protocol = protocols.parted(cell.protocol)
+    fitted = [name for name in repairs if name == "fitted"]
+    assert baseline.protocol == protocols.repaired(fitted, protocol if protocol == "short_4" else "one_shot")
 
 
 @given(CELLS, st.sampled_from(["fine_tune_first", "iterative_2"]))
@@ -315,3 +329,8 @@ def test_a_control_is_an_unpruned_cell_of_its_own_backbone_beside_those_that_are
     assert all(beside(cell) == grid.own(cell) for cell in cells if cell.ratio)
     assert whole["tiny"].baseline_of("net") == whole["net"]
     assert whole["tiny"].latency == "digits/tiny/unpruned/none/0.000.json"
+    repaired = grid.cells(axes | {"controls": ["tiny"], "repairs": ["none", "compensated_fitted"]})
+    whole = {cell.path for cell in repaired if (cell.ratio, cell.init, cell.seed) == (0, "inherited", 0)}
+    names = ("net/{}/inherited", "net/{}/inherited~fitted", "wide/{}/inherited", "wide/{}/inherited~fitted")
+    names += ("tiny/{}/inherited~fitted",)
+    assert whole == {f"digits/{name.format('unpruned/none/0.000')}/0" for name in names}

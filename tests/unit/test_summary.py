@@ -489,6 +489,19 @@ class TestProgram:
         assert "failed" not in sections[0]
         assert "Criterion any" in page
 
+    def test_a_network_stands_below_the_baseline_that_began_as_well(self, tmp_path):
+        experiment = GRID | {"scopes": ["global"], "inits": ["inherited"], "repairs": ["compensated", "fitted"]}
+        better = {"one_shot": 0, "compensated": 0, "fitted": 0.01}
+        fake_results(tmp_path, experiment, accuracy=lambda one: 0.9 - 0.1 * one.ratio + better[one.protocol])
+        run_summarize(tmp_path, tmp_path / "out", experiment=experiment)
+        sections = (tmp_path / "out" / "summary.md").read_text().split("\n### ")[1:]
+        for section, accuracy in zip(sections, ("90.0 ± 0.0", "91.0 ± 0.0"), strict=True):
+            rows = [line for line in section.splitlines() if "| unpruned" in line]
+            assert len(rows) == 1
+            assert accuracy in rows[0]
+            # 0.1 · 0.4 less than its own baseline.
+            assert "4.0 [" in section
+
     def test_neither_control_nor_baseline_is_bold(self, tmp_path):
         best = {"unpruned": 0.99, "random": 0.97, "apoz": 0.95, "any": 0.95, "mean_activation": 0.94}
         best |= {"reversed_apoz": 0.96, "apoz@mine": 0.98}

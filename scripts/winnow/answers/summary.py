@@ -19,7 +19,7 @@ from winnow.answers import intervals, preference
 from winnow.answers.intervals import CONFIDENCE
 from winnow.files import InputError, read_json
 from winnow.importance.scopes import BUDGETS, share_of
-from winnow.training.protocols import DISTILLED, EQUAL_FLOPS, FINE_TUNE_FIRST, ONE_SHOT, parted, steps
+from winnow.training.protocols import DISTILLED, EQUAL_FLOPS, FINE_TUNE_FIRST, ONE_SHOT, parted, steps, whole
 from winnow.workflow.grid import ANY, RANDOM, UNPRUNED, Beside, Cell, is_control, own, parse_source
 
 # The ratio of the claim that the method is known for; headlines speak of the grid's nearest one.
@@ -403,10 +403,14 @@ def points(drop: float) -> str:
     return f"{'gains' if round(100 * drop, 1) < 0 else 'loses'} {abs(100 * drop):.1f} points"
 
 
-def finished_unpruned(frame: pd.DataFrame, dataset: str, backbone: str, init: str) -> pd.DataFrame:
-    """The unpruned network's row, or no row where none of its seeds has finished."""
+def finished_unpruned(
+    frame: pd.DataFrame, dataset: str, backbone: str, init: str, protocols: Iterable[str]
+) -> pd.DataFrame:
+    """The rows of the unpruned network that networks of some protocols are held against, if any has finished."""
+    names = {whole(protocol) for protocol in protocols}  # noqa: F841 - the query's
     rows = frame.query(
-        "dataset == @dataset and backbone == @backbone and criterion == @UNPRUNED and init == @init and seeds > 0"
+        "dataset == @dataset and backbone == @backbone and criterion == @UNPRUNED and init == @init "
+        "and protocol in @names and seeds > 0"
     )
     return rows[rows["control"].isna()]
 
@@ -625,7 +629,9 @@ def markdown(frame: pd.DataFrame, experiment: str, missing: int = 0, remark: str
         if pruned.empty:
             lines += [_markdown_table(unpruned), ""]
         for (scope, init, protocol), section in pruned.groupby(["scope", "init", "protocol"], sort=False):
-            references = unpruned[unpruned["init"].isin(["inherited", init])]
+            references = unpruned[
+                unpruned["init"].isin(["inherited", init]) & (unpruned["protocol"] == whole(protocol))
+            ]
             said = "" if protocol == ONE_SHOT else f", {protocol_name(protocol)}"
             lines += [f"### {title(SCOPE_NAMES[scope])}, {INIT_NAMES[init]}{said}", ""]
             lines += [_markdown_table(pd.concat([references, section])), ""]

@@ -10,7 +10,8 @@
 * ``short_4``: as ``one_shot``, with a fourth of the epochs.
 
 Before what a protocol trains after a cut come repairs, if its name begins with them: ``compensated``,
-``recalibrated_iterative_3``, ``compensated_fitted`` (of one shot). They need weights to inherit:
+``recalibrated_iterative_3``, ``compensated_fitted`` (of one shot). They need weights to inherit; the last one is done
+where nothing is cut too, so that a network is held against an unpruned one that began as well:
 
 * ``compensated``: what removed inputs gave is predicted from those that stay: :mod:`winnow.importance.compensation`;
 * ``recalibrated``: batch norms are measured anew, and mean and variance are repaired where there are none:
@@ -85,6 +86,12 @@ def repairs(protocol: str) -> tuple[str, ...]:
 def plain(protocol: str) -> str:
     """What a protocol is without its repairs."""
     return parted(protocol)[1]
+
+
+def whole(protocol: str) -> str:
+    """What of a protocol is left where nothing is cut: how short it is, and a last layer that is fitted."""
+    own = plain(protocol)
+    return repaired([name for name in repairs(protocol) if name == FITTED], own if is_short(own) else ONE_SHOT)
 
 
 def steps(protocol: str) -> int | None:

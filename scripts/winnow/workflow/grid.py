@@ -4,7 +4,8 @@ A cell is (dataset, backbone, criterion, scope, ratio, init, seed, protocol). Ce
 cell:
 
 * ratio 0 is the unpruned baseline, whatever the criterion, scope and protocol: criterion ``unpruned``, scope ``none``;
-  only ``short_N`` has its own, since it is trained for less. There is nothing to repair;
+  only ``short_N`` has its own, since it is trained for less, and what begins with a fitted last layer, since that is as
+  good a beginning for an unpruned network. There is nothing else to repair;
 * random weights tell nothing, trained or not, about which filters matter: protocols that train before they prune are
   ``one_shot`` to them, and there is nothing to repair;
 * a criterion with the statistics of the cell's own data set, ``apoz@digits`` on digits, is the plain criterion;
@@ -251,10 +252,10 @@ def parse_source(criterion: str) -> tuple[str, str | None]:
 
 def canonical(cell: Cell) -> Cell:
     """The one cell that stands for all that must come out equal to ``cell``."""
-    if cell.ratio == 0 or cell.init == "random":
+    if cell.init == "random":
         cell = dataclasses.replace(cell, protocol=protocols.plain(cell.protocol))
     if cell.ratio == 0:
-        protocol = cell.protocol if protocols.is_short(cell.protocol) else ONE_SHOT
+        protocol = protocols.whole(cell.protocol)
         return dataclasses.replace(cell, criterion=UNPRUNED, scope=NO_SCOPE, round_to=None, protocol=protocol)
     repairs, protocol = protocols.parted(cell.protocol)
     if cell.alternates if cell.init == "random" else protocol == EQUAL_FLOPS:
@@ -291,9 +292,11 @@ def beside(experiment: Mapping[str, Any]) -> Beside:
 
 
 def controls(experiment: Mapping[str, Any], seed: int) -> list[Cell]:
-    """The unpruned networks of an experiment's controls, each with one seed."""
+    """The unpruned networks of an experiment's controls, each with one seed, fitted if any network is."""
     names = itertools.product(experiment["datasets"], experiment.get("controls", ()))
-    return [Cell(*place, UNPRUNED, NO_SCOPE, 0.0, None, "inherited", seed) for place in names]
+    asked = [protocols.whole(name) for name in experiment.get("repairs", ())]
+    protocol = protocols.FITTED if protocols.FITTED in asked else ONE_SHOT
+    return [Cell(*place, UNPRUNED, NO_SCOPE, 0.0, None, "inherited", seed, protocol) for place in names]
 
 
 def seeds(experiment: Mapping[str, Any]) -> tuple[int, ...]:

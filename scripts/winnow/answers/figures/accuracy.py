@@ -12,6 +12,7 @@ from winnow.answers import analysis, preference, summary
 from winnow.answers.figures import look
 from winnow.answers.figures.look import Figure, Group
 from winnow.importance.scopes import BUDGETS, share_of
+from winnow.training import protocols
 from winnow.training.protocols import ONE_SHOT
 from winnow.workflow.grid import NO_SCOPE, UNPRUNED, is_control
 
@@ -51,15 +52,20 @@ def against_ratio(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) 
     starts = sorted(pairs, key=lambda pair: (pair[0], pair[1] != ONE_SHOT, pair[1]))
     if (rows["init"] == "random").any():
         # Where the curves of random weights come from.
-        rows = pd.concat([rows, summary.finished_unpruned(frame, dataset, backbone, "random")])
+        rows = pd.concat([rows, summary.finished_unpruned(frame, dataset, backbone, "random", rows["protocol"])])
     data, styles = _plotted(rows), look.styles(rows["criterion"])
-    baseline = _plotted(summary.finished_unpruned(frame, dataset, backbone, "inherited"))
+    baseline = _plotted(summary.finished_unpruned(frame, dataset, backbone, "inherited", rows["protocol"]))
     x = look.ratio_axis("removed", f"Share of {share_of(scope)} removed")
     y = _accuracy_axis(pd.concat([data, baseline]))
     width = look.WIDTH if len(starts) == 1 else look.WIDTH * 3 // 4
     panels = {
         _panel_name(*start): alt.layer(
-            *_baseline_layers(baseline, y, width, labelled=number == min(len(starts), look.PANELS_A_ROW) - 1),
+            *_baseline_layers(
+                baseline[baseline["protocol"] == protocols.whole(start[1])],
+                y,
+                width,
+                labelled=number == min(len(starts), look.PANELS_A_ROW) - 1,
+            ),
             *_criterion_layers(_of_panel(data, *start), styles, x, y.title(None) if number % look.PANELS_A_ROW else y),
         ).properties(width=width, height=look.HEIGHT)
         for number, start in enumerate(starts)
@@ -83,7 +89,8 @@ def _panel_name(init: str, protocol: str) -> str:
 
 def _of_panel(data: pd.DataFrame, init: str, protocol: str) -> pd.DataFrame:
     """The rows of one init and protocol, and the unpruned networks of that init, where the curves come from."""
-    return data[(data["init"] == init) & ((data["protocol"] == protocol) | (data["scope"] == NO_SCOPE))]
+    whole = (data["scope"] == NO_SCOPE) & (data["protocol"] == protocols.whole(protocol))
+    return data[(data["init"] == init) & ((data["protocol"] == protocol) | whole)]
 
 
 def against_cost(frame: pd.DataFrame, dataset: str, backbone: str, cost: str) -> Figure | None:
@@ -103,12 +110,12 @@ def against_cost(frame: pd.DataFrame, dataset: str, backbone: str, cost: str) ->
     Figure or None
         None where no pruned network's cost is known.
     """
-    baseline_row = summary.finished_unpruned(frame, dataset, backbone, "inherited")
     scopes = [scope for scope in summary.SCOPE_NAMES if scope in set(frame["scope"])]
     rows = pd.concat([summary.finished_rows(frame, dataset, backbone, scope) for scope in scopes])
     rows = summary.plainest(rows[rows[cost].notna()])
     if rows.empty:
         return None
+    baseline_row = summary.finished_unpruned(frame, dataset, backbone, "inherited", rows["protocol"])
     smaller = summary.finished_controls(frame, dataset, backbone)
     smaller = smaller[smaller[cost].notna()]
     networks = pd.concat([baseline_row[baseline_row[cost].notna()], smaller, rows])
