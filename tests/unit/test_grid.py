@@ -109,7 +109,7 @@ def test_a_learning_rate_is_searched_once_for_each_shape_of_training(cell, crite
     found = cell.searched
     assert grid.canonical(found) == found == found.searched
     assert found.seed == 0
-    assert found.criterion in ("unpruned", "any", "average_weight")
+    assert found.criterion in ("unpruned", "any", "mean_activation")
     assert (found.ratio, found.init) == (cell.ratio, cell.init)
     # One for all criteria and seeds, and for all that is trained from the same beginning.
     other = dataclasses.replace(cell, criterion=criterion, seed=seed) if cell.ratio else cell
@@ -123,10 +123,10 @@ def test_a_learning_rate_is_searched_once_for_each_shape_of_training(cell, crite
 
 def test_a_trunk_has_the_learning_rate_of_a_network_of_its_share():
     place = Cell("d", "b", "apoz", "layer", 0.4, None, "inherited", 5, "iterative_3")
-    assert grid.trunk(place, 9, {}).rate_path == "d/b/average_weight/layer/0.133/inherited/rate.json"
+    assert grid.trunk(place, 9, {}).rate_path == "d/b/mean_activation/layer/0.133/inherited/rate.json"
     repaired = dataclasses.replace(place, criterion="random", protocol="compensated_iterative_2", round_to=8)
     found = grid.trunk(repaired, 9, {"d": 3}).rate_path
-    assert found == "d/b/average_weight/layer/0.200~8/inherited~compensated/rate.json"
+    assert found == "d/b/mean_activation/layer/0.200~8/inherited~compensated/rate.json"
     first = dataclasses.replace(place, protocol="fitted_fine_tune_first")
     assert (
         grid.trunk(first, 9, {}).rate_path

@@ -55,13 +55,13 @@ def test_a_learning_rate_is_waited_for_only_where_the_recipe_leaves_it_to_a_sear
     raw["datasets"]["digits"]["folds"] = 3
     searching = config.load(raw)
     place = "results/rates/digits/net"
-    assert wiring.rates(searching, **CELL) == [f"{place}/average_weight/layer/0.500/inherited/rate.json"]
+    assert wiring.rates(searching, **CELL) == [f"{place}/mean_activation/layer/0.500/inherited/rate.json"]
     unpruned = [f"{place}/unpruned/none/0.000/inherited/rate.json"]
     assert wiring.rates(searching, **trunk | {"dataset": "digits~1"}) == unpruned
     # What searches has no seed, and is of the first fold.
-    searched = PLACE | {"criterion": "average_weight", "init": "inherited~compensated"}
+    searched = PLACE | {"criterion": "mean_activation", "init": "inherited~compensated"}
     assert wiring.cell_split(searching, **searched) == ["results/splits/digits/0.parquet"]
-    assert wiring.mask(searching, **searched) == ["results/masks/digits~0/net/average_weight/layer/0.500.parquet"]
+    assert wiring.mask(searching, **searched) == ["results/masks/digits~0/net/mean_activation/layer/0.500.parquet"]
     assert wiring.moments(searching, **searched) == ["results/statistics/digits~0/net/moments.json"]
     cells = grid.cells(searching.experiments["tiny"].model_dump() | {"criteria": ["apoz", "random"], "seeds": [0, 1]})
     assert len(wiring.rates_of(searching, cells)) == 2

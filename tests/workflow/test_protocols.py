@@ -84,10 +84,10 @@ def test_a_learning_rate_that_is_searched_is_one_for_each_shape_of_training(chec
     configured(lambda raw: raw["recipes"]["quick"].update(learning_rate="auto"))(checkout)
     trained = {cell(start) for start in STARTS} | {f"finetune {BASELINE}", f"retrain {BASELINE}"}
     trained |= {trunk("unpruned/none/0/1"), trunk("apoz/global/1_4/1")}
-    shapes = ("average_weight/global/0.500/inherited", "average_weight/global/0.500/random")
-    shapes += ("average_weight/global/0.250/inherited", "unpruned/none/0.000/inherited")
-    masks = {f"mask digits/net/average_weight/global/{ratio}" for ratio in ("0.250", "0.500")}
-    searches = {f"tune digits/net/{shape}" for shape in shapes} | masks | {"score digits/net/average_weight"}
+    shapes = ("mean_activation/global/0.500/inherited", "mean_activation/global/0.500/random")
+    shapes += ("mean_activation/global/0.250/inherited", "unpruned/none/0.000/inherited")
+    masks = {f"mask digits/net/mean_activation/global/{ratio}" for ratio in ("0.250", "0.500")}
+    searches = {f"tune digits/net/{shape}" for shape in shapes} | masks | {"score digits/net/mean_activation"}
     assert checkout.planned() == trained | searches | report()
     assert "4 learning rates are found first, each by 3 to 5 trainings" in checkout.snakemake("-n")
 

@@ -261,7 +261,7 @@ experiments:
   {name}:
     datasets: [{name}]
     backbones: [{backbone}]
-    criteria: [average_weight, apoz, taylor]
+    criteria: [mean_activation, apoz, taylor]
     # Ranks all layers' filters together, by scores over their layer's norm; or global: as they are; layer: each layer
     # loses as many; budget_macs: as much of the multiply-accumulates, where it is missed least.
     scopes: [global_normalized]

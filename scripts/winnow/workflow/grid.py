@@ -13,9 +13,10 @@ cell:
   cells are one whatever the criterion: criterion ``any``.
 
 Where a recipe leaves the learning rate to a search, that is one for each shape of training and not for each cell: of
-the network that ``average_weight`` leaves, pruned at once and repaired alike, trained with seed 0, and so on the first
-fold. Criteria and seeds are compared with one rate, and this criterion is there whatever the data. Cells that learn
-from a teacher, or in phases, or for less, have the rate of their ratio; a trunk has that of its own share.
+the network that ``mean_activation`` leaves, pruned at once and repaired alike, trained with seed 0, and so on the first
+fold. Criteria and seeds are compared with one rate; this criterion leaves networks that train, whatever the scope, where
+``average_weight`` has cut a layer to nothing. Cells that learn from a teacher, or in phases, or for less, have the rate
+of their ratio; a trunk has that of its own share.
 
 Where a data set has K folds, a cell of seed s is judged on fold s mod K and trained on other images. What looks at
 training images lies below ``photos~2`` then, in place of ``photos``: statistics, scores, masks and trunks.
@@ -33,7 +34,7 @@ from winnow.training import protocols
 from winnow.training.protocols import EQUAL_FLOPS, ONE_SHOT
 
 UNPRUNED = "unpruned"
-AVERAGE_WEIGHT = "average_weight"
+MEAN_ACTIVATION = "mean_activation"
 NO_SCOPE = "none"
 ANY = "any"
 RANDOM = "random"
@@ -119,7 +120,7 @@ class Cell:
     @property
     def searched(self) -> Cell:
         """The cell whose short trainings find this one's learning rate, where its recipe leaves that to a search."""
-        criterion = self.criterion if self.criterion == UNPRUNED else AVERAGE_WEIGHT
+        criterion = self.criterion if self.criterion == UNPRUNED else MEAN_ACTIVATION
         protocol = protocols.repaired(protocols.repairs(self.protocol), ONE_SHOT)
         return canonical(dataclasses.replace(self, criterion=criterion, seed=0, protocol=protocol))
 
