@@ -175,6 +175,7 @@ def _handler(cluster: Cluster) -> type[BaseHTTPRequestHandler]:
 @contextlib.contextmanager
 def running(folder: Path, environment: dict[str, str]) -> Iterator[Cluster]:
     """A cluster whose jobs run in folders below ``folder`` with ``environment``; they end with it."""
+    folder.mkdir()
     cluster = Cluster(folder, environment)
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(cluster))
     cluster.address = "http://{}:{}".format(*server.server_address)

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib.util
 import os
 import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from winnow.workflow.wiring import CELL_FILES, MODEL_FILES
-
-from . import fake_kubernetes
 from .checkout import SMALL_GRID, Checkout, jobs
 
 pytestmark = pytest.mark.slow("a grid of its own is run, in storages and below a prefix, and every file of it edited")
@@ -34,7 +27,7 @@ case $1 in
 *) exec cp -rLp "$1" "$2" ;;
 esac
 """
-EXECUTOR = "snakemake_executor_plugin_kubernetes"
+UNPRUNED = "digits/net/unpruned/none/0.000/inherited/0"
 
 
 def everything() -> dict:
@@ -66,149 +59,53 @@ def whole(tmp_path_factory) -> Checkout:
     return checkout
 
 
-def command(folder: Path, name: str, text: str) -> Path:
-    """A folder for the PATH that has a command in it."""
-    folder.mkdir()
-    (folder / name).write_text(text)
-    (folder / name).chmod(0o755)
-    return folder
-
-
 def files_below(folder: Path) -> set[str]:
     """Files that a run makes, by their paths; Snakemake leaves hidden ones."""
     paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     return {str(path.relative_to(folder)) for path in paths}
 
 
-def test_a_grid_runs_with_its_results_in_another_folder(whole, tmp_path):
-    store = tmp_path / "store"
-    checkout = Checkout(tmp_path / "checkout", everything())
-    environment = {}
-    if shutil.which("rsync") is None:
-        environment["PATH"] = f"{command(tmp_path / 'bin', 'rsync', RSYNC)}{os.pathsep}{os.environ['PATH']}"
-    away = ["--default-storage-provider", "fs", "--default-storage-prefix", str(store), "--shared-fs-usage", "none"]
-    checkout.snakemake("all", "export", *away, **environment)
-    assert not (checkout.path / "results").exists()
-    # The same files as at home, networks and figures among them.
-    assert files_below(store) == {f"results/{file}" for file in files_below(whole.path / "results")}
-    assert "Nothing to be done" in checkout.snakemake("all", "export", *away, **environment)
+class TestStorage:
+    """Every job has a folder of its own: what is not declared is not there."""
 
+    @pytest.fixture
+    def fs(self, tmp_path) -> tuple[list[str], Callable[[], set[str]]]:
+        store = tmp_path / "store"
+        return ["fs", "--default-storage-prefix", str(store)], lambda: files_below(store)
 
-@dataclasses.dataclass
-class Cloud:
-    """A checkout whose grid runs on a cluster by profiles/clouds, with its results in a bucket."""
+    @pytest.fixture
+    def s3(self) -> tuple[list[str], Callable[[], set[str]]]:
+        server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        server.start()
+        try:
+            address = "http://{}:{}".format(*server.get_host_and_port())
+            keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
+            bucket = boto3.resource("s3", endpoint_url=address, **keys).create_bucket(Bucket="winnow")
+            options = {"endpoint-url": address, "access-key": "key", "secret-key": "secret"}
+            arguments = [text for name, value in options.items() for text in (f"--storage-s3-{name}", value)]
+            yield (
+                ["s3", "--default-storage-prefix", "s3://winnow", *arguments],
+                lambda: {item.key for item in bucket.objects.all() if not Path(item.key).name.startswith(".")},
+            )
+        finally:
+            server.stop()
 
-    checkout: Checkout
-    cluster: fake_kubernetes.Cluster
-    bucket: Any
-    storage: dict[str, str]
-
-    def snakemake(self, *arguments: str, status: int = 0) -> str:
-        # What git knows are the sources.
-        subprocess.run(["git", "-C", str(self.checkout.path), "add", "--all"], check=True)
-        place = ["--default-storage-prefix", "s3://winnow/place", "--container-image", "winnow"]
-        # On two cores, and without waiting long for pods of seconds.
-        pace = ["--jobs", "2", "--seconds-between-status-checks", "1"]
-        environment = self.storage | {"KUBECONFIG": str(self.cluster.configuration)}
-        return self.checkout.snakemake(
-            *arguments, "--profile", "profiles/clouds", *place, *pace, status=status, **environment
-        )
-
-    def stored(self) -> dict[str, int]:
-        """The files in the bucket and their bytes, less Snakemake's hidden ones."""
-        sizes = {item.key.removeprefix("place/"): item.size for item in self.bucket.objects.all()}
-        return {file: size for file, size in sizes.items() if not Path(file).name.startswith(".")}
-
-    def pods(self, job: str) -> list[fake_kubernetes.Pod]:
-        """Those that ran a job: ``rule:wildcard=value,...``, from its beginning."""
-        return [pod for pod in self.cluster.pods.values() if f"--target-jobs '{job}" in pod.script]
-
-
-@pytest.fixture(scope="module")
-def cloud(tmp_path_factory) -> Iterator[Cloud]:
-    if not importlib.util.find_spec(EXECUTOR):
-        pytest.skip(f"{EXECUTOR}, of the extra cloud, is not installed")
-    place = tmp_path_factory.mktemp("cloud")
-    checkout = Checkout(place / "checkout", everything())
-    (checkout.path / ".gitignore").write_text(".snakemake/\nresults/\n__pycache__/\n")
-    subprocess.run(["git", "init", "--quiet", str(checkout.path)], check=True)
-    # The image has all that is needed: nothing is installed into it.
-    bin = command(place / "bin", "pip", "#!/bin/sh\necho pip was called >&2\nexit 1\n")
-    path = os.pathsep.join([str(bin), str(Path(sys.executable).parent), os.defpath])
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    try:
-        address = "http://{}:{}".format(*server.get_host_and_port())
-        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
-        bucket = boto3.resource("s3", endpoint_url=address, **keys).create_bucket(Bucket="winnow")
-        settings = {"ENDPOINT_URL": address, "ACCESS_KEY": "key", "SECRET_KEY": "secret"}
-        storage = {f"SNAKEMAKE_STORAGE_S3_{name}": value for name, value in settings.items()}
-        with fake_kubernetes.running(place / "cluster", {"PATH": path}) as cluster:
-            yield Cloud(checkout, cluster, bucket, storage)
-    finally:
-        server.stop()
-
-
-# What takes seconds, or reads files of this machine, is not submitted.
-SUBMITTED = {"decode", "pretrain", "measure", "differentiate", "tune", "trunk", "finetune", "finetune_kept", "latency"}
-SUBMITTED |= {"export_chosen"}
-
-
-class TestClouds:
-    """Every job has a folder of its own, which holds nothing but what Snakemake brings."""
-
-    def test_a_grid_runs_without_a_shared_file_system(self, cloud, whole):
-        cloud.snakemake("all", "export")
-        assert not (cloud.checkout.path / "results").exists()
+    @pytest.mark.parametrize("kind", ["fs", "s3"])
+    def test_a_grid_runs_where_only_declared_files_are(self, kind, whole, tmp_path, request):
+        provider, stored = request.getfixturevalue(kind)
+        checkout = Checkout(tmp_path / "checkout", everything())
+        environment = {}
+        if shutil.which("rsync") is None:
+            (tmp_path / "bin").mkdir()
+            (tmp_path / "bin/rsync").write_text(RSYNC)
+            (tmp_path / "bin/rsync").chmod(0o755)
+            environment["PATH"] = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+        away = ["--default-storage-provider", *provider, "--shared-fs-usage", "none"]
+        checkout.snakemake("all", "export", *away, **environment)
+        assert not (checkout.path / "results").exists()
         # The same files as at home, networks and figures among them.
-        assert set(cloud.stored()) == {f"results/{file}" for file in files_below(whole.path / "results")}
-        assert "Nothing to be done" in cloud.snakemake("all", "export")
-
-        pods = list(cloud.cluster.pods.values())
-        assert {re.search("--allowed-rules (\\w+)", pod.script)[1] for pod in pods} == SUBMITTED
-        assert [pod.process.poll() for pod in pods] == [0] * len(pods)
-        # A GPU is asked for where there is work for one, and nothing is left behind in the cluster.
-        assert {pod.job["metadata"]["name"] for pod in pods if "nvidia.com/gpu" not in pod.limits} == {
-            pod.job["metadata"]["name"] for pod in cloud.pods("decode:") + cloud.pods("export_chosen:")
-        }
-        assert not cloud.cluster.jobs
-        assert not cloud.cluster.secrets
-
-    def test_a_cell_fetches_what_it_is_made_from_and_sends_back_what_it_is(self, cloud):
-        """With ``-rP`` its bytes are shown, for docs/operations.md."""
-        cell = "digits/net/average_weight/layer/0.500/inherited/0"
-        (pod,) = cloud.pods("finetune_kept:dataset=digits,backbone=net,criterion=average_weight")
-        text, sizes = pod.log.read_text(), cloud.stored()
-        fetched, sent = (
-            set(re.findall(rf"^{way} storage: s3://winnow/place/(\S+)$", text, re.MULTILINE))
-            for way in ("Retrieving from", "Storing in")
-        )
-        store = {f"results/datasets/digits/{name}" for name in ("manifest.json", "images.npy", "index.parquet")}
-        names = ("manifest.json", "weights.safetensors", "channels.parquet")
-        assert fetched == store | {f"results/backbones/net/{name}" for name in names} | {
-            "results/splits/digits/only.parquet",
-            "results/masks/digits/net/average_weight/layer/0.500.parquet",
-            "results/rates/digits/net/average_weight/layer/0.500/inherited/rate.json",
-        }
-        made = {f"results/cells/{cell}/{name}" for name in CELL_FILES}
-        network = {f"results/models/{cell}/{name}" for name in MODEL_FILES}
-        log = {f"results/logs/finetune/{cell}.log"}
-        assert sent == made | network | log
-        (sources,) = (pod.folder / "workdir").glob(".snakemake/storage/**/snakemake-workflow-sources*.tar.xz")
-        print(
-            f"sources {sources.stat().st_size}", *sorted(f"{file} {sizes[file]}" for file in fetched | sent), sep="\n"
-        )
-
-    def test_what_no_rule_declares_is_not_there_and_a_failed_job_is_submitted_again(self, cloud):
-        split = "results/splits/digits/only.parquet"
-        cloud.checkout.edit("rules/statistics.smk", "        split=needs(wiring.training_split),\n", "")
-        cloud.checkout.edit("rules/statistics.smk", "{input.split:q}", split)
-        output = cloud.snakemake("results/statistics/digits/net/activations.json", "--retries", "1", status=1)
-        assert split in cloud.stored()
-        # Its log is shown, which the pod has sent back.
-        assert f"error: {split} does not exist" in output
-        pods = cloud.pods("measure:")[-2:]
-        assert [(pod.process.poll(), pod.limits["memory"]) for pod in pods] == [(1, "16000M"), (1, "32000M")]
+        assert stored() == {f"results/{file}" for file in files_below(whole.path / "results")}
+        assert "Nothing to be done" in checkout.snakemake("all", "export", *away, **environment)
 
 
 HOST = """
