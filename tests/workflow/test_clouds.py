@@ -36,7 +36,7 @@ def grid() -> dict[str, Any]:
     """Cells of each kind: with and without a mask, a trunk, a teacher."""
     raw = copy.deepcopy(SMALL_GRID)
     axes = {"datasets": ["digits"], "criteria": ["apoz"], "protocols": ["one_shot", "iterative_2", "distilled"]}
-    raw["experiments"]["small"] |= axes | {"latency": True, "models": "keep"}
+    raw["experiments"]["small"] |= axes | {"models": "keep"}
     return raw
 
 
@@ -102,7 +102,7 @@ def test_a_grid_runs_without_a_shared_file_system(cloud, finished, tmp_path):
     pods = list(cloud.cluster.pods.values())
     assert [pod.process.poll() for pod in pods] == [0] * len(pods)
     rules = [re.search(r"--allowed-rules (\w+)", pod.script)[1] for pod in pods]
-    assert sorted(rules) == ["decode", *4 * ["finetune_kept"], *2 * ["latency"], "measure", "trunk"]
+    assert sorted(rules) == ["decode", *4 * ["finetune_kept"], "measure", "trunk"]
     assert {rule for rule, pod in zip(rules, pods, strict=True) if "nvidia.com/gpu" not in pod.limits} == {"decode"}
     assert not cloud.cluster.jobs | cloud.cluster.secrets.keys()
 
