@@ -107,12 +107,10 @@ class Cluster:
         for resource in requests:
             if "/" in resource and limits.get(resource) != requests[resource]:
                 raise Refused(422, f"{resource}: Limit must be set for non overcommitable resources")
-        known = {
-            variable["name"]: self.secrets[variable["valueFrom"]["secretKeyRef"]["name"]][
-                variable["valueFrom"]["secretKeyRef"]["key"]
-            ]
-            for variable in container.get("env", [])
-        }
+        known = {}
+        for variable in container.get("env", []):
+            reference = variable["valueFrom"]["secretKeyRef"]
+            known[variable["name"]] = self.secrets[reference["name"]][reference["key"]]
         name = body["metadata"]["name"]
         self.pods[name] = Pod(body, self.folder / f"pod-{len(self.pods) + 1}", self.environment | known)
         self.jobs.add(name)
@@ -134,7 +132,8 @@ class Cluster:
         return {"items": [pod] if job in self.jobs else []}
 
     def get_log(self, name, body, query):
-        if query.get("previous") == ["True"] or query.get("previous") == ["true"]:
+        if "previous" in query:
+            # None is started anew.
             raise Refused(400, f"previous terminated container snakemake in pod {name} not found")
         return self.pods[name].log.read_text()
 
