@@ -5,7 +5,7 @@
 #
 # A build sees no GPU: the image has torch with CUDA's libraries, or with `--build-arg TORCH=cpu` the wheels for CPUs.
 # So the checkout's code and configuration are run, and results/ lies in it. Without --volume and --workdir, those of
-# the image.
+# the image. On Kubernetes (profiles/clouds) pods are of this image, into which Snakemake brings the checkout's.
 FROM python:3.12-slim
 
 WORKDIR /winnow

@@ -24,6 +24,8 @@ rule decode:
     input:
         # Their digests are in the spec.
         archives=ancient(needs(wiring.downloads)),
+        # In a storage, a job with a file of this machine is not submitted: a user's images are decoded where they are.
+        own=[] if ON_DISK else users_own(wiring.own_images),
     output:
         images="results/datasets/{dataset}/images.npy",
         index="results/datasets/{dataset}/index.parquet",

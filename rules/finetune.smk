@@ -128,3 +128,8 @@ use rule finetune as retrain with:
     log:
         f"results/logs/retrain/{CELL}.log",
     cache: False
+
+
+# The Snakemake of a submitted job does not look for what is missing, so that there nobody is refused. All that it runs is
+# its own job, whoever makes what that reads: any order will do.
+ruleorder: finetune > retrain > finetune_kept

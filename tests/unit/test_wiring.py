@@ -129,6 +129,13 @@ def test_a_budget_is_kept_by_prices_and_nothing_else_is():
     assert wiring.prices_between(CONFIG, **trunk) == ["results/prices/digits/net/params.json"]
 
 
+def test_only_a_folder_is_the_users_own_images():
+    raw = copy.deepcopy(RAW)
+    raw["datasets"]["mine"] = {"source": "folder", "path": "photos", "store_size": 8, "image_size": 8}
+    assert wiring.own_images(config.load(raw), "mine") == ["photos"]
+    assert wiring.own_images(CONFIG, "digits") == []
+
+
 def test_weights_come_from_the_pretraining_with_its_digest():
     assert wiring.weights(CONFIG, "net") == ["results/backbones/net/pretrained.safetensors"]
     assert wiring.weights_manifest(CONFIG, "net") == ["results/backbones/net/pretrained.json"]

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import atexit
 import collections
+import contextlib
 import dataclasses
 import logging
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from snakemake.common import NOTHING_TO_BE_DONE_MSG
@@ -286,6 +288,14 @@ class Display:
             self.write(text)
 
 
+def _fetch(log: Any) -> None:
+    """Copy what a job has left in a storage, if it has: a machine that is lost takes its log along."""
+    Path(log).parent.mkdir(parents=True, exist_ok=True)
+    # Each storage says in its own way that it has no such file.
+    with contextlib.suppress(Exception):
+        log.storage_object.retrieve_object()
+
+
 class _Handler(logging.Handler):
     """Turns Snakemake's log events into calls on a display."""
 
@@ -335,11 +345,25 @@ class _Handler(logging.Handler):
             threading.Thread(target=self._watch, daemon=True).start()
         elif event == LogEvent.JOB_INFO:
             name = "/".join(str(value) for value in record.wildcards.values())
-            self.display.started(record.jobid, record.rule_name, name, [str(log) for log in record.log or ()])
+            self.display.started(record.jobid, record.rule_name, name, [str(log) for log in self._logs(record)])
         elif event == LogEvent.JOB_FINISHED:
             self.display.finished(record.job_id)
         elif event == LogEvent.JOB_ERROR:
-            self.display.broke(record.jobid, list(record.log))
+            self.display.broke(record.jobid, [str(log) for log in self._logs(record, fetch=True)])
+
+    def _logs(self, record: logging.LogRecord, fetch: bool = False) -> list[Any]:
+        """A job's logs, its own first; of those in a storage their copies here, fetched if the job ran elsewhere."""
+        logs = list(record.log or ())
+        if self.workflow.storage_settings.default_storage_provider is None:
+            return logs
+        dag = self.workflow.dag
+        job = next((job for job in dag.jobs if dag.jobid(job) == record.jobid), None)
+        if job is None:
+            return logs
+        if fetch and not (self.workflow.local_exec or job.is_local):
+            for log in job.log:
+                _fetch(log)
+        return [*job.log, *logs[len(job.log) :]]
 
     def _warn(self) -> None:
         found = list(dict.fromkeys(result for unrecorded in self.unrecorded for result in unrecorded()))

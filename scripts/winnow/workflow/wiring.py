@@ -35,6 +35,11 @@ def downloads(config: Config, dataset: str) -> list[str]:
     return [f"results/downloads/{dataset}/{archive.name}" for archive in found]
 
 
+def own_images(config: Config, dataset: str) -> list[str]:
+    """The user's own folder of images, wherever it lies."""
+    return [config.datasets[dataset].path] if config.datasets[dataset].path else []
+
+
 def split(dataset: str, fold: int | None) -> str:
     """Which images of a data set train, choose and judge: its only split, or one of its folds."""
     return f"results/splits/{dataset}/{ONLY if fold is None else fold}.parquet"
