@@ -1,8 +1,8 @@
 """How far off a dry run's hours are: python benchmarks/forecast.py TARGET [--configfile FILE] [--cores 2]
 
-In a checkout of its own, makes the statistics that say how fast the machine is, asks a dry run for the time that TARGET's
-trainings take, and runs it. What jobs take beside the trainings that the forecast counts is in the run's time: its ratio
-to the forecast is above one the more, the smaller trainings are.
+In a checkout of its own, makes the statistics that say how fast the machine is, asks a dry run for the time that
+TARGET's trainings take, and runs it. In the run's time is what jobs take beside the trainings that the forecast counts:
+the smaller these are, the more of it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ def main(arguments: argparse.Namespace) -> None:
 
         unknown = re.search(r"snakemake (results/\S+/speed\.json)", snakemake("-n", arguments.target)[0])
         snakemake(unknown[1])
-        # What the passes of other data sets have to say comes by itself; these have none in common with it.
         said = re.search(r"Time: about ([\d.]+) (s|min|h) .*", snakemake("-n", arguments.target)[0])
         wanted = float(said[1]) * UNITS[said[2]]
         _, spent = snakemake(arguments.target)

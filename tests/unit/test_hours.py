@@ -1,4 +1,4 @@
-"""How long a run's trainings take, from how fast a pass was: what is counted, where a speed is known, and what is said."""
+"""How long a run's trainings take, from how fast a pass was: what is counted, what is known, and what is said."""
 
 from __future__ import annotations
 
