@@ -29,7 +29,7 @@ SOME = (
     *("densenet121", "densenet169", "googlenet", "inception_v3"),
     *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "mnasnet0_5", "shufflenet_v2_x0_5"),
     *("efficientnet_b0", "efficientnet_b1", "efficientnet_v2_s", "regnet_x_400mf", "regnet_y_400mf"),
-    *("convnext_tiny", "maxvit_t", "vit_b_16", "swin_t"),
+    *("convnext_tiny", "maxvit_t", "vit_b_16", "swin_t", "swin_v2_t"),
 )
 # How often timm's networks are used only its hub knows. These are of the families that it publishes most weights of,
 # and that its documentation has pages of: members of at most 50 million parameters, the small ones first.

@@ -39,6 +39,7 @@ from winnow.files import InputError, read_json
 
 RESULTS = ROOT / "results"
 DOCUMENT = ROOT / "docs/study.md"
+TABLE = re.compile(r"<!-- table (.*?) -->.*?<!-- end -->", re.S)
 SUBSETS = {1: "flowers_1", 2: "flowers_2", 5: "flowers_5"}
 RATIO = 0.4
 RANKED = ("apoz", "mean_activation")
@@ -306,8 +307,8 @@ def markdown(frame: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def main() -> None:
-    settings = configuration()
+def tables_of(settings: config.Config) -> dict[str, Callable[[], pd.DataFrame]]:
+    """What makes each table that the document may ask for, by its name."""
     made: dict[str, Callable[[], pd.DataFrame]] = {"stability": stability, "specificity": specificity}
     made["claims"] = functools.partial(claims, settings)
     for place, names in itertools.groupby(
@@ -320,6 +321,11 @@ def main() -> None:
         made[f"{name} recipes"] = functools.partial(recipes, settings, name)
         made[f"{name} drops"] = functools.partial(drops, settings, name)
         made[f"{name} wins"] = functools.partial(wins, settings, name)
+    return made
+
+
+def main() -> None:
+    made = tables_of(configuration())
     text = DOCUMENT.read_text(encoding="utf-8")
 
     def replaced(match: re.Match) -> str:
@@ -333,7 +339,7 @@ def main() -> None:
             return match.group(0)
         return match.group(0) if frame.empty else f"<!-- table {name} -->\n\n{markdown(frame)}\n\n<!-- end -->"
 
-    DOCUMENT.write_text(re.sub(r"<!-- table (.*?) -->.*?<!-- end -->", replaced, text, flags=re.S), encoding="utf-8")
+    DOCUMENT.write_text(TABLE.sub(replaced, text), encoding="utf-8")
 
 
 def copy_figures() -> None:

@@ -11,7 +11,7 @@ from winnow.importance.scopes import SCOPES
 from winnow.runtime import run
 from winnow.training import protocols
 from winnow.workflow import config as configuration
-from winnow.workflow import disk, grid, promises, provenance, specs, wiring
+from winnow.workflow import disk, grid, hours, promises, provenance, specs, wiring
 
 
 def checked(function, *arguments, **names):
@@ -137,3 +137,7 @@ def network_files(cell):
 
 def cell_of(wildcards):
     return wiring.cell_of(**wildcards)
+
+
+def trunk_of(wildcards):
+    return grid.parse_trunk(TRUNK.format(**wildcards))

@@ -7,7 +7,7 @@ def own(jobs):
 
 
 def forecast():
-    """What the cells of this run can find out, and how much disk its jobs will fill."""
+    """What the cells of this run can find out, how long its trainings take, and how much disk its jobs will fill."""
     jobs = [(run.makes(job.rule), job.wildcards) for job in own(workflow.dag.needrun_jobs())]
     trained = [(cell_of(wildcards), made) for made, wildcards in jobs if made in ("cells", "models")]
     stores = {wildcards.dataset for made, wildcards in jobs if made == "datasets"}
@@ -17,6 +17,11 @@ def forecast():
     kept = [(cell, made == "models" or KEPT(cell)) for cell, made in trained]
     growing = sorted({wildcards.experiment for _, wildcards in jobs if wildcards.get("step")})
     judged = [cell for name in growing for cell in growth.may_be_judged(axes_of(name))]
+    works = [hours.of_cell(CONFIG, cell) for cell, _ in trained]
+    works += [hours.of_search(CONFIG, cell_of(wildcards)) for made, wildcards in jobs if made == "rates"]
+    works += [hours.of_trunk(trunk_of(wildcards)) for made, wildcards in jobs if made == "trunks"]
+    processor = None if SUBMITS else devices.processor()
+    said.append(hours.forecast(CONFIG, works, PLAN.machine, processor, bool(growing)))
     return "\n".join(filter(None, [*said, disk.forecast(CONFIG, kept, stores, judged)]))
 
 

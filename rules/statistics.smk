@@ -1,6 +1,7 @@
 # Needs a data set's store, a split and a backbone. Makes the activation statistics, one pass over the training images,
-# per class, from which every activation criterion is a query; the gradient statistics likewise, for criteria that look
-# at them; and the moments of what layers hear, for cells whose cuts are repaired.
+# per class, from which every activation criterion is a query, and how fast that was, of which a dry run makes hours; the
+# gradient statistics likewise, for criteria that look at them; and the moments of what layers hear, for cells whose cuts
+# are repaired.
 
 
 rule measure:
@@ -12,6 +13,7 @@ rule measure:
     output:
         arrays="results/statistics/{dataset}/{backbone}/activations.npz",
         manifest="results/statistics/{dataset}/{backbone}/activations.json",
+        speed="results/statistics/{dataset}/{backbone}/speed.json",
     log:
         "results/logs/measure/{dataset}/{backbone}.log",
     wildcard_constraints:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import load_file
@@ -137,7 +138,7 @@ def test_weights_as_torchvision_publishes_them_fit(tmp_path):
         assert torch.equal(backbones.load(tmp_path / "net").network()(images), reference(images))
 
 
-@pytest.mark.parametrize("architecture", ["convnext_tiny", "mnasnet0_5"])
+@pytest.mark.parametrize("architecture", ["convnext_tiny", "mnasnet0_5", "swin_t", "swin_v2_t"])
 def test_a_network_that_is_built_another_way_answers_as_torchvisions(architecture):
     reference = torchvision.models.get_model(architecture, num_classes=5).eval()
     # As a file has them: tensors alone.
@@ -146,6 +147,16 @@ def test_a_network_that_is_built_another_way_answers_as_torchvisions(architectur
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
         torch.testing.assert_close(network.eval()(images), reference(images))
+
+
+@pytest.mark.parametrize("architecture", ["swin_tiny_patch4_window7_224", "resnetblur50"])
+def test_what_timm_makes_with_a_network_and_writes_to_no_file_is_made(architecture):
+    reference = timm.create_model(architecture, num_classes=5).eval()
+    network, drawn, left = weights.fitted(f"timm/{architecture}", "classifier", dict(reference.state_dict()))
+    assert drawn == left == []
+    images = torch.randn(1, 3, 224, 224)
+    with torch.inference_mode():
+        torch.testing.assert_close(network.eval()(images), reference(images), rtol=1e-4, atol=1e-5)
 
 
 def test_what_no_recipe_draws_is_as_its_author_makes_it():

@@ -124,6 +124,35 @@ def test_a_class_whose_pictures_are_all_much_alike_is_said_and_not_taken_for_cop
     assert seen.near.tolist() == list(range(18))
 
 
+def of_one_kind(seed: int) -> Image.Image:
+    """What stands in one place under one light, one after the other: as much alike as copies are."""
+    return Image.blend(photograph(0, noise=0), photograph(seed + 1, noise=0), 0.12)
+
+
+def test_pictures_of_one_kind_are_no_copies_but_a_copy_among_them_is():
+    images = [of_one_kind(seed) for seed in range(40)]
+    contents = [encoded(image, quality=92) for image in images] + [CHANGES["worse"](image) for image in images[:5]]
+    seen = found(contents, [0, 1] * 20 + [0] * 5)
+    assert seen.near.tolist() == [*range(40), *range(5)]
+    assert seen.alike == []
+
+
+def test_of_a_set_in_a_set_the_largest_that_lies_apart_is_one_of_copies():
+    # Two copies and a worse third one, which is nearer to them than anything else is; and a fourth that is not.
+    generator = np.random.default_rng(0)
+    base, *noise = generator.normal(0, 1, (30, 16, 16))
+
+    def at(distance: float, other: np.ndarray) -> np.ndarray:
+        return base + np.sqrt(2 * distance) * other
+
+    small = [base, at(0.0005, noise[0]), at(0.004, noise[1]), at(0.02, noise[2]), *noise[3:]]
+    small = np.stack([np.rint(128 + 25 * each).clip(0, 255).astype(np.uint8) for each in small])
+    pairs = np.array([[0, 1], [1, 2], [0, 2]])
+    assert sorted(copies.apart(pairs, small).tolist()) == [[0, 0], [0, 1], [0, 2]]
+    crowded = np.concatenate([small, np.stack([np.rint(128 + 25 * at(0.006, noise[4])).clip(0, 255)]).astype(np.uint8)])
+    assert sorted(copies.apart(pairs, crowded).tolist()) == [[0, 0], [0, 1]]
+
+
 def test_hashes_that_differ_in_seven_bits_meet(monkeypatch):
     # Whatever the bits are: pairs that share a byte are candidates, and seven bits cannot spoil eight bytes.
     generator = np.random.default_rng(0)

@@ -10,10 +10,12 @@ import torch
 import torch_pruning
 from torch import fx, nn
 from torch.nn import functional as F
+from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
+from torchvision.ops import MLP
 
 from winnow.files import InputError
 from winnow.importance import masks
-from winnow.networks import backbones, channels, consumers, couplings, models, surgery, tracing
+from winnow.networks import backbones, channels, consumers, couplings, models, pointwise, surgery, tracing
 from winnow.networks.backbones import Backbone
 from winnow.tables import SCHEMAS
 
@@ -126,6 +128,29 @@ def test_removed_equals_masked(architecture):
             # A dense block normalises its inputs together: there, a filter that gives zero is not silent.
             if architecture != "densenet121":
                 assert difference(Silenced(net.network(), net, keep).run(images), found) <= 1e-4
+
+
+@pytest.mark.parametrize("v2", [False, True])
+def test_a_swins_widths_within_its_blocks_are_units(v2):
+    options = {"block": SwinTransformerBlockV2, "downsample_layer": PatchMergingV2} if v2 else {}
+    network = SwinTransformer([4, 4], 24, [1, 2], [2, 4], [4, 4], num_classes=5, **options)
+    linear = {name: tuple(part.shape) for name, part in network.state_dict().items()}
+    pointwise.convolve(network, MLP)
+    assert {name: tuple(part.squeeze().shape) for name, part in network.state_dict().items()} == {
+        name: tuple(torch.empty(shape).squeeze().shape) for name, shape in linear.items()
+    }
+    net = backbone_of(network)
+    # What is between the two layers of a block; not its residual stream, which layer norms and attention take.
+    widths = {"features.1.0.mlp.0": 96, "features.3.0.mlp.0": 192, "features.3.1.mlp.0": 192}
+    assert {layer["layer"]: layer["filters"] for layer in net.manifest["layers"]} == widths
+    assert {layer["function"] for layer in net.manifest["layers"]} == {"gelu"}
+    whole, keep, images = copy.deepcopy(network), keep_of(net, "layer", 0.4), images_of(64)
+    whole.load_state_dict(net.state)
+    whole.eval()
+    with torch.inference_mode():
+        found = removed(net, keep, network)(images)
+        assert difference(Silenced(whole, net, keep).run(images), found) <= 1e-4
+        assert difference(whole(images), found) > 1e-3
 
 
 @pytest.mark.parametrize("architecture", FAMILIES[:7])

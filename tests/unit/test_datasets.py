@@ -138,6 +138,17 @@ def test_solar_cells_are_graded_and_stratified(tmp_path, solar):
     assert grades.labels.tolist() == [0, 1, 2, 3] * 3
 
 
+def test_solar_cells_that_are_there_twice_are_a_group(tmp_path, solar):
+    lines = []
+    for place, number in enumerate((1734, 1735, 1784, 1785, 2276, 2277, 2326, 2327)):
+        shades = np.random.default_rng(place).integers(0, 256, (6, 6), dtype=np.uint8)
+        Image.fromarray(shades).resize((64, 64)).save(solar / "images" / f"cell{number}.png")
+        lines.append(f"images/cell{number}.png 0.0 poly\n")
+    (solar / "labels.csv").write_text("".join(lines))
+    groups = [row["group"] for row in files_of(decoded(tmp_path, {"source": "elpv", "channels": 1}))]
+    assert groups == [None, "cell 1735", "cell 1784", None, None, "cell 1735", "cell 1784", None]
+
+
 def test_a_broken_list_of_solar_cells_is_named(tmp_path, solar):
     (solar / "labels.csv").write_text("images/cell0000.png 0.5 mono\n")
     with pytest.raises(InputError, match=r"labels\.csv is not the list of elpv-dataset: '0\.50'"):

@@ -1,6 +1,7 @@
 """The tables of the study, on invented cells: what stands in them, and that only finished cells do."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 
@@ -121,6 +122,18 @@ def test_figures_are_those_of_the_reports(study):
     study.copy_figures()
     assert [path.name for path in (study.DOCUMENT.parent / "study").iterdir()] == [drawn.name]
     assert (study.DOCUMENT.parent / "study" / drawn.name).read_text() == "<svg/>"
+
+
+def test_nothing_of_the_documents_tables_and_figures_is_made_by_hand(study):
+    text = (ROOT / "docs/study.md").read_text()
+    asked = study.TABLE.findall(text)
+    assert set(asked) <= set(study.tables_of(study.configuration()))
+    assert len(asked) == len(set(asked)) == text.count("<!-- table ") == text.count("<!-- end -->") > 0
+    left = study.TABLE.sub("", text)
+    assert not re.findall(r"^\s*\|.*", left, re.MULTILINE)
+    drawn = {f"study/{name}.svg" for names in study.FIGURES.values() for name in names}
+    assert set(re.findall(r"!\[.*?\]\((.*?)\)", text, re.DOTALL)) == drawn
+    assert {path.name for path in (ROOT / "docs/study").glob("*.svg")} == {Path(each).name for each in drawn}
 
 
 def test_an_unknown_table_is_named(study):

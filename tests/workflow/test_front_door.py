@@ -43,7 +43,9 @@ def test_a_dry_run_of_every_target_lists_its_cells_and_the_disk_they_take(fresh,
         f"{'finetune_kept' if keeps(cell) else 'finetune'} {cell.path}" for cell in cells
     }
     assert re.search(rf"Disk: about [\d.]+ [kMGT]B for {len(cells)} cells", output)
-    # How many images there are is known of none of them yet.
+    # How fast the machine is, and how many images there are, is known of none of them yet.
+    assert f"Time: not known for {len(cells)} trainings" in output.replace(" that are planned so far", "")
+    assert re.search(r"snakemake results/statistics/\w+(~0)?/\w+/speed\.json$", output, re.MULTILINE)
     assert "test images: no drop" not in output
     assert not (fresh.path / "results").exists()
 

@@ -3,7 +3,9 @@
 Near copies are found by a perceptual hash: of a picture's 64 lowest frequencies, which lie above their median (Zauner
 2010, "Implementation and benchmarking of perceptual image hash functions"). Two hashes that differ in at most seven
 bits share at least one of their eight bytes, and most that differ in twelve do: only pictures that share one are held
-against each other. Those whose small gray pictures then agree are copies.
+against each other. Those whose small gray pictures then agree are copies, if they agree far better with each other than
+with any other picture: what stands in one place under one light, such as one cell of a solar module after the other, is
+as much alike as copies are.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from winnow.data.store import Entry
 
 # Of 64 bits, how many may differ, and how well the small gray pictures have to agree then: their correlation.
 BITS, CORRELATION = 12, 0.985
+# How many times as far (1 - correlation) a set of copies has to be from every other picture as its members from each
+# other. It decides where all pictures are of one kind: of 2,624 solar cells hundreds have another as near as a copy.
+APART = 2.5
 # Shades of gray, standard deviation, below which a picture is as good as empty and like any other.
 EMPTY = 2.0
 # Copies are few: where so large a share of a class hangs together, its pictures are just much alike.
@@ -63,7 +68,7 @@ def find(likenesses: Sequence[bytes], checksums: Sequence[int], labels: Sequence
     same = np.array([first.setdefault(key, row) for row, key in enumerate(keys)], dtype=np.int64)
     kept = np.flatnonzero(same == np.arange(count))
     small = np.frombuffer(b"".join(likenesses[row] for row in kept), np.uint8).reshape(-1, LIKENESS, LIKENESS)
-    pairs = kept[near_pairs(small)]
+    pairs = kept[apart(near_pairs(small), small)]
     near = _joined(np.concatenate([np.stack([np.arange(count), same], axis=1), pairs]), count)
     labels = np.asarray(labels, dtype=np.int64)
     sizes = np.bincount(labels, minlength=1) if count else np.zeros(1, np.int64)
@@ -130,14 +135,10 @@ def report(found: Copies, entries: Sequence[Entry], classes: Sequence[str]) -> d
 
 def near_pairs(small: np.ndarray) -> np.ndarray:
     """Pairs of small gray pictures (N, 16, 16) uint8 that show the same, perhaps mirrored: (pairs, 2) int64."""
-    values = small.reshape(len(small), -1).astype(np.float32)
-    values -= values.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(values, axis=1)
-    seen = np.flatnonzero(norms > EMPTY * LIKENESS)
+    values, seen = _normed(small)
     if seen.size < 2:
         return np.zeros((0, 2), np.int64)
-    values = values[seen] / norms[seen, None]
-    mirrored = values.reshape(-1, LIKENESS, LIKENESS)[:, :, ::-1].reshape(values.shape)
+    mirrored = _mirrored(values)
     hashes, others = hashed(values), hashed(mirrored)
     found = []
     for left, right, twins in ((hashes, hashes, values), (hashes, others, mirrored)):
@@ -148,6 +149,100 @@ def near_pairs(small: np.ndarray) -> np.ndarray:
             found.append(np.stack([rows[agree], columns[agree]], axis=1))
     pairs = np.concatenate(found)
     return seen[pairs[pairs[:, 0] != pairs[:, 1]]]
+
+
+def apart(pairs: np.ndarray, small: np.ndarray) -> np.ndarray:
+    """Of pairs of small gray pictures those that belong to a set which lies apart from everything else.
+
+    Pictures that hang together are joined from the closest pair on (single linkage). A set is of copies where the next
+    picture that is not in it is at least :data:`APART` times as far as its own last join; of sets in sets, the largest.
+
+    Parameters
+    ----------
+    pairs : (pairs, 2) int64
+        As :func:`near_pairs` gives them.
+    small : (N, 16, 16) uint8
+
+    Returns
+    -------
+    (pairs, 2) int64
+        Each member of such a set with its first one.
+    """
+    values, seen = _normed(small)
+    place = np.zeros(len(small), np.int64)
+    place[seen] = np.arange(seen.size)
+    pairs = place[pairs]
+    mirrored = _mirrored(values)
+    agree = np.zeros(len(pairs))
+    for at in range(0, len(pairs), _PAIRS // LIKENESS):
+        some = slice(at, at + _PAIRS // LIKENESS)
+        rows, columns = pairs[some].T
+        agree[some] = np.maximum(*(np.einsum("ij,ij->i", values[rows], each[columns]) for each in (values, mirrored)))
+    # Each join: the two sets, which are pictures or earlier joins, and how far they are from each other.
+    joins: list[tuple[int, int, float]] = []
+    parent = list(range(seen.size))
+    for pair in np.argsort(-agree, kind="stable").tolist():
+        one, other = (_top(parent, row) for row in pairs[pair].tolist())
+        if one != other:
+            parent[one] = parent[other] = len(parent)
+            parent.append(len(parent))
+            joins.append((one, other, max(0.0, 1 - float(agree[pair]))))
+    kept: list[list[int]] = []
+    strangers = _strangers(values, mirrored, _joined(pairs, seen.size))
+    waiting = [(_top(parent, first), distance) for first, distance in strangers.items()]
+    while waiting:
+        root, outside = waiting.pop()
+        if root < seen.size:
+            continue
+        one, other, distance = joins[root - seen.size]
+        if outside >= APART * distance:
+            kept.append(_members(root, joins, seen.size))
+        else:
+            waiting += [(one, distance), (other, distance)]
+    found = [(min(members), each) for members in kept for each in members]
+    return seen[np.array(found, dtype=np.int64).reshape(-1, 2)]
+
+
+def _members(root: int, joins: Sequence[tuple[int, int, float]], count: int) -> list[int]:
+    """The pictures in a join of pictures, of which there are ``count``, and joins."""
+    waiting, found = [root], []
+    while waiting:
+        each = waiting.pop()
+        if each < count:
+            found.append(each)
+        else:
+            waiting += joins[each - count][:2]
+    return found
+
+
+def _strangers(values: np.ndarray, mirrored: np.ndarray, together: np.ndarray) -> dict[int, float]:
+    """Of each set of two or more, by its first member, how far (1 - correlation) the next picture outside is."""
+    nearest: dict[int, float] = {}
+    everything = np.concatenate([values, mirrored])
+    of = np.tile(together, 2)
+    rows = np.concatenate([np.zeros(0, np.int64), *sets(together)])
+    step = max(1, _PAIRS // max(1, len(everything)))
+    for at in range(0, rows.size, step):
+        some = rows[at : at + step]
+        agree = values[some] @ everything.T
+        agree[together[some][:, None] == of[None]] = -np.inf
+        for first, most in zip(together[some].tolist(), agree.max(axis=1).tolist(), strict=True):
+            nearest[first] = min(nearest.get(first, np.inf), 1 - most)
+    return nearest
+
+
+def _normed(small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Small gray pictures (N, 16, 16), less their mean and of length 1, (seen, 256) float32; and which they are, for
+    those that are as good as empty are left out."""
+    values = small.reshape(len(small), -1).astype(np.float32)
+    values -= values.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(values, axis=1)
+    seen = np.flatnonzero(norms > EMPTY * LIKENESS)
+    return values[seen] / norms[seen, None], seen
+
+
+def _mirrored(values: np.ndarray) -> np.ndarray:
+    return values.reshape(-1, LIKENESS, LIKENESS)[:, :, ::-1].reshape(values.shape)
 
 
 def hashed(values: np.ndarray) -> np.ndarray:
@@ -180,16 +275,17 @@ def _candidates(left: np.ndarray, right: np.ndarray) -> Iterator[tuple[np.ndarra
 def _joined(pairs: np.ndarray, count: int) -> np.ndarray:
     """The smallest of all that hang together with each, (count,)."""
     parent = list(range(count))
-
-    def top(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = row = parent[parent[row]]
-        return row
-
     for one, other in pairs.tolist():
-        one, other = top(one), top(other)
+        one, other = _top(parent, one), _top(parent, other)
         parent[max(one, other)] = min(one, other)
-    return np.array([top(row) for row in range(count)], dtype=np.int64)
+    return np.array([_top(parent, row) for row in range(count)], dtype=np.int64)
+
+
+def _top(parent: list[int], row: int) -> int:
+    """The root above one in a forest, whose paths are made shorter on the way."""
+    while parent[row] != row:
+        parent[row] = row = parent[parent[row]]
+    return row
 
 
 def sets(firsts: np.ndarray) -> Iterator[np.ndarray]:

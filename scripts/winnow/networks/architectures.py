@@ -22,6 +22,7 @@ TORCHVISION = (
     *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
     *(f"shufflenet_v2_{width}" for width in ("x0_5", "x1_0", "x1_5", "x2_0")),
     *("squeezenet1_0", "squeezenet1_1"),
+    *(f"swin_{size}" for size in ("t", "s", "b", "v2_t", "v2_s", "v2_b")),
     *("wide_resnet50_2", "wide_resnet101_2"),
 )
 

@@ -21,10 +21,10 @@ from torch import nn
 from torchvision.models import MNASNet, get_model
 from torchvision.models import vgg as torchvision_vgg
 from torchvision.models.convnext import CNBlock, LayerNorm2d
-from torchvision.ops import Permute
+from torchvision.ops import MLP, Permute
 
 from winnow.files import InputError, file_digest, read_json
-from winnow.networks import factories, zoo
+from winnow.networks import factories, pointwise, zoo
 from winnow.networks.architectures import TORCHVISION
 from winnow.tables import read_table
 
@@ -104,6 +104,8 @@ def _torchvision(name: str, head: str, classes: int) -> nn.Module:
     network = get_model(name, weights=None, num_classes=classes, **options)
     if name.startswith("convnext"):
         _convolve(network)
+    if name.startswith("swin"):
+        pointwise.convolve(network, MLP)
     if head == "gap":
         width = [module for module in network.features.modules() if isinstance(module, nn.Conv2d)][-1].out_channels
         network.avgpool = nn.AdaptiveAvgPool2d(1)

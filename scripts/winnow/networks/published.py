@@ -107,6 +107,12 @@ _FILES = {
     "shufflenet_v2_x2_0": {"IMAGENET1K_V1": "shufflenetv2_x2_0-8be3c8ee.pth"},
     "squeezenet1_0": {"IMAGENET1K_V1": "squeezenet1_0-b66bff10.pth"},
     "squeezenet1_1": {"IMAGENET1K_V1": "squeezenet1_1-b8a52dc0.pth"},
+    "swin_t": {"IMAGENET1K_V1": "swin_t-704ceda3.pth"},
+    "swin_s": {"IMAGENET1K_V1": "swin_s-5e29d889.pth"},
+    "swin_b": {"IMAGENET1K_V1": "swin_b-68c6b09e.pth"},
+    "swin_v2_t": {"IMAGENET1K_V1": "swin_v2_t-b137f0e2.pth"},
+    "swin_v2_s": {"IMAGENET1K_V1": "swin_v2_s-637d8ceb.pth"},
+    "swin_v2_b": {"IMAGENET1K_V1": "swin_v2_b-781e5279.pth"},
     "wide_resnet50_2": {
         "IMAGENET1K_V1": "wide_resnet50_2-95faca4d.pth",
         "IMAGENET1K_V2": "wide_resnet50_2-9ba9bcbe.pth",

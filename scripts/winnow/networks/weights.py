@@ -180,7 +180,9 @@ def fitted(architecture: str, head: str, state: dict[str, torch.Tensor]) -> tupl
     """
     skeleton = backbones.build(architecture, head, 1)
     prefix = backbones.head_prefix(skeleton)
-    features = [name for name in skeleton.state_dict() if not name.startswith(prefix)]
+    # What timm makes with a network and writes to no file.
+    made_with = getattr(skeleton, "made_with", frozenset())
+    features = [name for name in skeleton.state_dict() if not name.startswith(prefix) and name not in made_with]
     wanted = skeleton.state_dict()
     state, left = _unprefixed(renamed(architecture, state, wanted), features)
     state = _as_convolutions(renamed(architecture, state, wanted), wanted)
@@ -208,7 +210,8 @@ def fitted(architecture: str, head: str, state: dict[str, torch.Tensor]) -> tupl
     for name, tensor in wanted.items():
         if name not in state:
             # Batch norm's counter came late to torch; files that are older than it do not have it.
-            if not name.startswith(prefix) and not name.endswith(".num_batches_tracked"):
+            known = name in made_with or name.endswith(".num_batches_tracked")
+            if not name.startswith(prefix) and not known:
                 faults.append(f"{name} needs shape {tuple(tensor.shape)}, found nothing of that name")
         elif state[name].shape != tensor.shape:
             faults.append(f"{name} needs shape {tuple(tensor.shape)}, found {tuple(state[name].shape)}")

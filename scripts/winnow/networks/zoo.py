@@ -142,8 +142,9 @@ def make(architecture: str, classes: int) -> nn.Module:
     """The network with a last layer of so many classes, its weights drawn by timm, on the default device.
 
     Batch norms that apply an activation are taken apart, so that each of the two is a step of its own; what was
-    ``bn1.weight`` is then ``bn1.norm.weight``. ConvNeXt's linear layers are made as the convolutions that they are. See
-    :func:`renamed`.
+    ``bn1.weight`` is then ``bn1.norm.weight``. The linear layers of a ConvNeXt's and a Swin's blocks are made as the
+    convolutions that they are. Buffers that timm makes with a network and writes to no file are in its state dict, and
+    their names in ``made_with``. See :func:`renamed`.
 
     Raises
     ------
@@ -153,6 +154,9 @@ def make(architecture: str, classes: int) -> nn.Module:
     import timm
     from timm.models import is_model_in_modules
 
+    # Here, since it takes torch.
+    from winnow.networks import pointwise
+
     check(architecture)
     name = architecture.removeprefix(PREFIX)
     options = {"conv_mlp": True} if is_model_in_modules(name, ["convnext"]) else {}
@@ -160,7 +164,17 @@ def make(architecture: str, classes: int) -> nn.Module:
         network = timm.create_model(name, pretrained=False, num_classes=classes, **options)
     except Exception as error:  # of any kind: a network's own code
         raise InputError(f"timm cannot make {architecture}: {type(error).__name__}: {error}") from None
-    return _apart(network)
+    if is_model_in_modules(name, ["swin_transformer", "swin_transformer_v2"]):
+        pointwise.convolve(network, timm.layers.Mlp)
+    return _whole(_apart(network))
+
+
+def _whole(network: nn.Module) -> nn.Module:
+    before = network.state_dict().keys()
+    for module in network.modules():
+        module._non_persistent_buffers_set.clear()
+    network.made_with = frozenset(network.state_dict().keys() - before)
+    return network
 
 
 def _apart(network: nn.Module) -> nn.Module:

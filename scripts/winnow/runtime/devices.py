@@ -56,7 +56,7 @@ class Lease:
             import torch
 
             return torch.cuda.get_device_name()
-        return _processor()
+        return processor()
 
 
 # A process keeps the one GPU that it leased: CUDA does not let go of a device, and neither does a warm worker.
@@ -260,7 +260,8 @@ def _place(found: list[str]) -> Lease:
     return Lease(device, holder)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name, for people."""
     try:
         with open("/proc/cpuinfo") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
