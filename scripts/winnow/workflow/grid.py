@@ -211,11 +211,11 @@ def parse_trunk(path: str) -> Trunk:
     ValueError
         If no trunk has such a path.
     """
-    place, backbone, criterion, scope, text, epochs, seed = path.split("/")
-    share, *more = text.split("~")
+    place, backbone, criterion, scope, start, epochs, seed = path.split("/")
+    text, *more = start.split("~")
     round_to = int(more.pop(0)) if more and more[0].isdigit() else None
     repairs = protocols.repairs(more[0]) if more else ()
-    share = Fraction(share.replace("_", "/"))
+    share = Fraction(text.replace("_", "/"))
     found = Trunk(*parse_images(place), backbone, criterion, scope, share, round_to, int(epochs), int(seed), repairs)
     if found.path != path:
         raise ValueError(f"{path!r} is no trunk's path")
@@ -318,8 +318,12 @@ def cells(experiment: Mapping[str, Any]) -> list[Cell]:
     values.append(experiment.get("repairs", (protocols.NO_REPAIR,)))
     round_to = experiment.get("round_to")
     grid = [
-        canonical(Cell(*place, criterion, scope, ratio, round_to, init, seed, protocols.repaired(repairs, protocol)))
-        for *place, criterion, scope, ratio, init, seed, protocol, repairs in itertools.product(*values)
+        canonical(
+            Cell(
+                dataset, backbone, criterion, scope, ratio, round_to, init, seed, protocols.repaired(repairs, protocol)
+            )
+        )
+        for dataset, backbone, criterion, scope, ratio, init, seed, protocol, repairs in itertools.product(*values)
     ]
     if experiment.get("scratch_budget") == EQUAL_FLOPS:
         grid = [

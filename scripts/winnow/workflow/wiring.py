@@ -53,7 +53,7 @@ def cell_split(config: Config, **place: str) -> list[str]:
 
 def pretraining_split(config: Config, backbone: str) -> list[str]:
     """The split that a backbone is pretrained by: the first."""
-    dataset = config.backbones[backbone].pretrain.dataset
+    dataset = config.pretraining(backbone).dataset
     return [split(*grid.parse_images(grid.first_images(dataset, config.folds)))]
 
 
