@@ -133,8 +133,8 @@ def _globals(content: bytes) -> list[str]:
         try:
             for code, argument, position in pickletools.genops(content[at:]):
                 if code.name == "GLOBAL":
-                    found.append(argument.replace(" ", "."))
-                elif code.name == "STOP":
+                    found.append(str(argument).replace(" ", "."))
+                elif code.name == "STOP" and position is not None:
                     at += position + 1
         except (ValueError, IndexError):
             break
@@ -241,7 +241,7 @@ def check_published(architecture: str, name: str, network: nn.Module, drawn: lis
     """
     faults = [f"{each} is not in it" for each in drawn if name != published.FEATURES]
     faults += [f"{each} is nothing of it" for each in left]
-    classes, wanted = network.get_submodule(backbones.last_layer(network)).weight.shape[0], CLASSES
+    classes, wanted = backbones.classes(network), CLASSES
     publisher = published.publisher(architecture)
     if zoo.is_name(architecture):
         wanted = zoo.configuration(architecture, name).classes

@@ -59,7 +59,7 @@ TRUNK_REPAIRS = rf"(~({_REPAIRED}))?"
 
 def parted(protocol: str) -> tuple[tuple[str, ...], str]:
     """A protocol's repairs, in their order, and what it is without them."""
-    repairs = []
+    repairs: list[str] = []
     for repair in REPAIRS:
         if protocol == repair:
             return (*repairs, repair), ONE_SHOT
