@@ -68,6 +68,7 @@ lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules workflow/Snakefile
+	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 
 format:

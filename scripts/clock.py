@@ -32,12 +32,14 @@ def main(arguments: argparse.Namespace) -> None:
     backbone = kept("backbone", arguments.backbone, lambda: backbones.load(arguments.backbone))
     keep, requested, achieved = surgery.read_mask(arguments.mask, backbone)
     size, classes = dataset["image_size"], len(dataset["classes"])
-    networks = [surgery.pruned(backbone, mask, classes, "inherited", 0).to(lease.device) for mask in (keep, None)]
-    (params, macs), (unpruned_params, unpruned_macs) = (surgery.cost(network, size) for network in networks)
+    network, unpruned = (
+        surgery.pruned(backbone, mask, classes, "inherited", 0).to(lease.device) for mask in (keep, None)
+    )
+    (params, macs), (unpruned_params, unpruned_macs) = (surgery.cost(each, size) for each in (network, unpruned))
     precision = precision_for(spec["precision"], lease.device, unpruned_macs)
     batches = {}
     for batch in latency.BATCHES:
-        found = latency.compare(*networks, precision, batch, size, lease.device)
+        found = latency.compare(network, unpruned, precision, batch, size, lease.device)
         batches[str(batch)] = found
         print(
             f"{batch} images: {found['ms']['median']:.4g} ms a pass, {found['speedup']['median']:.3f} times as fast "

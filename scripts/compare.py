@@ -6,6 +6,7 @@ labels it says how much less often the second network is right.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
@@ -18,7 +19,8 @@ from winnow.runtime.counting import Count
 
 
 def main(arguments: argparse.Namespace) -> None:
-    models = tuple(prediction.load(place, arguments.onnx and place.is_dir()) for place in arguments.models)
+    first, second = (prediction.load(place, arguments.onnx and place.is_dir()) for place in arguments.models)
+    models = first, second
     images = [(file.name, file.path) for file in folders.images(arguments.photographs)]
     if not images:
         raise InputError(f"{arguments.photographs} has no image in it")
@@ -28,8 +30,9 @@ def main(arguments: argparse.Namespace) -> None:
     counts = comparison.labelled(arguments.labels, compared) if arguments.labels else None
     for name, reason in compared.unreadable:
         print(f"{name}: {reason}", file=sys.stderr)
-    names = tuple(str(place) for place in arguments.models)
-    sys.stdout.reconfigure(errors="backslashreplace")
+    names = str(arguments.models[0]), str(arguments.models[1])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     print(f"A: {names[0]}\nB: {names[1]}")
     for line in [*comparison.sentences(compared, counts), *comparison.cautions(compared)]:
         print(line)

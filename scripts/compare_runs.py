@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import sys
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from winnow.files import write_json
 
 def main(arguments: argparse.Namespace) -> None:
     # A terminal that has no "→" still gets its lines.
-    sys.stdout.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     comparison = runs.compare(runs.Run(arguments.before), runs.Run(arguments.after))
     print("\n".join(runs.lines(comparison)))
     if arguments.json:

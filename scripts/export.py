@@ -25,19 +25,27 @@ from winnow.workflow import grid
 def main(arguments: argparse.Namespace) -> None:
     devices.lease(0)
     exported = []
-    for *paths, answer in places(arguments):
-        cell, output = paths[0], paths[-1]
+    for cell, unpruned, network, dataset, split, output, answer in places(arguments):
         try:
-            model = bundle.export(*paths, arguments.spec, devices.threads(), answer, whole_network(arguments, paths[1]))
+            model = bundle.export(
+                *(cell, unpruned, network, dataset, split, output),
+                *(arguments.spec, devices.threads(), answer, whole_network(arguments, unpruned)),
+            )
         except Disagreement as disagreement:
             raise SystemExit(f"error: {cell}: {disagreement}") from None
         parameters = f"{model['params']} of {model['unpruned']['params']} parameters"
         print(f"{output}: {len(model['classes'])} classes, {parameters}")
         for sentence in words.certificates(model[descriptions.CERTIFICATES]):
             print(sentence)
-        place = {name: answer and answer[name] for name in ("dataset", "backbone")}
-        found = {name: model[name] for name in (descriptions.CERTIFICATES, descriptions.CORRUPTIONS)}
-        exported.append(place | {"folder": output.name} | found)
+        exported.append(
+            {
+                "dataset": answer and answer["dataset"],
+                "backbone": answer and answer["backbone"],
+                "folder": output.name,
+                descriptions.CERTIFICATES: model[descriptions.CERTIFICATES],
+                descriptions.CORRUPTIONS: model[descriptions.CORRUPTIONS],
+            }
+        )
     if arguments.digests:
         files = sorted(path for path in arguments.output.rglob("*") if path.is_file())
         write_json(arguments.digests, {str(path.relative_to(arguments.output)): file_digest(path) for path in files})
@@ -79,7 +87,7 @@ def places(
 
 def whole_network(arguments: argparse.Namespace, unpruned: Path | None) -> Path | None:
     """The kept network of an unpruned cell; None where it is none of the files that were given."""
-    if not arguments.whole:
+    if not arguments.whole or unpruned is None:
         return None
     folder = arguments.results / "models" / unpruned.relative_to(arguments.results / "cells")
     return folder if folder in {file.parent for file in arguments.whole} else None

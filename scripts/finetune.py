@@ -50,7 +50,8 @@ def main(arguments: argparse.Namespace) -> None:
         epochs = protocols.budget(cell["protocol"], recipe["epochs"], macs, unpruned_macs)
         phases = protocols.phases(cell["protocol"], cell["ratio"], epochs)
         checkpoint = bench.checkpoint(precision, *inputs)
-        trained, reason, teacher = trunk and trunk.trained, None, None
+        trained = None if trunk is None else trunk.trained
+        reason, teacher = None, None
         written = checkpoint.read() if alternates else None
         if written:
             before = cells.Before(**written["before"])
@@ -70,6 +71,7 @@ def main(arguments: argparse.Namespace) -> None:
                     # Here, and not above: cells of one phase depend on none of it.
                     from winnow.training import phases as between
 
+                    assert trained is not None  # there was a phase before
                     last = phase + 1 == len(phases)
                     network, mask = between.cut(network, trained, before, ratio, last, bench)
                     behind = trained.history, trained.evaluation_seconds, trained.resumed, trained.micro_batch

@@ -30,20 +30,21 @@ def main(arguments: argparse.Namespace) -> None:
     spec = arguments.spec
     previous = growth.read(arguments.previous) if arguments.previous else None
     cells = growth.asked(spec["grid"], previous)
+    found: growth.Step
     if previous and previous["places"]:
         results = Outcomes(arguments.results)
-        found = previous | judged(spec, previous["places"], previous["cells"], cells, results)
+        found = {**previous, **judged(spec, previous["places"], previous["cells"], cells, results)}
     else:
         timed = grid.latencies(spec["grid"], cells) if spec["measure"] == "latency_ms" else []
         found = compared(spec, previous, cells, Outcomes(arguments.results, timed))
-    write_json(arguments.output, found | {"spec": spec})
+    write_json(arguments.output, {**found, "spec": spec})
     said = f"{len(found['asked'])} cells are asked for" if found["asked"] else "done"
     print(f"{spec['experiment']}: {said}", file=sys.stderr)
 
 
 def compared(
-    spec: Mapping[str, Any], previous: Mapping[str, Any] | None, cells: Sequence[Cell], results: Outcomes
-) -> dict[str, Any]:
+    spec: Mapping[str, Any], previous: growth.Step | None, cells: Sequence[Cell], results: Outcomes
+) -> growth.Step:
     """The step after trainings that choose: the next rung, or the finalists and the first trainings that judge."""
     experiment = spec["grid"]
     for cell in cells:
@@ -57,32 +58,39 @@ def compared(
         networks = [cell for cell in networks if growth.shortened(cell, rung) in cells]
     beside = grid.beside(experiment)
     candidates = results.candidates(networks, growth.choosing_seeds(experiment), spec["measure"], rung, beside)
-    found = {
-        "rung": None,
-        "compared": len(cells) + (previous["compared"] if previous else 0),
-        "candidates": [row for row in previous["candidates"] if row["reason"]] if previous else [],
-    }
+    trained = len(cells) + (previous["compared"] if previous else 0)
+    rows = [row for row in previous["candidates"] if row["reason"]] if previous else []
     if rung and rung != growth.RUNGS[-1]:
         staying = growth.better_half(candidates)
         beaten = f"not in the better half of its ratio and scope with {protocols.share(rung)} of the epochs"
-        found["candidates"] += [growth.row(each, None if each in staying else beaten) for each in candidates]
+        rows += [growth.row(each, None if each in staying else beaten) for each in candidates]
         following = growth.RUNGS[growth.RUNGS.index(rung) + 1]
         asked = growth.rung_cells([each.cell for each in staying], following, beside)
-        return found | {
-            "done": False, "rung": following, "asked": [cell.path for cell in asked], "cells": [], "places": [],
-        }  # fmt: skip
-    places, rows = growth.places(candidates, spec["tolerance"], spec["limit"])
-    found["candidates"] += rows
-    return found | judged(spec, places, [] if rung else [cell.path for cell in cells], [], results)
+        return {
+            "done": False,
+            "rung": following,
+            "compared": trained,
+            "candidates": rows,
+            "asked": [cell.path for cell in asked],
+            "cells": [],
+            "places": [],
+        }
+    places, left_out = growth.places(candidates, spec["tolerance"], spec["limit"])
+    return {
+        **judged(spec, places, [] if rung else [cell.path for cell in cells], [], results),
+        "rung": None,
+        "compared": trained,
+        "candidates": rows + left_out,
+    }
 
 
 def judged(
     spec: Mapping[str, Any],
-    places: Sequence[Mapping[str, Any]],
+    places: Sequence[growth.Place],
     trained: Sequence[str],
     judging: Sequence[Cell],
     results: Outcomes,
-) -> dict[str, Any]:
+) -> growth.Judging:
     """The step after trainings that judge: those that are wanted next.
 
     Parameters
@@ -95,29 +103,35 @@ def judged(
         Those of them that judge.
     """
     asked: dict[Cell, None] = {}
-    judged_places = []
+    judged_places: list[growth.Place] = []
     for place in places:
-        question = spec | {"looks": procedure.looks(spec["folds"].get(place["dataset"]))}
         finalists, labels, trainings = results.finalists(place, judging)
-        judgements, _ = outcomes.judged(place, finalists, labels, question)
-        rows = []
+        looks = procedure.looks(spec["folds"].get(place["dataset"]))
+        judgements, _ = outcomes.judged(place, finalists, labels, spec, looks)
+        rows: list[growth.Finalist] = []
         for row, judgement in zip(place["finalists"], judgements, strict=True):
             cells = growth.fresh(grid.parse_path(row["cell"]), judgement.wanted)
             asked.update(dict.fromkeys([*(cell.baseline_of(place["backbone"]) for cell in cells), *cells]))
-            told = {"seeds": len(trainings[row["cell"]]), "wanted": judgement.wanted, "verdict": judgement.verdict}
-            rows.append(row | told)
-        judged_places.append(place | {"finalists": rows})
+            rows.append(
+                {
+                    **row,
+                    "seeds": len(trainings[row["cell"]]),
+                    "wanted": judgement.wanted,
+                    "verdict": judgement.verdict,
+                }
+            )
+        judged_places.append({**place, "finalists": rows})
     new = [cell.path for cell in asked if cell not in judging]
     everything = [cell.path for cell in judging] + new
-    cells = list(dict.fromkeys([*trained, *everything]))
-    if not cells:
+    named = list(dict.fromkeys([*trained, *everything]))
+    if not named:
         which = (
             "that were short"
             if spec["limit"] is None
             else f"within the budget of {spec['limit']:g} ({spec['measure']})"
         )
         raise InputError(f"{spec['experiment']}: no training {which} has finished: there is no network to judge")
-    return {"done": not new, "asked": everything if new else [], "cells": cells, "places": judged_places}
+    return {"done": not new, "asked": everything if new else [], "cells": named, "places": judged_places}
 
 
 def parser() -> argparse.ArgumentParser:

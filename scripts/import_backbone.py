@@ -58,7 +58,7 @@ def main(arguments: argparse.Namespace) -> None:
         "backbone": spec["name"],
         "architecture": architecture,
         "head": head,
-        "classes": network.get_submodule(backbones.last_layer(network)).weight.shape[0],
+        "classes": backbones.classes(network),
         "mean": backbone["mean"],
         "std": backbone["std"],
         "source": source,

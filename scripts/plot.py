@@ -10,7 +10,7 @@ import argparse
 import dataclasses
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from winnow.runtime import workers
@@ -26,6 +26,7 @@ from winnow.answers import analysis, growth, preference, summary
 from winnow.answers.figures import accuracy, activations, classes, filters, look, weights
 from winnow.files import InputError, atomic_path, file_digest, read_json, write_json
 from winnow.importance import sums
+from winnow.training.metrics import Metrics
 from winnow.training.protocols import EQUAL_FLOPS, ONE_SHOT
 from winnow.workflow import grid
 from winnow.workflow.grid import UNPRUNED, Cell
@@ -90,6 +91,7 @@ def drawn(
     """
     dataset, backbone = place = cells[0].dataset, cells[0].backbone
     scopes = [scope for scope in summary.SCOPE_NAMES if any(cell.scope == scope for cell in cells)]
+    metrics: dict[Cell, Metrics]
     metrics = {cell: read_json(results / "cells" / cell.path / "metrics.json") for cell in cells}
     for scope in scopes:
         yield accuracy.against_ratio(frame, *place, scope)
@@ -109,8 +111,9 @@ def drawn(
         return
     scores = {}
     for cell in masked:
-        if cell.mask_criterion not in scores:
-            table = tables.read_table(results / "scores" / cell.scores_path(folds), "scores")
+        path = cell.scores_path(folds)
+        if path is not None and cell.mask_criterion not in scores:
+            table = tables.read_table(results / "scores" / path, "scores")
             scores[cell.mask_criterion] = table["score"].to_numpy()
     layers = np.array(table["layer"].to_pylist())
     for scope in (scope for scope in scopes if any(cell.scope == scope for cell in masked)):
@@ -121,8 +124,8 @@ def drawn(
     yield from present(filters.rank_correlation(layers, plain, *place))
 
     if with_activations:
-        path = results / "statistics" / grid.first_images(dataset, folds) / backbone / "activations.json"
-        responses = analysis.responses(sums.read(path, "activations"))
+        statistics = results / "statistics" / grid.first_images(dataset, folds) / backbone / "activations.json"
+        responses = analysis.responses(sums.read(statistics, "activations"))
         names = read_json(results / "datasets" / dataset / "manifest.json")["classes"]
         yield from present(activations.class_specificity(responses, *place))
         yield from present(activations.activation_map(responses, names, *place))
@@ -138,13 +141,15 @@ def read_masks(results: Path, cells: list[Cell], folds: grid.Folds) -> dict[tupl
     for cell in cells:
         found = masks.setdefault((cell.criterion, cell.ratio), {})
         path = cell.mask_path(folds)
-        if path not in found:
+        if path is not None and path not in found:
             table = tables.read_table(results / "masks" / path, "mask")
             found[path] = table["keep"].to_numpy(zero_copy_only=False)
     return {key: list(found.values()) for key, found in masks.items()}
 
 
-def accuracies_by_class(metrics: dict[Cell, dict], scope: str, row: pd.Series) -> tuple[pd.DataFrame, pd.DataFrame]:
+def accuracies_by_class(
+    metrics: Mapping[Cell, Metrics], scope: str, row: pd.Series
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Accuracy a seed and class, of the summary's row of pruned networks and of their unpruned baselines."""
     same = ("criterion", "ratio", "init", "protocol")
     wanted = {
@@ -158,7 +163,7 @@ def accuracies_by_class(metrics: dict[Cell, dict], scope: str, row: pd.Series) -
     return pd.DataFrame.from_dict(pruned, orient="index"), pd.DataFrame.from_dict(unpruned, orient="index")
 
 
-def gains_from_weights(metrics: dict[Cell, dict]) -> pd.DataFrame:
+def gains_from_weights(metrics: Mapping[Cell, Metrics]) -> pd.DataFrame:
     """Accuracy with inherited weights less that with random ones, in points: a row a network, over its seeds.
 
     The one's protocol is ``one_shot``, the other's what ``scratch_budget`` makes of that.
@@ -167,10 +172,10 @@ def gains_from_weights(metrics: dict[Cell, dict]) -> pd.DataFrame:
     for cell, found in metrics.items():
         drawn = dataclasses.replace(cell, init="random")
         twins = [grid.canonical(dataclasses.replace(drawn, protocol=name)) for name in (ONE_SHOT, EQUAL_FLOPS)]
-        twin = next((metrics[twin] for twin in twins if twin in metrics), None)
-        if (cell.init, cell.protocol) == ("inherited", ONE_SHOT) and twin:
-            gain = 100 * (found["accuracy"] - twin["accuracy"])
-            gains.setdefault(dataclasses.replace(cell, seed=0), []).append(gain)
+        after = next((metrics[twin]["accuracy"] for twin in twins if twin in metrics), None)
+        before = found["accuracy"]
+        if (cell.init, cell.protocol) == ("inherited", ONE_SHOT) and before is not None and after is not None:
+            gains.setdefault(dataclasses.replace(cell, seed=0), []).append(100 * (before - after))
     rows = []
     for cell, values in gains.items():
         low, high = summary.interval(values)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,8 +64,9 @@ def printed(
 ) -> list[tuple[str, str]]:
     """Print the CSV, or each image's likeliest classes; the images that could not be read, each with its reason."""
     unreadable = []
-    options = {"encoding": "utf-8", "newline": ""} if table else {}
-    sys.stdout.reconfigure(errors="backslashreplace", **options)
+    options: dict[str, Any] = {"encoding": "utf-8", "newline": ""} if table else {}
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace", **options)
     writer = csv.writer(sys.stdout, lineterminator="\n")
     if table:
         writer.writerow(sheets.columns(model, every_class))

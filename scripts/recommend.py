@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from winnow.runtime import workers
 
@@ -20,8 +22,6 @@ from winnow.answers import growth, summary, verdict
 from winnow.answers.outcomes import Outcomes
 from winnow.files import atomic_path, write_json
 from winnow.workflow import grid
-
-QUESTIONS = ("verdicts", "ladder", "claims")
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -46,12 +46,28 @@ def main(arguments: argparse.Namespace) -> None:
     if remark := summary.mixed_versions(map(results.metrics, cells)):
         answer["notes"].append(remark)
     chosen = [
-        {name: row[name] for name in ("dataset", "backbone", "cell", "verdict")} | {"network": verdict.describe(row)}
+        {
+            "dataset": row["dataset"],
+            "backbone": row["backbone"],
+            "cell": row["cell"],
+            "verdict": row["verdict"],
+            "network": verdict.describe(row),
+        }
         for row in answer["chosen"]
     ]
 
     columns = tables.SCHEMAS["recommendation"].names
-    rows = [{name: row.get(name, question) for name in columns} for question in QUESTIONS for row in answer[question]]
+    # The question's is the one column that a row has no value of.
+    of_question: dict[str, Sequence[Mapping[str, Any]]] = {
+        "verdicts": answer["verdicts"],
+        "ladder": answer["ladder"],
+        "claims": answer["claims"],
+    }
+    by_question = {
+        question: [{name: question if name == "question" else row[name] for name in columns} for row in found]
+        for question, found in of_question.items()
+    }
+    rows = [row for found in by_question.values() for row in found]
     tables.write_table(
         arguments.output / "recommendation.parquet",
         {name: [row[name] for row in rows] for name in columns},
@@ -60,13 +76,19 @@ def main(arguments: argparse.Namespace) -> None:
     )
     with atomic_path(arguments.output / "recommendation.md") as temporary:
         temporary.write_text(verdict.markdown(answer, spec["experiment"]), encoding="utf-8")
-    by_question = {name: [row for row in rows if row["question"] == name] for name in QUESTIONS}
     write_json(
         arguments.output / "recommendation.json",
-        {key: answer[key] for key in ("answer", "lines", "notes")}
-        | by_question
-        | {name: spec[name] for name in ("experiment", "tolerance", "class_margin")}
-        | {"chosen": chosen, "spec": spec},
+        {
+            "answer": answer["answer"],
+            "lines": answer["lines"],
+            "notes": answer["notes"],
+            **by_question,
+            "experiment": spec["experiment"],
+            "tolerance": spec["tolerance"],
+            "class_margin": spec["class_margin"],
+            "chosen": chosen,
+            "spec": spec,
+        },
     )
     print("\n".join(answer["lines"]), file=sys.stderr)
 

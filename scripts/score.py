@@ -24,9 +24,10 @@ from winnow.networks import units
 def main(arguments: argparse.Namespace) -> None:
     spec = arguments.spec
     name, layers = spec["criterion"], read_json(arguments.backbone / "manifest.json")["layers"]
-    needs = CRITERIA[name].needs if name in CRITERIA else None
-    queried = arguments.statistics is not None and needs in ("activations", "gradients")
-    statistics = sums.read(arguments.statistics, needs) if queried else None
+    statistics = None
+    if arguments.statistics is not None and name in CRITERIA:
+        needs = CRITERIA[name].needs
+        statistics = sums.read(arguments.statistics, needs) if needs in ("activations", "gradients") else None
     channels = tables.read_table(arguments.backbone / "channels.parquet", "channels")
 
     def read(names: list[str]) -> list[np.ndarray]:

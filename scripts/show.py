@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 import textwrap
 from pathlib import Path
@@ -17,7 +18,8 @@ WIDTH = 100  # columns
 
 def main(arguments: argparse.Namespace) -> None:
     # A terminal that has no "±" still gets its table.
-    sys.stdout.reconfigure(errors="replace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
     frame = summary.read(arguments.summary)
     for (dataset, backbone), rows in frame.groupby(["dataset", "backbone"], sort=False):
         # To stay within the width; what the longer ones say is in the other files.

@@ -19,12 +19,14 @@ from winnow import cli, tables
 from winnow.answers import growth, summary
 from winnow.answers.outcomes import Outcomes
 from winnow.files import atomic_path
+from winnow.training.metrics import Metrics
 from winnow.workflow import grid
 
 
 def main(arguments: argparse.Namespace) -> None:
     spec = arguments.spec
-    rows, missing = [], []
+    rows: list[tuple[grid.Cell, Metrics | None]] = []
+    missing: list[str] = []
     cells = growth.experiment_cells(spec["grid"], arguments.growth)
     for cell in cells:
         path = arguments.results / "cells" / cell.path / "metrics.json"

@@ -62,13 +62,18 @@ def main(arguments: argparse.Namespace) -> None:
     tries, micro_batch = cells.attempted(bench, recipe["batch_size"], attempt)
     found = rates.best(tries, images, chance)
     print(f"taken: learning rate {found.learning_rate:g}")
-    write_json(
-        arguments.output[rates.RATE],
-        {"learning_rate": found.learning_rate, "epochs": short["epochs"], "val_images": images, "chance": chance}
-        | {"tries": [dataclasses.asdict(each) for each in tries], "micro_batch": micro_batch}
-        | bench.surroundings(precision)
-        | {"seconds": clock.seconds(), "spec": spec},
-    )
+    rate: rates.Rate = {
+        "learning_rate": found.learning_rate,
+        "epochs": short["epochs"],
+        "val_images": images,
+        "chance": chance,
+        "tries": [dataclasses.asdict(each) for each in tries],
+        "micro_batch": micro_batch,
+        **bench.surroundings(precision),
+        "seconds": clock.seconds(),
+        "spec": spec,
+    }
+    write_json(arguments.output[rates.RATE], rate)
     bench.working_file.unlink(missing_ok=True)
 
 

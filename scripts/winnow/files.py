@@ -19,7 +19,7 @@ class InputError(Exception):
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success flush it to disk and rename it to ``path``.
 
     An exception leaves neither the temporary file nor a changed ``path``. A kill leaves at most a file named
@@ -44,7 +44,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary folder beside ``path``; on success flush its files to disk and rename it to ``path``.
 
     A folder that was there is replaced: it is for the caller to know that it may be. An exception leaves it as it is,
@@ -79,14 +79,14 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write ``value`` as indented JSON with sorted keys, atomically."""
     with atomic_path(path) as temporary:
         text = json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: str | os.PathLike) -> Any:
+def read_json(path: str | os.PathLike[str]) -> Any:
     """Read a JSON file.
 
     Raises
@@ -102,7 +102,7 @@ def read_json(path: str | os.PathLike) -> Any:
         raise InputError(f"{path} is not valid JSON ({error}): delete it and run again to make it anew") from None
 
 
-def file_digest(path: str | os.PathLike, algorithm: str = "sha256") -> str:
+def file_digest(path: str | os.PathLike[str], algorithm: str = "sha256") -> str:
     """Hex digest of a file's bytes, read in blocks."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()

@@ -152,7 +152,7 @@ SCHEMAS: dict[str, pa.Schema] = {
 _METADATA_KEY = b"winnow"
 
 
-def write_table(path: str | os.PathLike, rows: Any, schema: str, provenance: dict[str, Any]) -> None:
+def write_table(path: str | os.PathLike[str], rows: Any, schema: str, provenance: dict[str, Any]) -> None:
     """Write a table atomically as Parquet, its provenance in the file's metadata.
 
     Parameters
@@ -184,7 +184,7 @@ def write_table(path: str | os.PathLike, rows: Any, schema: str, provenance: dic
         )
 
 
-def read_table(path: str | os.PathLike, schema: str) -> pa.Table:
+def read_table(path: str | os.PathLike[str], schema: str) -> pa.Table:
     """Read a table and check it against its schema.
 
     Raises
@@ -202,7 +202,7 @@ def read_table(path: str | os.PathLike, schema: str) -> pa.Table:
     return table
 
 
-def read_provenance(path: str | os.PathLike) -> dict[str, Any]:
+def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The provenance that :func:`write_table` stored in the file's metadata.
 
     Raises
@@ -218,7 +218,7 @@ def read_provenance(path: str | os.PathLike) -> dict[str, Any]:
         raise InputError(f"{path} carries no provenance ({error}): delete it and run again to make it anew") from None
 
 
-def _read(path: str | os.PathLike) -> pa.Table:
+def _read(path: str | os.PathLike[str]) -> pa.Table:
     try:
         return pq.read_table(path)
     except FileNotFoundError:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from winnow.files import InputError
 from winnow.importance import budgets
 from winnow.importance.masks import mask
-from winnow.importance.scopes import BUDGETS
+from winnow.importance.scopes import BUDGETS, RANKED, SCOPES
 from winnow.networks import backbones, channels, prices, surgery, units
 from winnow.tables import SCHEMAS
 
@@ -39,6 +39,10 @@ def cut(architecture, keep):
     sliced = surgery.slice_state(dict(network.state_dict()), table, keep)
     smaller = backbones.build(architecture, "classifier", 5)
     return surgery.resize(smaller, {name: tensor.shape for name, tensor in sliced.items()})
+
+
+def test_a_scope_ranks_or_is_a_budget():
+    assert (*RANKED, *BUDGETS) == SCOPES
 
 
 @pytest.mark.parametrize("architecture", SIZES)

@@ -138,6 +138,9 @@ def test_a_folder_has_all_that_its_user_needs(made):
     assert (model["mean"], model["std"]) == ([0.4, 0.5, 0.6], [0.3, 0.25, 0.2])
     assert model["preprocessing"] == preprocessing.steps(preprocessing.Form(16), 12, model["mean"], model["std"])
     weights, onnx, int8 = model["certificates"][:3]
+    kinds = certificates.Certificate, certificates.OfOnnx, certificates.OfInt8
+    for certificate, kind in zip((weights, onnx, int8), kinds, strict=True):
+        assert certificate.keys() == kind.__annotations__.keys()
     assert weights["images"] == weights["as_judged"] == onnx["images"] == onnx["as_judged"] == onnx["as_pytorch"] == 27
     assert onnx["largest_difference"] <= onnx["tolerance"] < 1e-2
     assert int8["images"] == 27

@@ -21,6 +21,7 @@ from winnow.files import InputError, canonical_json, file_digest, read_json
 from winnow.importance import masks
 from winnow.networks import backbones, models
 from winnow.training import cells, checkpoints, judging, loop, precision
+from winnow.training.metrics import Epoch, Metrics
 from winnow.workflow import identity, specs
 
 from . import programs
@@ -104,6 +105,8 @@ def comparable(metrics):
 
 def test_a_cell_has_metrics_history_predictions_and_a_model(inputs, tmp_path):
     metrics = finetuned(inputs, tmp_path)
+    assert metrics.keys() == Metrics.__annotations__.keys()
+    assert tables.SCHEMAS["history"].names == list(Epoch.__annotations__)
     assert metrics["status"] == "finished"
     assert metrics["versions"] == {"torch": torch.__version__, "torchvision": metrics["versions"]["torchvision"]} | {
         "winnow": winnow.__version__

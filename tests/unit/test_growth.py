@@ -212,6 +212,7 @@ def grow(results, axes, **question):
         output = results / f"{len(steps)}.json"
         programs.run("grow", spec, "--previous", *previous, "--results", results, "--output", output)
         steps.append(growth.read(output))
+        assert steps[-1].keys() == growth.Step.__annotations__.keys() | {"spec"}
         previous = [output]
         assert len(steps) < 20
     return steps

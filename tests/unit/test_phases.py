@@ -123,6 +123,7 @@ def test_a_cell_has_its_trunks_history_and_time(made, tmp_path):
     metrics = trained(made, tmp_path, "fine_tune_first")
     folder = trunk_of(made, cell_of("fine_tune_first"))
     trunk = read_json(folder / "trunk.json")
+    assert trunk.keys() == trunks.Manifest.__annotations__.keys()
     whole = tables.read_table(tmp_path / "history.parquet", "history").to_pylist()
     assert whole[:3] == tables.read_table(folder / "history.parquet", "history").to_pylist()
     assert metrics["seconds"]["train"] > trunk["seconds"]["train"]

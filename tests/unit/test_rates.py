@@ -113,6 +113,7 @@ def tune(inputs, output, recipe=AUTO, protocol="one_shot", mask=True, seconds=1e
 
 def test_each_try_is_the_short_cell_of_that_rate(inputs, tmp_path):  # noqa: F811
     found = tune(inputs, tmp_path)
+    assert found.keys() == rates.Rate.__annotations__.keys()
     assert found["learning_rate"] in [each["learning_rate"] for each in found["tries"]]
     assert (found["epochs"], found["val_images"], found["chance"]) == (2, 6, pytest.approx(1 / 3))
     assert found["spec"]["recipe"] == AUTO

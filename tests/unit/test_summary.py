@@ -348,6 +348,9 @@ class TestRows:
         stored = tables.read_table(tmp_path / "t.parquet", "summary").to_pylist()[1]
         assert all(stored[name] is None for name in numbers)
 
+    def test_a_row_is_declared_as_its_schema_is(self):
+        assert list(summary.Row.__annotations__) == tables.SCHEMAS["summary"].names
+
     def test_the_table_survives_its_file(self, tmp_path):
         frame = summary.summarise([(one, metrics(0.5)) for one in grid.cells(GRID)])
         tables.write_table(tmp_path / "t.parquet", frame, "summary", {})

@@ -384,6 +384,11 @@ def test_the_table_and_the_page_say_what_the_json_says(study):
     assert page.count(" | holds |") == 4
     assert table[0]["lost_classes"] == []
     assert table[0]["class_drop_low"] < table[0]["class_drop"] < table[0]["class_drop_high"]
+    assert {*verdict.Record.__annotations__, "question"} >= {*tables.SCHEMAS["recommendation"].names}
+    told = answer["answer"][0]
+    assert told.keys() == verdict.Answer.__annotations__.keys()
+    assert told["chosen"].keys() == verdict.Described.__annotations__.keys()
+    assert told["unpruned"].keys() == verdict.Unpruned.__annotations__.keys()
 
 
 def test_libraries_that_change_numbers_are_named_in_the_notes(study):

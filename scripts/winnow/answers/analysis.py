@@ -32,7 +32,7 @@ def pareto_front(costs: np.ndarray, values: np.ndarray) -> np.ndarray:
     """
     as_good = (costs[:, None] <= costs) & (values[:, None] >= values)
     better = (costs[:, None] < costs) | (values[:, None] > values)
-    return ~(as_good & better).any(axis=0)
+    return ~np.any(as_good & better, axis=0)
 
 
 def kept_by_layer(layers: np.ndarray, keeps: Sequence[np.ndarray]) -> pd.DataFrame:

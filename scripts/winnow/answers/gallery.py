@@ -202,7 +202,9 @@ def overview(
         Images shown, of all classes together.
     """
     names = {name: said for name, said in PARTS.items() if parts is not None and (parts == name).any()}
-    inside = {said: parts == name for name, said in names.items()} or {UNDIVIDED: np.ones(labels.size, dtype=bool)}
+    inside = {UNDIVIDED: np.ones(labels.size, dtype=bool)}
+    if parts is not None and names:
+        inside = {said: parts == name for name, said in names.items()}
     each = min(EXAMPLES_A_CLASS, max(1, examples // len(classes)))
     shown = []
     for label, name in enumerate(classes[:examples]):

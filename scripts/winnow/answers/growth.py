@@ -23,7 +23,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from winnow.answers import preference
 from winnow.files import InputError, read_json
@@ -39,6 +39,69 @@ RUNGS = ("short_4", "short_2")
 SIZE_STEP = 1.2
 # The claim that the method is known for is of this ratio.
 CLAIM_RATIO = 0.4
+
+
+class Finalist(TypedDict):
+    """A finalist in a step's file: a cell of its network, what it lost on validation images and what it takes, whether
+    that is within the tolerance; and, once it is judged, by how many trainings, how many are wanted, and the verdict.
+    """
+
+    cell: str
+    drop: float | None
+    size: float
+    allowed: bool
+    seeds: NotRequired[int]
+    wanted: NotRequired[int]
+    verdict: NotRequired[str]
+
+
+class Place(TypedDict):
+    """A data set and backbone in a step's file: see :class:`Choice`. ``budget``: whether there is one."""
+
+    dataset: str
+    backbone: str
+    finalists: list[Finalist]
+    proposal: int | None
+    rival: int | None
+    budget: bool
+
+
+class Compared(TypedDict):
+    """A candidate in a step's file: its network, by what it was compared, and why it goes; None where it does not."""
+
+    dataset: str
+    backbone: str
+    control: str | None
+    criterion: str
+    scope: str
+    ratio: float
+    round_to: int | None
+    init: str
+    protocol: str
+    trained: str
+    val_accuracy: float | None
+    drop: float | None
+    reason: str | None
+
+
+class Judging(TypedDict):
+    """What is asked for to judge.
+
+    ``asked`` is what the next step reads, by path; ``cells``: the experiment's, up to here and the next step's.
+    """
+
+    done: bool
+    asked: list[str]
+    cells: list[str]
+    places: list[Place]
+
+
+class Step(Judging):
+    """A step's file. ``rung``: what its next one reads trainings of; ``compared``: how many trainings have chosen."""
+
+    rung: str | None
+    compared: int
+    candidates: list[Compared]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +142,7 @@ class Candidate:
         return self.cell.dataset, self.backbone or self.cell.backbone
 
     @property
-    def rank(self) -> tuple:
+    def rank(self) -> preference.Rank:
         """What candidates are sorted by, the preferred one first."""
         return preference.rank(self.drop, self.sizes, self.cell.path, self.diverged)
 
@@ -130,7 +193,7 @@ def first_rung(experiment: Mapping[str, Any]) -> str | None:
     return RUNGS[0] if experiment.get("screening") else None
 
 
-def asked(experiment: Mapping[str, Any], previous: Mapping[str, Any] | None) -> list[Cell]:
+def asked(experiment: Mapping[str, Any], previous: Step | None) -> list[Cell]:
     """The cells that a step reads: those that the one before it asked for; the first one's follow from the grid.
 
     Without screening that is all of it, controls too: they choose nothing, but the summary has them.
@@ -144,11 +207,11 @@ def asked(experiment: Mapping[str, Any], previous: Mapping[str, Any] | None) -> 
 def better_half(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The better half, rounded up, of each ratio and scope of a data set and backbone; a control stays."""
 
-    def rank(candidate: Candidate) -> tuple:
+    def rank(candidate: Candidate) -> preference.Rank:
         loss = None if candidate.val_accuracy is None else -candidate.val_accuracy
         return preference.rank(loss, candidate.sizes, candidate.cell.path)
 
-    ranked: dict[tuple, list[Candidate]] = {}
+    ranked: dict[tuple[Any, ...], list[Candidate]] = {}
     for candidate in sorted(candidates, key=rank):
         cell = candidate.cell
         ranked.setdefault((*_rivals(cell), candidate.place), []).append(candidate)
@@ -156,7 +219,7 @@ def better_half(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [candidate for candidate in candidates if candidate.cell in staying]
 
 
-def _rivals(cell: Cell) -> tuple:
+def _rivals(cell: Cell) -> tuple[str, str, float, str]:
     """What networks have alike of which a rung keeps half."""
     return cell.dataset, cell.backbone, cell.ratio, cell.scope
 
@@ -240,7 +303,7 @@ def choose(
 
 def allowed(candidate: Candidate, tolerance: float) -> bool:
     """Whether validation allows it: it loses no more than so many points there, and no training of it diverged."""
-    return not candidate.diverged and preference.within(candidate.drop, tolerance)
+    return not candidate.diverged and candidate.drop is not None and preference.within(candidate.drop, tolerance)
 
 
 def _by_size(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
@@ -250,12 +313,13 @@ def _by_size(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
 
 def places(
     candidates: Sequence[Candidate], tolerance: float, limit: float | None, claim: bool = False
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[Place], list[Compared]]:
     """What a step's file says of each data set and backbone, and of each candidate, with why it is no finalist.
 
     The arguments are those of :func:`choose`. Where there is nothing to choose from there are no finalists.
     """
-    found, rows = [], []
+    found: list[Place] = []
+    rows: list[Compared] = []
     for dataset, backbone in dict.fromkeys(each.place for each in candidates):
         there = [each for each in candidates if each.place == (dataset, backbone)]
         choice = choose(there, tolerance, limit, claim)
@@ -274,9 +338,13 @@ def places(
     return found, rows
 
 
-def _finalist(candidate: Candidate, tolerance: float) -> dict[str, Any]:
-    known = {"cell": candidate.cell.path, "drop": candidate.drop, "size": candidate.sizes[0]}
-    return known | {"allowed": allowed(candidate, tolerance)}
+def _finalist(candidate: Candidate, tolerance: float) -> Finalist:
+    return {
+        "cell": candidate.cell.path,
+        "drop": candidate.drop,
+        "size": candidate.sizes[0],
+        "allowed": allowed(candidate, tolerance),
+    }
 
 
 def _reason(candidate: Candidate, limit: float | None) -> str:
@@ -290,13 +358,24 @@ def _reason(candidate: Candidate, limit: float | None) -> str:
     return "others within the budget are preferred" if candidate.sizes[0] <= limit else "more than the budget"
 
 
-def row(candidate: Candidate, reason: str | None) -> dict[str, Any]:
+def row(candidate: Candidate, reason: str | None) -> Compared:
     """What a step's file says of a candidate; ``reason``: why it goes."""
-    found = {name: value for name, value in dataclasses.asdict(candidate.cell).items() if name != "seed"}
-    measured = {name: getattr(candidate, name) for name in ("trained", "val_accuracy", "drop")}
-    _, backbone = candidate.place
-    control = None if backbone == candidate.cell.backbone else candidate.cell.backbone
-    return found | {"backbone": backbone, "control": control} | measured | {"reason": reason}
+    cell, (_, backbone) = candidate.cell, candidate.place
+    return {
+        "dataset": cell.dataset,
+        "backbone": backbone,
+        "control": None if backbone == cell.backbone else cell.backbone,
+        "criterion": cell.criterion,
+        "scope": cell.scope,
+        "ratio": cell.ratio,
+        "round_to": cell.round_to,
+        "init": cell.init,
+        "protocol": cell.protocol,
+        "trained": candidate.trained,
+        "val_accuracy": candidate.val_accuracy,
+        "drop": candidate.drop,
+        "reason": reason,
+    }
 
 
 def fresh(cell: Cell, wanted: int) -> list[Cell]:
@@ -318,7 +397,7 @@ def choosers(experiment: Mapping[str, Any], cells: Iterable[Cell]) -> set[Cell]:
     return set(cells) - set(judging(experiment, cells)) if grows(experiment) else set()
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Step:
     """Read a step's file.
 
     Raises
@@ -326,7 +405,7 @@ def read(path: Path) -> dict[str, Any]:
     InputError
         If it is missing, damaged, or does not say what one says; the message names it.
     """
-    found = read_json(path)
+    found: Step = read_json(path)
     try:
         for name in (*found["asked"], *found["cells"], *(each["cell"] for each in finalists_of(found))):
             grid.parse_path(name)
@@ -337,7 +416,7 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-def finalists_of(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+def finalists_of(record: Step) -> list[Finalist]:
     """The finalists of all places of a step's file."""
     return [each for place in record["places"] for each in place["finalists"]]
 
@@ -357,7 +436,7 @@ def experiment_cells(experiment: Mapping[str, Any], path: Path | None) -> list[C
     return in_full(read(path))
 
 
-def in_full(record: Mapping[str, Any]) -> list[Cell]:
+def in_full(record: Step) -> list[Cell]:
     """The cells that a step's file names: those that are trained in full, the unpruned ones first."""
     return _cells(record["cells"])
 
@@ -399,7 +478,7 @@ def most(experiment: Mapping[str, Any], last: Callable[[str], int]) -> tuple[int
 
 def may_be_judged(experiment: Mapping[str, Any]) -> list[Cell]:
     """The networks of a grid that grows of which the most are judged that may be: the unpruned one, and one a size."""
-    sizes: dict[tuple, Cell] = {}
+    sizes: dict[tuple[Any, ...], Cell] = {}
     for cell in networks(experiment):
         size = (cell.ratio, cell.scope, None if cell.scope == "layer" else (cell.criterion, cell.init, cell.protocol))
         for backbone in grid.beside(experiment)(cell):
@@ -409,7 +488,7 @@ def may_be_judged(experiment: Mapping[str, Any]) -> list[Cell]:
     return [*unpruned.values(), *sizes.values()]
 
 
-def sentence(record: Mapping[str, Any]) -> str:
+def sentence(record: Step) -> str:
     """What the last step's file says, as a sentence."""
     short = any(protocols.is_short(row["trained"]) for row in record["candidates"])
     judged = len(record["cells"]) - (0 if short else record["compared"])

@@ -16,6 +16,7 @@ from winnow.answers.growth import Candidate
 from winnow.answers.predictions import Tested, tested
 from winnow.answers.procedure import Finalist, Judgement
 from winnow.files import InputError, read_json
+from winnow.training.metrics import Metrics
 from winnow.workflow import grid
 from winnow.workflow.grid import UNPRUNED, Beside, Cell
 
@@ -42,7 +43,7 @@ class Outcomes:
         self.predictions = functools.cache(self._predictions)
         self.classes = functools.cache(self._classes)
 
-    def _metrics(self, cell: Cell) -> dict[str, Any]:
+    def _metrics(self, cell: Cell) -> Metrics:
         return summary.read_metrics(self.results / "cells" / cell.path / "metrics.json")
 
     def _predictions(self, cell: Cell) -> dict[str, np.ndarray]:
@@ -92,14 +93,15 @@ class Outcomes:
         if rung:
             trainings = [growth.shortened(cell, rung) for cell in trainings]
         done = [cell for cell in trainings if self.finished(cell)]
-        accuracies = {cell: self.metrics(cell)["val_accuracy"] for cell in done}
         whole = [cell.baseline_of(backbone) for cell in done]
-        pairs = [
-            (self.metrics(unpruned).get("val_accuracy"), accuracies[cell])
-            for unpruned, cell in zip(whole, done, strict=True)
+        accuracies = [self.metrics(cell)["val_accuracy"] for cell in done]
+        before = [self.metrics(cell).get("val_accuracy") for cell in whole]
+        drops = [
+            unpruned - pruned
+            for unpruned, pruned in zip(before, accuracies, strict=True)
+            if unpruned is not None and pruned is not None
         ]
-        drops = [unpruned - pruned for unpruned, pruned in pairs if None not in (unpruned, pruned)]
-        known = [accuracy for accuracy in accuracies.values() if accuracy is not None]
+        known = [accuracy for accuracy in accuracies if accuracy is not None]
         sizes = (self.size(done, measure), self.size(done, "macs")) if done else (np.inf, np.inf)
         bounding = [cell for cell in whole if network.backbone != backbone and self.finished(cell)]
         return Candidate(
@@ -116,11 +118,12 @@ class Outcomes:
     def size(self, cells: Sequence[Cell], measure: str) -> float:
         """What a network takes, by a measure: the mean over its finished cells, of which there must be one."""
         if measure == "latency_ms":
-            return self._latencies[cells[0].latency]
-        return float(np.mean([self.metrics(cell)[measure] for cell in cells]))
+            return self._latencies[cells[0].latency or ""]
+        metrics: list[Mapping[str, Any]] = [self.metrics(cell) for cell in cells]
+        return float(np.mean([each[measure] for each in metrics]))
 
     def finalists(
-        self, place: Mapping[str, Any], cells: Iterable[Cell]
+        self, place: growth.Place, cells: Iterable[Cell]
     ) -> tuple[list[Finalist], np.ndarray, dict[str, list[Cell]]]:
         """A data set's and backbone's finalists as the test images see them.
 
@@ -146,14 +149,14 @@ class Outcomes:
             network = grid.parse_path(each["cell"])
             own = sorted((cell for cell in there if same_network(cell, network)), key=lambda cell: cell.seed)
             trainings[network.path] = own
-            sides = np.full((2, len(own), images.images.size), np.nan)
+            before, after = np.full((2, len(own), images.images.size), np.nan)
             for number, cell in enumerate(own):
                 unpruned = cell.baseline_of(backbone)
                 if self.finished(cell) and self.finished(unpruned):
-                    sides[0, number] = self._right(unpruned, unpruned, images)
-                    sides[1, number] = self._right(cell, unpruned, images)
+                    before[number] = self._right(unpruned, unpruned, images)
+                    after[number] = self._right(cell, unpruned, images)
             diverged = not all(self.finished(cell) for cell in own)
-            found.append(Finalist(network.path, each["size"], diverged, *sides, each["allowed"]))
+            found.append(Finalist(network.path, each["size"], diverged, before, after, each["allowed"]))
         return found, names[images.labels], trainings
 
     def sides(self, cells: Sequence[Cell], backbone: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -181,7 +184,11 @@ def same_network(cell: Cell, other: Cell) -> bool:
 
 
 def judged(
-    place: Mapping[str, Any], finalists: Sequence[Finalist], labels: np.ndarray, question: Mapping[str, Any]
+    place: growth.Place,
+    finalists: Sequence[Finalist],
+    labels: np.ndarray,
+    question: Mapping[str, Any],
+    looks: Sequence[int],
 ) -> tuple[list[Judgement], Judgement | None]:
     """The finalists of a data set and backbone, judged by what trainings there are of them.
 
@@ -192,7 +199,9 @@ def judged(
     finalists, labels
         As of :meth:`Outcomes.finalists`.
     question
-        ``tolerance`` and ``class_margin``, in points; ``looks``, after how many trainings.
+        ``tolerance`` and ``class_margin``, in points.
+    looks
+        After how many trainings.
 
     Returns
     -------
@@ -200,17 +209,18 @@ def judged(
         A judgement a finalist; and within a budget that of the proposal against its rival. The rival is there to be
         held against: it has its intervals, is trained as often as the proposal, and is no answer by itself.
     """
-    if not finalists:
+    proposal, second = place["proposal"], place["rival"]
+    if proposal is None:
         return [], None
-    asked = (labels, question["tolerance"], question["class_margin"], question["looks"])
+    asked = (labels, question["tolerance"], question["class_margin"], looks)
     if not place["budget"]:
-        return procedure.judge(finalists, place["proposal"], *asked), None
-    rival = None if place["rival"] is None else finalists[place["rival"]]
-    proposed, between = procedure.within_budget(finalists[place["proposal"]], rival, *asked)
-    found = {place["proposal"]: proposed}
-    if rival is not None:
+        return procedure.judge(finalists, proposal, *asked), None
+    rival = None if second is None else finalists[second]
+    proposed, between = procedure.within_budget(finalists[proposal], rival, *asked)
+    found = {proposal: proposed}
+    if second is not None and rival is not None:
         (beside,) = procedure.judge([rival], 0, *asked)
-        found[place["rival"]] = dataclasses.replace(
+        found[second] = dataclasses.replace(
             beside, verdict=procedure.UNDECIDED, reached=False, wanted=proposed.wanted, images=None
         )
     return [found[number] for number in range(len(finalists))], between

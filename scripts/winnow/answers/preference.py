@@ -43,7 +43,10 @@ def cell_of(row: Mapping[str, Any]) -> Cell:
     return Cell(**description | {"backbone": row["control"] or row["backbone"]}, seed=0)
 
 
-def rank(loss: float | None, sizes: tuple[float, ...], name: str, diverged: bool = False) -> tuple:
+Rank = tuple[bool, Fraction, tuple[float, ...], str]
+
+
+def rank(loss: float | None, sizes: tuple[float, ...], name: str, diverged: bool = False) -> Rank:
     """What networks are sorted by, the preferred one first.
 
     Parameters

@@ -154,17 +154,18 @@ def tested(
     share = shares(len(p_values), proposal)
     held: dict[int, tuple[float, int]] = {}
 
-    def look_of(place: int) -> int | None:
-        passed = [
+    def looks_of(place: int) -> list[int]:
+        if place in held or not share[place]:
+            return []
+        return [
             look
             for look, (p_value, part) in enumerate(zip(p_values[place], spending, strict=False))
             if p_value <= share[place] * ALPHA * part
         ]
-        return passed[-1] if passed and share[place] else None
 
-    while found := [place for place in range(len(share)) if place not in held and look_of(place) is not None]:
+    while found := [place for place in range(len(share)) if looks_of(place)]:
         place = found[0]
-        held[place] = share[place], look_of(place)
+        held[place] = share[place], looks_of(place)[-1]
         heir = next((other for other in range(place + 1, len(share)) if other not in held), None)
         if heir is not None:
             share[heir] += share[place]
@@ -178,21 +179,21 @@ class _Evidence:
     def __init__(self, finalists: Sequence[Finalist], labels: np.ndarray, tolerance: float):
         self.finalists, self.limit = finalists, tolerance / 100
         self.labels = np.unique(labels, return_inverse=True)[1]
-        self.parts = functools.cache(self.parts)
-        self.priors = functools.cache(self.priors)
+        # Of accuracy and of the mean over classes, with so many trainings or all there are; None without any.
+        self.parts = functools.cache(self._parts)
+        self.priors = functools.cache(self._priors)
 
-    def parts(self, place: int, seeds: int) -> tuple[Parts, Parts] | None:
-        """Of accuracy and of the mean over classes, with so many trainings or all there are; None without any."""
+    def _parts(self, place: int, seeds: int) -> tuple[Parts, Parts] | None:
         each = self.finalists[place]
         sides = each.baseline[:seeds], each.pruned[:seeds]
         if not len(sides[0]) or np.isnan(sides[0] - sides[1]).all():
             return None
         return intervals.parts(*sides), intervals.parts(*sides, self.labels)
 
-    def priors(self, seeds: int) -> tuple[Prior | None, Prior | None]:
+    def _priors(self, seeds: int) -> tuple[Prior | None, Prior | None]:
         found = [self.parts(place, min(seeds, len(each.pruned))) for place, each in enumerate(self.finalists)]
         known = [parts for parts in found if parts is not None]
-        return tuple(intervals.pooled([parts[which] for parts in known]) for which in (0, 1))
+        return intervals.pooled([parts[0] for parts in known]), intervals.pooled([parts[1] for parts in known])
 
     def p_value(self, place: int, seeds: int) -> float:
         """Of the hypothesis that it loses the tolerance or more, by accuracy or over classes."""
@@ -207,10 +208,11 @@ class _Evidence:
             return [Interval(math.nan, math.nan, math.nan)] * 2
         return [intervals.interval(each, level, prior) for each, prior in zip(parts, self.priors(seeds), strict=True)]
 
-    def later(self, place: int, seeds: int, last: int) -> list[tuple[float, float, float]]:
+    def later(self, place: int, seeds: int, last: int) -> list[tuple[Parts, float, float, float]]:
         """Of both drops what is known, its variance's parts after the last look, images' and trainings', and the latter
         now."""
         parts = self.parts(place, seeds)
+        assert parts is not None  # who has no outcome is asked for one first
         found = []
         for each, prior in zip(parts, self.priors(seeds), strict=True):
             between = max(intervals.moderated(each, prior)[0] - each.noise, 0.0) if each.freedom else 0.0

@@ -245,14 +245,18 @@ def page(
         failed=failed_seeds(frame),
         configuration=yaml.safe_dump(
             {section: configuration[section] for section in ("experiments", "datasets", "backbones", "recipes")},
-            **{"allow_unicode": True, "sort_keys": False, "default_flow_style": None, "width": 100},
+            allow_unicode=True,
+            sort_keys=False,
+            default_flow_style=None,
+            width=100,
         ),
         facts=facts(results, cells),
         environments=environments_table(cells.values()),
         codes=codes_table(experiment, cells.values(), spec["code"]),
         style=_beside("css"),
         script=_beside("js"),
-        vega=_unclosed(vl_convert.javascript_bundle()) if shown or drawn else "",
+        # The stub asks for what is left out here.
+        vega=_unclosed(vl_convert.javascript_bundle()) if shown or drawn else "",  # type: ignore[call-arg]
         vega_version=vl_convert.get_vega_version(),
     )
 
@@ -331,7 +335,7 @@ def answered(
     beside = [each for each in others if (each["dataset"], each["backbone"]) == place]
     certified = models.get(place, {"certificates": ()})["certificates"]
     int8 = next((each for each in certified if each["file"] == descriptions.FILES["int8"]), None)
-    picture = Figure.drawn(answers_figure.picture(answer, beside, int8))
+    picture = _drawn(answers_figure.picture(answer, beside, int8))
     chosen = dataclasses.replace(grid.parse_path(answer["chosen"]["cell"]), seed=0)
     trained = [cell for cell, metrics in cells.items() if metrics and metrics["status"] == "finished"]
     whole = {cell: cell.baseline_of(answer["backbone"]) for cell in trained}
@@ -353,7 +357,7 @@ def answered(
             Cases("Wrong with the smaller network, right with yours", _thumbnails(lost, store), losses),
             Cases("Right with the smaller network, wrong with yours", _thumbnails(gained, store), gains),
         ],
-        drawn and Figure.drawn(drawn),
+        _drawn(drawn),
         _confusions_table(gallery.confusions(before, after), store.classes, "-".join(place)),
     )
 
@@ -377,9 +381,7 @@ def certified(answer: Answer, told: Mapping[str, Any], models: Mapping[tuple[str
         {
             "file": Field(each["file"]),
             "accuracy %": _number(each["accuracy"], summary.percent),
-            "drop, points": _number(
-                each["drop"], lambda drop, each=each: summary.bracketed(drop, each["low"], each["high"])
-            ),
+            "drop, points": _with_interval(each),
             "as judged": Field(f"{each['as_judged']} of {each['images']}"),
             "run by": Field(each["runtime"]),
             "SHA-256": Field(each["sha256"]),
@@ -407,9 +409,7 @@ def spoiled_table(found: Mapping[str, Any], name: str) -> Table:
             "file": Field(file["file"]),
             "your network %": _number(each["accuracy"][0], summary.percent),
             "accuracy %": _number(accuracy, summary.percent),
-            "drop, points": _number(
-                drop["drop"], lambda mean, drop=drop: summary.bracketed(mean, drop["low"], drop["high"])
-            ),
+            "drop, points": _with_interval(drop),
         }
         for each in found["corruptions"]
         for file, accuracy, drop in zip(found["networks"][1:], each["accuracy"][1:], each["drops"], strict=True)
@@ -420,6 +420,10 @@ def spoiled_table(found: Mapping[str, Any], name: str) -> Table:
 def _predictions(folder: Path, cell: grid.Cell) -> dict[str, np.ndarray]:
     table = tables.read_table(folder / cell.path / "predictions.parquet", "predictions")
     return {name: table[name].to_numpy() for name in ("image", "label", "predicted", "probability")}
+
+
+def _drawn(figure: look.Figure | None) -> Figure | None:
+    return None if figure is None else Figure.drawn(figure)
 
 
 def _thumbnails(cases: Iterable[gallery.Case], store: Store) -> list[Thumbnail]:
@@ -446,7 +450,7 @@ def data_set(
     name: str, store: Store, split: Split | None, examples: int, folds: int | None, tolerance: float
 ) -> DataSet:
     """What a data set is, with so many of its images at most; there is no one split of it where it has folds."""
-    parts = split and split.parts
+    parts = None if split is None else split.parts
     found = gallery.overview(store.classes, store.labels, parts, store.manifest["skipped"], examples)
     images = {each.name: [gallery.thumbnail(store.images[row]) for row in each.images] for each in found.classes}
     rows = [
@@ -555,7 +559,7 @@ def summary_table(frame: pd.DataFrame) -> Table:
     return _compact(Table("summary", "One row a network and its seeds", rows))
 
 
-def candidates_table(record: Mapping[str, Any]) -> Table:
+def candidates_table(record: growth.Step) -> Table:
     """The networks of a grid that grew, with what they were compared by and why those were not judged that were not."""
     rows = [
         {
@@ -617,6 +621,11 @@ def _text(value: str | None) -> Field:
 
 def _number(value: float | None, shown: Callable[[Any], str]) -> Field:
     return Field(MISSING) if value is None else Field(shown(value), value)
+
+
+def _with_interval(found: Mapping[str, Any]) -> Field:
+    """A ``drop`` with its interval from ``low`` to ``high``."""
+    return _number(found["drop"], lambda drop: summary.bracketed(drop, found["low"], found["high"]))
 
 
 def _ratio(ratio: float | None, round_to: int | None) -> Field:

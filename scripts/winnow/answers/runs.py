@@ -181,7 +181,8 @@ def compare(before: Run, after: Run) -> Comparison:
     answers = before.recommendations(), after.recommendations()
     both = sorted(answers[0].keys() & answers[1].keys())
     verdicts = [change for name in both for change in _verdicts(name, answers[0][name], answers[1][name])]
-    questions = {name: changes(*(each[name].get("spec", {}) for each in answers), "experiments") for name in both}
+    asked = {name: (answers[0][name].get("spec", {}), answers[1][name].get("spec", {})) for name in both}
+    questions = {name: changes(*pair, "experiments") for name, pair in asked.items()}
     return Comparison(
         verdicts,
         {name: found for name, found in questions.items() if found},
@@ -243,25 +244,25 @@ def lines(comparison: Comparison) -> list[str]:
         said += [f"{name}: only {side}" for name in names]
         if cells:
             said += ["", f"{_count(cells)} only {side}:", *_named(cells)]
-    for found, pairs in comparison.explained.items():
-        said += ["", *found, *_listed(pairs)]
-    for found, pairs in comparison.unexplained.items():
-        what = "; ".join(text.removeprefix("cells: ") for text in found) or "nothing says why"
+    for texts, pairs in comparison.explained.items():
+        said += ["", *texts, *_listed(pairs)]
+    for texts, pairs in comparison.unexplained.items():
+        what = "; ".join(text.removeprefix("cells: ") for text in texts) or "nothing says why"
         said += ["", f"The same specs and other numbers: {what}", *_listed(pairs)]
     return [*said, "", f"{comparison.alike} cells are the same." if comparison.alike else "No cell is the same."]
 
 
 def _pair(path: str, before: Run, after: Run) -> Pair:
     cell, metrics = grid.parse_path(path), (read_json(before.cells[path]), read_json(after.cells[path]))
-    own = [each.get("spec", {}) for each in metrics]
+    own = metrics[0].get("spec", {}), metrics[1].get("spec", {})
     split, epochs = metrics[1].get("split", "only"), own[1].get("recipe", {}).get("epochs", 1)
     specs = list(changes(*own, "cells"))
     for file in made_from(cell, split, epochs):
-        found = before.spec(file), after.spec(file)
-        if None not in found:
-            specs += changes(*found, file.partition("/")[0])
+        old, new = before.spec(file), after.spec(file)
+        if old is not None and new is not None:
+            specs += changes(old, new, file.partition("/")[0])
     numbers, surroundings = (
-        changes(*({name: each.get(name) for name in names} for each in metrics), "cells")
+        changes({name: metrics[0].get(name) for name in names}, {name: metrics[1].get(name) for name in names}, "cells")
         for names in (NUMBERS, SURROUNDINGS)
     )
     contents = [
@@ -284,7 +285,7 @@ def _verdicts(experiment: str, before: Mapping[str, Any], after: Mapping[str, An
 
 def _answers(question: str, recommendation: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """What is answered, place by place: a place is a data set and backbone and, on the ladder, a network."""
-    found = {}
+    found: dict[str, tuple[str, str]] = {}
     for row in recommendation.get(question, []):
         network = verdict.describe(LATER | row)
         place = f"{row['dataset']}, {row['backbone']}" + (f", {network}" if question == "ladder" else "")

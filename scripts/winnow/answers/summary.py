@@ -7,7 +7,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from winnow.answers import intervals, preference
 from winnow.answers.intervals import CONFIDENCE
 from winnow.files import InputError, read_json
 from winnow.importance.scopes import BUDGETS, share_of
+from winnow.training.metrics import Metrics
 from winnow.training.protocols import DISTILLED, EQUAL_FLOPS, FINE_TUNE_FIRST, ONE_SHOT, parted, steps, whole
 from winnow.workflow.grid import ANY, RANDOM, UNPRUNED, Beside, Cell, is_control, own, parse_source
 
@@ -56,7 +57,44 @@ REPAIR_NAMES = {"compensated": "compensated", "recalibrated": "recalibrated", "f
 _CRITERION_NAMES = {RANDOM: "random control", ANY: "any criterion"}
 
 
-def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
+class Row(TypedDict):
+    """A row of the table "summary", see :data:`winnow.tables.SCHEMAS`: None where a value is not known."""
+
+    dataset: str
+    backbone: str
+    control: str | None
+    criterion: str
+    scope: str
+    ratio: float
+    round_to: int | None
+    init: str
+    protocol: str
+    seeds: int
+    accuracy: float | None
+    accuracy_std: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    class_accuracy: float | None
+    val_accuracy: float | None
+    val_drop: float | None
+    drop: float | None
+    drop_low: float | None
+    drop_high: float | None
+    class_drop: float | None
+    class_drop_low: float | None
+    class_drop_high: float | None
+    achieved_ratio: float | None
+    params: int | None
+    macs: int | None
+    bytes: int | None
+    latency_ms: float | None
+    latency_32_ms: float | None
+    seconds: float | None
+    failed_seeds: str
+    unequal_seeds: str
+
+
+def read_metrics(path: str | os.PathLike[str]) -> Metrics:
     """Read one cell's ``metrics.json``.
 
     Raises
@@ -64,7 +102,7 @@ def read_metrics(path: str | os.PathLike) -> dict[str, Any]:
     InputError
         If the file is missing, is not JSON, or lacks a number that the summary needs; the message names the file.
     """
-    metrics = read_json(path)
+    metrics: Metrics = read_json(path)
     fault = _fault(metrics)
     if fault:
         raise InputError(f"{path} is not a cell's metrics ({fault}): delete it and run again to make it anew")
@@ -89,7 +127,7 @@ def _fault(metrics: Any) -> str | None:
     return None
 
 
-def read_latency(path: str | os.PathLike) -> dict[int, tuple[float, float]]:
+def read_latency(path: str | os.PathLike[str]) -> dict[int, tuple[float, float]]:
     """Read a network's latency: images a pass → the unpruned network's median milliseconds, and the speed-up over it.
 
     Raises
@@ -171,7 +209,7 @@ def comparable(latencies: Mapping[str, Mapping[int, tuple[float, float]]]) -> di
     over the unpruned network, timed in turn with each: milliseconds are the median of what the unpruned network took,
     over all files of the data set and backbone, divided by the file's own speed-up.
     """
-    taken: dict[tuple, list[float]] = {}
+    taken: dict[tuple[str | int, ...], list[float]] = {}
     for path, batches in latencies.items():
         for batch, (unpruned, _) in batches.items():
             taken.setdefault((*path.split("/")[:2], batch), []).append(unpruned)
@@ -249,12 +287,9 @@ def summarise(
     groups = {group: [cell for cell in cells if cell not in choosers] or cells for group, cells in groups.items()}
     drops = _drops(groups, finished, sides) if sides else {}
     measured = comparable(latencies or {})
-    not_measured = dict.fromkeys(LATENCY_COLUMNS.values())
     records = [
-        _record(groups[group], group[0], finished)
-        | drops.get(group, {})
-        | measured.get(groups[group][0].latency, not_measured)
-        for group in sorted(groups, key=_order)
+        _record(cells, group[0], finished, drops.get(group), measured.get(cells[0].latency or "", {}))
+        for group, cells in sorted(groups.items(), key=lambda item: _order(item[0]))
     ]
     return pa.Table.from_pylist(records, schema=_SCHEMA).to_pandas(types_mapper=_PANDAS_TYPES.get)
 
@@ -265,28 +300,25 @@ _Group = tuple[str, Cell]
 
 def _drops(
     groups: Mapping[_Group, Sequence[Cell]], finished: Mapping[Cell, Mapping[str, Any]], sides: Sides
-) -> dict[_Group, dict[str, float]]:
-    """Of each row but the baseline's its drops and their intervals, as the columns have them."""
-    places: dict[tuple, dict[_Group, tuple[intervals.Parts, ...]]] = {}
+) -> dict[_Group, list[intervals.Interval]]:
+    """Of each row but the baseline's the intervals of its drops, of accuracy and of the mean over classes."""
+    places: dict[tuple[str, str], dict[_Group, tuple[intervals.Parts, ...]]] = {}
     for (backbone, group), cells in groups.items():
         both = [cell for cell in cells if cell in finished and cell.baseline_of(backbone) in finished]
         if both and group != group.baseline_of(backbone):
             baseline, pruned, labels = sides(both, backbone)
             found = intervals.parts(baseline, pruned), intervals.parts(baseline, pruned, labels)
             places.setdefault((group.dataset, backbone), {})[backbone, group] = found
-    columns: dict[_Group, dict[str, float]] = {}
+    drops: dict[_Group, list[intervals.Interval]] = collections.defaultdict(list)
     for there in places.values():
-        for number, name in enumerate(("drop", "class_drop")):
+        for number in range(2):
             prior = intervals.pooled([parts[number] for parts in there.values()])
-            for group, parts in there.items():
-                found = intervals.interval(parts[number], prior=prior)
-                columns.setdefault(group, {}).update(
-                    zip((name, f"{name}_low", f"{name}_high"), found, strict=True),
-                )
-    return columns
+            for place, parts in there.items():
+                drops[place].append(intervals.interval(parts[number], prior=prior))
+    return drops
 
 
-def _order(group: _Group) -> tuple:
+def _order(group: _Group) -> tuple[Any, ...]:
     backbone, cell = group
     return (
         *(cell.dataset, backbone, cell.criterion != UNPRUNED, cell.backbone != backbone, cell.backbone),
@@ -296,7 +328,13 @@ def _order(group: _Group) -> tuple:
     )
 
 
-def _record(cells: list[Cell], backbone: str, finished: Mapping[Cell, Mapping[str, Any]]) -> dict[str, Any]:
+def _record(
+    cells: list[Cell],
+    backbone: str,
+    finished: Mapping[Cell, Mapping[str, Any]],
+    drops: Sequence[intervals.Interval] | None,
+    latency: Mapping[str, float],
+) -> Row:
     """One row of the summary from cells that differ in their seed only, in the order of their seeds."""
     done = [cell for cell in cells if cell in finished]
     control = None if cells[0].backbone == backbone else cells[0].backbone
@@ -312,11 +350,18 @@ def _record(cells: list[Cell], backbone: str, finished: Mapping[Cell, Mapping[st
 
     accuracy = values("accuracy")
     accuracy_low, accuracy_high = interval(accuracy)
-    description = dataclasses.asdict(cells[0])
-    del description["seed"]
-    return description | {
+    drop: tuple[float | None, float | None, float | None]
+    drop, class_drop = drops or ((_mean(drops_of(name)), None, None) for name in ("accuracy", "class_accuracy"))
+    return {
+        "dataset": cells[0].dataset,
         "backbone": backbone,
         "control": control,
+        "criterion": cells[0].criterion,
+        "scope": cells[0].scope,
+        "ratio": cells[0].ratio,
+        "round_to": cells[0].round_to,
+        "init": cells[0].init,
+        "protocol": cells[0].protocol,
         "seeds": len(done),
         "accuracy": _mean(accuracy),
         "accuracy_std": float(np.std(accuracy, ddof=1)) if len(accuracy) > 1 else None,
@@ -325,13 +370,19 @@ def _record(cells: list[Cell], backbone: str, finished: Mapping[Cell, Mapping[st
         "class_accuracy": _mean(values("class_accuracy")),
         "val_accuracy": _mean(values("val_accuracy")),
         "val_drop": _mean(drops_of("val_accuracy")),
-        "drop": _mean(drops_of("accuracy")),
-        "class_drop": _mean(drops_of("class_accuracy")),
+        "drop": drop[0],
+        "drop_low": drop[1],
+        "drop_high": drop[2],
+        "class_drop": class_drop[0],
+        "class_drop_low": class_drop[1],
+        "class_drop_high": class_drop[2],
         "achieved_ratio": _mean(values("achieved_ratio")),
         # The control's masks differ by seed, and with them the sizes.
         "params": _rounded_mean(values("params")),
         "macs": _rounded_mean(values("macs")),
         "bytes": _rounded_mean(values("bytes")),
+        "latency_ms": latency.get("latency_ms"),
+        "latency_32_ms": latency.get("latency_32_ms"),
         "seconds": _mean([finished[cell]["seconds"]["total"] for cell in done]),
         "failed_seeds": ", ".join(str(cell.seed) for cell in cells if cell not in finished),
         "unequal_seeds": ", ".join(
@@ -352,7 +403,7 @@ def _rounded_mean(values: Sequence[float]) -> int | None:
     return round(sum(values) / len(values)) if values else None
 
 
-def read(path: str | os.PathLike) -> pd.DataFrame:
+def read(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read a ``summary.parquet`` with the types that :func:`summarise` gives.
 
     Raises
@@ -363,7 +414,7 @@ def read(path: str | os.PathLike) -> pd.DataFrame:
     return tables.read_table(path, "summary").to_pandas(types_mapper=_PANDAS_TYPES.get)
 
 
-def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def records(frame: pd.DataFrame) -> list[Row]:
     """A summary's rows, None where a value is not known."""
     return frame.astype(object).where(frame.notna(), None).to_dict("records")
 
@@ -382,7 +433,7 @@ def protocol_name(protocol: str) -> str:
         words = f"pruned in {steps(plain)} steps"
     else:
         words = _PROTOCOL_NAMES.get(plain, plain.replace("_", " "))
-    return ", ".join([*map(REPAIR_NAMES.get, repairs), *([] if repairs and plain == ONE_SHOT else [words])])
+    return ", ".join([*(REPAIR_NAMES[name] for name in repairs), *([] if repairs and plain == ONE_SHOT else [words])])
 
 
 def beginnings(init: str, protocol: str) -> list[str]:
@@ -447,10 +498,11 @@ def headline_rows(frame: pd.DataFrame, dataset: str, backbone: str, scope: str) 
     rows = plainest(finished_rows(frame, dataset, backbone, scope))
     ratio = headline_ratio(rows["ratio"])
     rows = rows[rows["ratio"] == ratio]
-    order = [
-        (_aside(row["criterion"]), *preference.rank(-row["accuracy"], (row["macs"],), preference.name_of(row)))
-        for row in records(rows)
-    ]
+    order = []
+    for row in records(rows):
+        loss = None if row["accuracy"] is None else -row["accuracy"]
+        rank = preference.rank(loss, (row["macs"] or 0,), preference.name_of(row))
+        order.append((_aside(row["criterion"]), rank))
     return rows.iloc[sorted(range(len(rows)), key=order.__getitem__)]
 
 
@@ -564,11 +616,13 @@ def _plus_minus(mean: float, high: float) -> str:
     return percent(mean) + ("" if pd.isna(high) else f" ± {percent(high - mean)}")
 
 
-def bracketed(mean: float, low: float, high: float) -> str:
+def bracketed(mean: float | None, low: float | None, high: float | None) -> str:
     """A mean and its interval, shares in points: "0.8 [-0.2, 1.8]"; "–" where the mean is not known."""
-    if pd.isna(mean):
+    if mean is None or math.isnan(mean):
         return "–"
-    return percent(mean) + ("" if pd.isna(low) else f" [{percent(low)}, {percent(high)}]")
+    if low is None or high is None or math.isnan(low):
+        return percent(mean)
+    return f"{percent(mean)} [{percent(low)}, {percent(high)}]"
 
 
 def marked(text: str, unequal_seeds: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,121 @@ from winnow.workflow.grid import UNPRUNED, Cell
 CLAIM_RATIO, CLAIM_TOLERANCE = growth.CLAIM_RATIO, 2.0
 _VERBS = {HOLDS: "holds", FAILS: "fails", UNDECIDED: "is undecided"}
 # What "small" may mean, and how a sentence names it.
-MEASURES = {"macs": "MACs", "params": "parameters", "latency_ms": "latency", "bytes": "bytes"}
+Measure = Literal["macs", "params", "latency_ms", "bytes"]
+MEASURES: dict[Measure, str] = {"macs": "MACs", "params": "parameters", "latency_ms": "latency", "bytes": "bytes"}
+
+
+class Record(summary.Row):
+    """A row of the table "recommendation", see :data:`winnow.tables.SCHEMAS`, less its question, and what else the
+    summary knows of the network."""
+
+    measure: Measure
+    size: float
+    baseline_size: float
+    baseline_accuracy: float | None
+    level: float
+    wanted: int
+    images: int | None
+    lost_classes: list[str]
+    verdict: str
+    sentence: str
+
+
+class Chosen(Record):
+    """The one that is taken home, with the path of its cell."""
+
+    cell: str
+
+
+class Unpruned(TypedDict):
+    """What is said of an unpruned network."""
+
+    bytes: int | None
+    params: int | None
+    macs: int | None
+    latency_ms: float | None
+    accuracy: float | None
+
+
+class Described(Unpruned):
+    """What is said of a smaller one: the drop is of accuracy, ``class_low`` and ``class_high`` are bounds of its mean
+    over classes."""
+
+    drop: float | None
+    low: float | None
+    high: float | None
+    class_low: float | None
+    class_high: float | None
+    control: str | None
+    criterion: str
+    scope: str
+    ratio: float
+    round_to: int | None
+    init: str
+    protocol: str
+    cell: str | None
+    lost_classes: list[str]
+    failed_seeds: str
+    seeds: int
+    level: float
+
+
+class Smaller(Described):
+    """The next smaller one."""
+
+    verdict: str
+
+
+class RunnerUp(Described):
+    """Within a budget the next best, and how much more accurate the proposal is."""
+
+    gain: float
+    verdict: str
+
+
+class Budget(TypedDict):
+    """What a network may take."""
+
+    measure: Measure
+    limit: float
+    runner_up: RunnerUp | None
+
+
+class Answer(TypedDict):
+    """The answer of a data set and backbone, for those who put it into words."""
+
+    dataset: str
+    backbone: str
+    verdict: str
+    tolerance: float
+    class_margin: float
+    measure: Measure
+    confidence: float
+    test_images: int
+    folds: int | None
+    trainings: int
+    unpruned: Unpruned
+    chosen: Described | None
+    smaller: Smaller | None
+    budget: Budget | None
+    more_images: int | None
+
+
+class Answered(TypedDict):
+    """What is answered of data sets and backbones: see :func:`recommend`."""
+
+    verdicts: list[Record]
+    ladder: list[Record]
+    claims: list[Record]
+    chosen: list[Chosen]
+    lines: list[str]
+    answer: list[Answer]
+
+
+class Recommendation(Answered):
+    """What an experiment answers, and how that was found."""
+
+    notes: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +149,7 @@ class Network:
 
     Attributes
     ----------
-    row : dict
+    row : Row
         Its row of the summary; ``val_drop`` is that of the trainings that chose.
     cell : str or None
         Path of the training that would be taken home: the one that did best on validation, in a grid that grows of
@@ -48,7 +162,7 @@ class Network:
         are, where no training finished on both sides.
     """
 
-    row: dict[str, Any]
+    row: summary.Row
     cell: str | None
     judgement: Judgement
     seeds: int
@@ -103,7 +217,7 @@ class Place:
 
 
 def judged(
-    place: Mapping[str, Any],
+    place: growth.Place,
     cells: Sequence[Cell],
     question: Mapping[str, Any],
     frame: pd.DataFrame,
@@ -127,7 +241,7 @@ def judged(
     experiment, folds = question["grid"], question["folds"].get(place["dataset"])
     looks = procedure.looks(folds) if growth.grows(experiment) else (len(growth.judging_seeds(experiment)),)
     finalists, labels, trainings = results.finalists(place, cells)
-    judgements, between = outcomes.judged(place, finalists, labels, question | {"looks": looks})
+    judgements, between = outcomes.judged(place, finalists, labels, question, looks)
     rows = {preference.name_of(row): row for row in summary.records(frame) if row["backbone"] == place["backbone"]}
     networks: dict[int, Network] = {}
     for number, (chosen, finalist, judgement) in enumerate(zip(place["finalists"], finalists, judgements, strict=True)):
@@ -139,10 +253,17 @@ def judged(
             # Their networks are kept.
             done = [cell for cell in done if cell.seed in grid.taken_seeds(experiment)] or done
         best = max(done, key=lambda cell: (results.metrics(cell)["val_accuracy"], -cell.seed), default=None)
-        row = rows[dataclasses.replace(own[0], seed=0).path] | {"val_drop": chosen["drop"]}
-        counted = [side[: judgement.seeds] for side in (finalist.pruned, finalist.baseline)]
-        seeds = int((~np.isnan(counted[0])).any(axis=1).sum())
-        networks[number] = Network(row, best and best.path, judgement, seeds, *map(outcomes.accuracy, counted))
+        row: summary.Row = {**rows[dataclasses.replace(own[0], seed=0).path], "val_drop": chosen["drop"]}
+        after, before = (side[: judgement.seeds] for side in (finalist.pruned, finalist.baseline))
+        seeds = int((~np.isnan(after)).any(axis=1).sum())
+        networks[number] = Network(
+            row,
+            None if best is None else best.path,
+            judgement,
+            seeds,
+            outcomes.accuracy(after),
+            outcomes.accuracy(before),
+        )
     used = {cell for own in trainings.values() for cell in own}
     larger = [networks[number] for number in range(place["proposal"] or 0, -1, -1) if number in networks]
     return Place(
@@ -150,7 +271,7 @@ def judged(
         place["backbone"],
         list(networks.values()),
         next((each for each in [*larger, *networks.values()] if each.known), next(iter(networks.values()), None)),
-        networks.get(place["rival"]),
+        None if place["rival"] is None else networks.get(place["rival"]),
         between,
         len(labels),
         len(used | {cell.baseline_of(place["backbone"]) for cell in used}),
@@ -158,7 +279,7 @@ def judged(
     )
 
 
-def recommend(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[str, Any]) -> dict[str, list]:
+def recommend(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[str, Any]) -> Recommendation:
     """What an experiment answers, for each of its data sets and backbones.
 
     Parameters
@@ -182,7 +303,15 @@ def recommend(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[st
         ``lines``: all that in sentences. ``notes``: how it was found. ``answer``: the same for those who put it into
         words of their own.
     """
-    answer: dict[str, list] = {"verdicts": [], "ladder": [], "claims": [], "chosen": [], "lines": [], "answer": []}
+    answer: Recommendation = {
+        "verdicts": [],
+        "ladder": [],
+        "claims": [],
+        "chosen": [],
+        "lines": [],
+        "answer": [],
+        "notes": notes(frame, question),
+    }
     by_place = {(place.dataset, place.backbone): place for place in places}
     for (dataset, backbone), rows in frame.groupby(["dataset", "backbone"], sort=False):
         records = summary.records(rows)
@@ -197,9 +326,14 @@ def recommend(frame: pd.DataFrame, places: Sequence[Place], question: Mapping[st
             answer["lines"].append(f"{subject}: {_nothing(place, question)}")
             answer["answer"] += [_answer(place, None, unpruned, question)] if place else []
             continue
-        for name, found in _answered(subject, place, unpruned, question).items():
-            answer[name] += found
-    return answer | {"notes": notes(frame, question)}
+        found = _answered(subject, place, place.proposal, unpruned, question)
+        answer["verdicts"] += found["verdicts"]
+        answer["ladder"] += found["ladder"]
+        answer["claims"] += found["claims"]
+        answer["chosen"] += found["chosen"]
+        answer["lines"] += found["lines"]
+        answer["answer"] += found["answer"]
+    return answer
 
 
 def _nothing(place: Place | None, question: Mapping[str, Any]) -> str:
@@ -211,19 +345,23 @@ def _nothing(place: Place | None, question: Mapping[str, Any]) -> str:
     return "no verdict, for want of validation accuracies to choose with."
 
 
-def _answered(subject: str, place: Place, unpruned: dict, question: Mapping[str, Any]) -> dict[str, list]:
+def _answered(
+    subject: str, place: Place, proposal: Network, unpruned: summary.Row, question: Mapping[str, Any]
+) -> Answered:
     """The answer of one data set and backbone, of which the sentences speak as ``subject``."""
-    tolerance, measure, limit = question["tolerance"], question["measure"], question["limit"]
+    tolerance, limit = question["tolerance"], question["limit"]
+    measure: Measure = question["measure"]
     ladder = place.networks
     measures = [measure, *(name for name in MEASURES if name not in (measure, "bytes"))]
     measures = [name for name in measures if unpruned[name] is not None]
     if limit is not None:
-        ladder = [place.proposal]
+        ladder = [proposal]
         measures = [measure]
-    found = {name: smallest(ladder, name) or place.proposal for name in measures}
-    verdicts, lines = [], []
+    found = {name: smallest(ladder, name) or proposal for name in measures}
+    verdicts: list[Record] = []
+    lines: list[str] = []
     for name, network in found.items():
-        share = network.row[name] / unpruned[name]
+        share = _size(network.row, name) / _size(unpruned, name)
         sentence = f"{subject}: {_headline(network, name, share, tolerance)}"
         verdicts.append(_record(network, name, unpruned, sentence))
         same = [MEASURES[each] for each, other in found.items() if other is network]
@@ -236,11 +374,11 @@ def _answered(subject: str, place: Place, unpruned: dict, question: Mapping[str,
         spoken += beside
         lines.append(f"{subject}: {line}")
     else:
-        lines.append(f"{subject}: {_within(place, question)}")
-    claims = []
+        lines.append(f"{subject}: {_within(place, proposal, question)}")
+    claims: list[Record] = []
     for network in _claimed(ladder, tolerance):
         sentence = f"{subject}: {_claim(network, tolerance)}"
-        claims.append(_record(network, measure, unpruned, sentence) | {"verdict": claim_verdict(network, tolerance)})
+        claims.append({**_record(network, measure, unpruned, sentence), "verdict": claim_verdict(network, tolerance)})
         spoken.append(network)
         lines.append(sentence)
     lost = [network for network in ladder if network.judgement.lost and all(network is not each for each in spoken)]
@@ -251,25 +389,30 @@ def _answered(subject: str, place: Place, unpruned: dict, question: Mapping[str,
         "verdicts": verdicts,
         "ladder": [_record(each, measure, unpruned, _judged(each, tolerance)) for each in ladder],
         "claims": claims,
-        "chosen": [verdicts[0] | {"cell": headline.cell}] if headline.cell else [],
+        "chosen": [{**verdicts[0], "cell": headline.cell}] if headline.cell else [],
         "lines": lines,
         "answer": [_answer(place, headline, unpruned, question)],
     }
 
 
-def _answer(place: Place, chosen: Network | None, unpruned: dict, question: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(place: Place, chosen: Network | None, unpruned: summary.Row, question: Mapping[str, Any]) -> Answer:
     """The answer as an object, for those who put it into words; without a network where none could be judged."""
     limit = question["limit"]
     smaller = None
     if chosen and limit is None:
         smaller = next(iter(_smaller(place.networks, chosen, question["measure"])), None)
-    budget = None
+    budget: Budget | None = None
     if limit is not None:
         budget = {"measure": question["measure"], "limit": limit, "runner_up": None}
-        if place.rival is not None:
+        if place.rival is not None and place.between is not None:
             drop = place.between.drop
-            difference = {"gain": -drop.drop, "low": -drop.high, "high": -drop.low, "verdict": place.between.verdict}
-            budget["runner_up"] = _described(place.rival) | difference
+            budget["runner_up"] = {
+                **_described(place.rival),
+                "gain": -drop.drop,
+                "low": -drop.high,
+                "high": -drop.low,
+                "verdict": place.between.verdict,
+            }
     return {
         "dataset": place.dataset,
         "backbone": place.backbone,
@@ -281,67 +424,94 @@ def _answer(place: Place, chosen: Network | None, unpruned: dict, question: Mapp
         "test_images": place.images,
         "folds": place.folds,
         "trainings": place.trainings,
-        "unpruned": {name: unpruned[name] for name in ("bytes", "params", "macs", "latency_ms")}
-        | {"accuracy": _number(chosen.unpruned) if chosen else unpruned["accuracy"]},
-        "chosen": chosen and _described(chosen),
-        "smaller": smaller and _described(smaller) | {"verdict": smaller.verdict},
+        "unpruned": {
+            "bytes": unpruned["bytes"],
+            "params": unpruned["params"],
+            "macs": unpruned["macs"],
+            "latency_ms": unpruned["latency_ms"],
+            "accuracy": _number(chosen.unpruned) if chosen else unpruned["accuracy"],
+        },
+        "chosen": _described(chosen) if chosen else None,
+        "smaller": {**_described(smaller), "verdict": smaller.verdict} if smaller else None,
         "budget": budget,
-        "more_images": chosen and chosen.judgement.images,
+        "more_images": chosen.judgement.images if chosen else None,
     }
 
 
-def _described(network: Network) -> dict[str, Any]:
+def _described(network: Network) -> Described:
     row, judgement = network.row, network.judgement
-    sizes = {name: row[name] for name in ("bytes", "params", "macs", "latency_ms")}
-    kind = {name: row[name] for name in ("control", "criterion", "scope", "ratio", "round_to", "init", "protocol")}
-    drop, class_drop = judgement.drop, judgement.class_drop
-    return (
-        sizes
-        | {"accuracy": _number(network.accuracy)}
-        | {name: _number(value) for name, value in zip(("drop", "low", "high"), drop, strict=True)}
-        | {name: _number(value) for name, value in zip(("class_low", "class_high"), class_drop[1:], strict=True)}
-        | kind
-        | {"cell": network.cell, "lost_classes": list(judgement.lost), "failed_seeds": row["failed_seeds"]}
-        | {"seeds": network.seeds, "level": judgement.level}
-    )
-
-
-def _record(network: Network, measure: str, unpruned: dict, sentence: str) -> dict[str, Any]:
-    """A row of the schema "recommendation", less its question, and what else the summary knows of the network."""
-    judgement = network.judgement
-    drops = {
-        f"{name}{suffix}": _number(value)
-        for name, interval in (("drop", judgement.drop), ("class_drop", judgement.class_drop))
-        for suffix, value in zip(("", "_low", "_high"), interval, strict=True)
+    return {
+        "bytes": row["bytes"],
+        "params": row["params"],
+        "macs": row["macs"],
+        "latency_ms": row["latency_ms"],
+        "accuracy": _number(network.accuracy),
+        "drop": _number(judgement.drop.drop),
+        "low": _number(judgement.drop.low),
+        "high": _number(judgement.drop.high),
+        "class_low": _number(judgement.class_drop.low),
+        "class_high": _number(judgement.class_drop.high),
+        "control": row["control"],
+        "criterion": row["criterion"],
+        "scope": row["scope"],
+        "ratio": row["ratio"],
+        "round_to": row["round_to"],
+        "init": row["init"],
+        "protocol": row["protocol"],
+        "cell": network.cell,
+        "lost_classes": list(judgement.lost),
+        "failed_seeds": row["failed_seeds"],
+        "seeds": network.seeds,
+        "level": judgement.level,
     }
-    return network.row | {
+
+
+def _record(network: Network, measure: Measure, unpruned: summary.Row, sentence: str) -> Record:
+    judgement = network.judgement
+    drop, class_drop = judgement.drop, judgement.class_drop
+    return {
+        **network.row,
         "measure": measure,
-        "size": network.row[measure],
-        "baseline_size": unpruned[measure],
+        "size": _size(network.row, measure),
+        "baseline_size": _size(unpruned, measure),
         "accuracy": _number(network.accuracy),
         "baseline_accuracy": _number(network.unpruned),
         "seeds": network.seeds,
-        **{name: getattr(judgement, name) for name in ("level", "wanted", "images")},
-        **drops,
+        "level": judgement.level,
+        "wanted": judgement.wanted,
+        "images": judgement.images,
+        "drop": _number(drop.drop),
+        "drop_low": _number(drop.low),
+        "drop_high": _number(drop.high),
+        "class_drop": _number(class_drop.drop),
+        "class_drop_low": _number(class_drop.low),
+        "class_drop_high": _number(class_drop.high),
         "lost_classes": list(judgement.lost),
         "verdict": network.verdict,
         "sentence": sentence,
     }
 
 
+def _size(row: summary.Row, measure: Measure) -> float:
+    """What a network takes by a measure that is known of it."""
+    size = row[measure]
+    assert size is not None, measure
+    return size
+
+
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-def smallest(networks: Sequence[Network], measure: str) -> Network | None:
+def smallest(networks: Sequence[Network], measure: Measure) -> Network | None:
     """The smallest that holds, by a measure; None where none does."""
     held = [each for each in networks if each.verdict == HOLDS and each.row[measure] is not None]
-    return min(held, key=lambda each: (each.row[measure], each.row["macs"], each.cell), default=None)
+    return min(held, key=lambda each: (_size(each.row, measure), each.row["macs"], each.cell), default=None)
 
 
-def _smaller(ladder: Sequence[Network], network: Network, measure: str) -> list[Network]:
+def _smaller(ladder: Sequence[Network], network: Network, measure: Measure) -> list[Network]:
     """The networks below one, the nearest first."""
-    return [each for each in ladder if each.row[measure] < network.row[measure]]
+    return [each for each in ladder if _size(each.row, measure) < _size(network.row, measure)]
 
 
 def _claimed(ladder: Sequence[Network], tolerance: float) -> list[Network]:
@@ -353,10 +523,10 @@ def _claimed(ladder: Sequence[Network], tolerance: float) -> list[Network]:
         if (each.row["ratio"], each.row["init"], each.row["protocol"]) == plain and each.row["scope"] not in BUDGETS
     ]
 
-    def rank(network: Network) -> tuple:
+    def rank(network: Network) -> tuple[bool, preference.Rank]:
         row = network.row
         holds = claim_verdict(network, tolerance) == HOLDS
-        return not holds, preference.rank(row["val_drop"], (row["macs"],), network.cell)
+        return not holds, preference.rank(row["val_drop"], (_size(row, "macs"),), network.cell or "")
 
     return sorted(found, key=rank)[:1]
 
@@ -378,7 +548,7 @@ def claim_verdict(network: Network, tolerance: float) -> str:
     return HOLDS if within and judgement.reached and tolerance < CLAIM_TOLERANCE else UNDECIDED
 
 
-def describe(row: dict[str, Any]) -> str:
+def describe(row: Mapping[str, Any]) -> str:
     """A network in words: "apoz, by layer, ratio 0.4", "squeezenet1_1, never pruned"."""
     if row["control"] is not None:
         return f"{row['control']}, never pruned"
@@ -423,14 +593,15 @@ def _judged(network: Network, tolerance: float) -> str:
     return "; ".join([*reasons(network, tolerance), f"it {_outcome(network)}"])
 
 
-def _headline(network: Network, measure: str, share: float, tolerance: float) -> str:
+def _headline(network: Network, measure: Measure, share: float, tolerance: float) -> str:
     relation = {
         True: f", within the tolerance of {tolerance:g}",
         False: f", more than the tolerance of {tolerance:g}",
         None: f", and the tolerance of {tolerance:g} lies in between" if network.known else "",
     }[network.within(tolerance)]
     word = ": ".join([network.verdict.upper(), *filter(None, ["; ".join(reasons(network, tolerance))])])
-    beyond = "" if preference.within(network.row["val_drop"], tolerance) else " On validation it loses more."
+    lost = network.row["val_drop"]
+    beyond = "" if lost is None or preference.within(lost, tolerance) else " On validation it loses more."
     return (
         f"{word}. {describe(network.row)} needs {100 * share:.0f} % of the {MEASURES[measure]} and "
         f"{_outcome(network)}{relation}.{beyond}"
@@ -438,30 +609,30 @@ def _headline(network: Network, measure: str, share: float, tolerance: float) ->
 
 
 def _step(
-    ladder: Sequence[Network], headline: Network, unpruned: dict, measure: str, tolerance: float
+    ladder: Sequence[Network], headline: Network, unpruned: summary.Row, measure: Measure, tolerance: float
 ) -> tuple[list[Network], str]:
     """The network beside the headline's on the ladder, if there is one, and what a sentence says of it."""
     if headline.verdict == HOLDS:
         beside = _smaller(ladder, headline, measure)[:1]
         where, none = "one step smaller", "no smaller network was judged."
     else:
-        beside = [network for network in ladder[:1] if network.row[measure] > headline.row[measure]]
+        beside = [each for each in ladder[:1] if _size(each.row, measure) > _size(headline.row, measure)]
         where, none = "the largest that was judged", "no larger network was judged."
     if not beside:
         return beside, none
     (network,) = beside
-    size = f"{100 * network.row[measure] / unpruned[measure]:.0f} % of the {MEASURES[measure]}"
+    size = f"{100 * _size(network.row, measure) / _size(unpruned, measure):.0f} % of the {MEASURES[measure]}"
     verb = _VERBS[network.verdict]
     return beside, f"{where}, {describe(network.row)} ({size}), {verb}: {_judged(network, tolerance)}."
 
 
-def _within(place: Place, question: Mapping[str, Any]) -> str:
+def _within(place: Place, proposal: Network, question: Mapping[str, Any]) -> str:
     """What is said of the choice within a budget."""
-    taken = _amount(place.proposal.row[question["measure"]], question["measure"])
+    taken = _amount(_size(proposal.row, question["measure"]), question["measure"])
     said = f"it takes {taken}; of those that take {_amount(question['limit'], question['measure'])} or less"
-    if place.rival is None:
-        return f"{said} it is the only one."
     against = place.between
+    if place.rival is None or against is None:
+        return f"{said} it is the only one."
     better = "no less accurate than" if against.verdict == HOLDS else "not told apart from"
     if against.verdict == FAILS:
         better = "less accurate than"
@@ -473,7 +644,7 @@ def _within(place: Place, question: Mapping[str, Any]) -> str:
     )
 
 
-def _amount(value: float, measure: str) -> str:
+def _amount(value: float, measure: Measure) -> str:
     """A size in words: "4.2 ms", "1.2 MB", "30.1 M MACs"."""
     if measure == "latency_ms":
         return f"{summary.milliseconds(value)} ms"
@@ -536,28 +707,28 @@ def notes(frame: pd.DataFrame, question: Mapping[str, Any]) -> list[str]:
     return text
 
 
-def markdown(answer: dict[str, list], experiment: str) -> str:
+def markdown(answer: Recommendation, experiment: str) -> str:
     """The answer as a page: sentences, then tables of verdicts and of the networks judged, then the notes."""
     lines = [f"# How small can it be? {experiment}", ""]
     lines += [f"- {line}" for line in answer["lines"]] + [""]
-    for title, key in ("The smallest network", "verdicts"), ("The networks that were judged", "ladder"):
-        if answer[key]:
-            lines += [f"## {title}", "", *_markdown_table(answer[key], measured=key == "verdicts"), ""]
+    if answer["verdicts"]:
+        lines += ["## The smallest network", "", *_markdown_table(answer["verdicts"], measured=True), ""]
+    if answer["ladder"]:
+        lines += ["## The networks that were judged", "", *_markdown_table(answer["ladder"], measured=False), ""]
     return "\n".join([*lines, "## How it was found", "", *(f"- {note}" for note in answer["notes"]), ""])
 
 
-def _markdown_table(rows: Sequence[dict[str, Any]], measured: bool) -> list[str]:
+def _markdown_table(rows: Sequence[Record], measured: bool) -> list[str]:
     header = ["data set", "backbone", *(["by"] if measured else []), "network", "size", "drop, points"]
     header += ["averaged over classes", "lost classes", "failed seeds", "verdict"]
     body = []
     for row in rows:
         share = f"{100 * row['size'] / row['baseline_size']:.0f} % of the {MEASURES[row['measure']]}"
-        drops = [
-            summary.marked(
-                summary.bracketed(*(row[f"{name}{end}"] for end in ("", "_low", "_high"))), row["unequal_seeds"]
-            )
-            for name in ("drop", "class_drop")
-        ]
+        intervals = (
+            summary.bracketed(row["drop"], row["drop_low"], row["drop_high"]),
+            summary.bracketed(row["class_drop"], row["class_drop_low"], row["class_drop_high"]),
+        )
+        drops = [summary.marked(text, row["unequal_seeds"]) for text in intervals]
         measure = [MEASURES[row["measure"]]] if measured else []
         lost = ", ".join(row["lost_classes"]).replace("|", "\\|")
         network = [row["dataset"], row["backbone"], *measure, describe(row), share]

@@ -263,7 +263,8 @@ def _compared(answer: Mapping[str, Any], network: Mapping[str, Any]) -> str:
     whole = answer["unpruned"]
     pairs = [_file_sizes(network, whole)]
     if network["latency_ms"] is not None and whole["latency_ms"] is not None:
-        pairs.append(tuple(f"{summary.milliseconds(each['latency_ms'])} ms" for each in (network, whole)))
+        after, before = (f"{summary.milliseconds(each['latency_ms'])} ms" for each in (network, whole))
+        pairs.append((after, before))
     pairs.append((f"{summary.percent(network['accuracy'])} % right", f"{summary.percent(whole['accuracy'])} %"))
     return ", ".join(f"{after} in place of {before}" for after, before in pairs)
 

@@ -47,8 +47,9 @@ def boxes(count: int, augmentation: dict[str, Any], generator: np.random.Generat
         Centre x and y, width and height, as shares of the image's side, and −1 for a flip or else 1. A crop that would
         be wider or higher than the image is cut to it.
     """
-    area = generator.uniform(*augmentation["scale"], count)
-    ratio = np.exp(generator.uniform(*np.log(augmentation["ratio"]), count))
+    (least, most), (narrow, wide) = augmentation["scale"], np.log(augmentation["ratio"])
+    area = generator.uniform(least, most, count)
+    ratio = np.exp(generator.uniform(narrow, wide, count))
     width, height = np.minimum(np.sqrt(area * ratio), 1), np.minimum(np.sqrt(area / ratio), 1)
     x, y = (generator.uniform(side / 2, 1 - side / 2) for side in (width, height))
     flip = 1 - 2.0 * (generator.random(count) < 0.5) if augmentation["flip"] else np.ones(count)

@@ -67,15 +67,16 @@ def find(likenesses: Sequence[bytes], checksums: Sequence[int], labels: Sequence
     first: dict[Any, int] = {}
     same = np.array([first.setdefault(key, row) for row, key in enumerate(keys)], dtype=np.int64)
     kept = np.flatnonzero(same == np.arange(count))
-    small = np.frombuffer(b"".join(likenesses[row] for row in kept), np.uint8).reshape(-1, LIKENESS, LIKENESS)
+    pictures = b"".join(likenesses[row] for row in kept.tolist())
+    small = np.frombuffer(pictures, np.uint8).reshape(-1, LIKENESS, LIKENESS)
     pairs = kept[apart(near_pairs(small), small)]
     near = _joined(np.concatenate([np.stack([np.arange(count), same], axis=1), pairs]), count)
-    labels = np.asarray(labels, dtype=np.int64)
-    sizes = np.bincount(labels, minlength=1) if count else np.zeros(1, np.int64)
+    classes = np.asarray(labels, dtype=np.int64)
+    sizes = np.bincount(classes, minlength=1) if count else np.zeros(1, np.int64)
     # A set that holds a great share of a class is no set of copies, unless it is one picture.
     alike = set()
     for members in sets(near):
-        for label, size in zip(*np.unique(labels[members], return_counts=True), strict=True):
+        for label, size in zip(*np.unique(classes[members], return_counts=True), strict=True):
             if size > max(3, SHARE * sizes[label]) and len(np.unique(same[members])) > 1:
                 alike.add(int(label))
                 near[members] = same[members]

@@ -6,6 +6,7 @@ A source is one function and one name. It streams its images; decoding is the sa
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import tarfile
 import zipfile
@@ -57,13 +58,15 @@ class Source:
     tree: folders.Tree | None = None
 
 
-SOURCES: dict[str, Callable[[dict[str, Any], list[Path]], Source]] = {}
+# Of the data set's configuration and its archives.
+Reader = Callable[[dict[str, Any], list[Path]], Source]
+SOURCES: dict[str, Reader] = {}
 
 
-def source(name: str) -> Callable:
-    """Register a function of (the data set's configuration, its archives) as the source ``name``."""
+def source(name: str) -> Callable[[Reader], Reader]:
+    """Register a function as the source ``name``."""
 
-    def register(function: Callable[[dict[str, Any], list[Path]], Source]) -> Callable:
+    def register(function: Reader) -> Reader:
         SOURCES[name] = function
         return function
 
@@ -83,7 +86,7 @@ def digits(dataset: dict[str, Any], archives: list[Path]) -> Source:
     def candidates() -> Iterator[Candidate]:
         for number in chosen:
             label = wanted.index(loaded.target[number])
-            yield Candidate(f"{number:04d}", label, None, lambda number=number: Image.fromarray(pixels[number]))
+            yield Candidate(f"{number:04d}", label, None, functools.partial(Image.fromarray, pixels[number]))
 
     return Source([str(digit) for digit in wanted], candidates(), chosen.size, files=False)
 
@@ -116,12 +119,13 @@ def flowers102(dataset: dict[str, Any], archives: list[Path]) -> Source:
                         if number not in split or number not in labels:
                             raise InputError(f"{tgz}: {member.name} is not in {labels_file} and {split_file}")
                         missing.discard(number)
-                        content = archive.extractfile(member).read()
+                        file = archive.extractfile(member)
+                        assert file is not None, member.name  # it is a file
                         yield Candidate(
                             member.name,
                             labels[number] - 1,  # the file counts from 1
                             split[number],
-                            lambda content=content: content,
+                            functools.partial(bytes, file.read()),
                         )
         except (tarfile.TarError, EOFError, OSError) as error:
             raise InputError(f"{tgz} cannot be read ({error}): delete it and run again to download it anew") from None
@@ -147,7 +151,7 @@ def cats_vs_dogs(dataset: dict[str, Any], archives: list[Path]) -> Source:
 
     def candidates() -> Iterator[Candidate]:
         for parts, name in placed:
-            yield Candidate(name, classes.index(parts[1]), None, lambda name=name: archive.read(name))
+            yield Candidate(name, classes.index(parts[1]), None, functools.partial(archive.read, name))
 
     return Source(classes, candidates(), len(placed))
 
@@ -242,4 +246,6 @@ def decoded(
 
 
 def _content(candidate: Candidate) -> Path | bytes:
-    return candidate.content if isinstance(candidate.content, Path) else candidate.content()
+    content = candidate.content if isinstance(candidate.content, Path) else candidate.content()
+    assert not isinstance(content, Image.Image), candidate.file  # its source has files
+    return content

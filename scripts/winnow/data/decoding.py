@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import IO, TypeVar
 
 import numpy as np
 
@@ -44,10 +44,13 @@ class Process:
         self._shape = form.size, form.size, form.channels
         command = [sys.executable, "-c", PROGRAM, str(Path(__file__).resolve().parents[2]), str(form.size)]
         command.append(json.dumps(form.reading))
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._process = process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin is not None  # both are pipes
+        assert process.stdout is not None
+        self._requests, self._answers = process.stdin, process.stdout
         if hasattr(fcntl, "F_SETPIPE_SZ"):
             with contextlib.suppress(OSError):
-                fcntl.fcntl(self._process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+                fcntl.fcntl(self._answers, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
     def decode(self, contents: list[Path | bytes]) -> list[Decoded | str]:
         """What comes of some files or their contents.
@@ -65,25 +68,25 @@ class Process:
         for content, data in zip(contents, encoded, strict=True):
             parts += [REQUEST.pack(isinstance(content, Path), len(data)), data]
         try:
-            self._process.stdin.write(b"".join(parts))
-            self._process.stdin.flush()
+            self._requests.write(b"".join(parts))
+            self._requests.flush()
             return [self._answer() for _ in contents]
         except (BrokenPipeError, EOFError):
             status = self._process.wait()
             raise RuntimeError(f"a process that decodes images ended with status {status}") from None
 
     def _answer(self) -> Decoded | str:
-        good, length, width, height = ANSWER.unpack(_read(self._process.stdout, ANSWER.size))
+        good, length, width, height = ANSWER.unpack(_read(self._answers, ANSWER.size))
         if not good:
-            return _read(self._process.stdout, length).decode()
-        pixels = np.frombuffer(_read(self._process.stdout, length), np.uint8).reshape(self._shape)
-        return Decoded(pixels, width, height, _read(self._process.stdout, LIKENESS**2))
+            return _read(self._answers, length).decode()
+        pixels = np.frombuffer(_read(self._answers, length), np.uint8).reshape(self._shape)
+        return Decoded(pixels, width, height, _read(self._answers, LIKENESS**2))
 
     def close(self) -> None:
         """End it, once it is idle."""
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
-        self._process.stdout.close()
+            self._requests.close()
+        self._answers.close()
         self._process.wait()
 
 
@@ -144,12 +147,12 @@ def serve(size: str, reading: str) -> None:
                 answers.write(ANSWER.pack(False, len(reason), 0, 0) + reason)
             else:
                 answers.write(ANSWER.pack(True, result.pixels.nbytes, result.width, result.height))
-                answers.write(np.ascontiguousarray(result.pixels))
+                answers.write(np.ascontiguousarray(result.pixels).data)
                 answers.write(result.likeness)
         answers.flush()
 
 
-def _read(stream: BinaryIO, length: int) -> bytes:
+def _read(stream: IO[bytes], length: int) -> bytes:
     data = stream.read(length)
     if len(data) < length:
         raise EOFError

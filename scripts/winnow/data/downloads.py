@@ -214,8 +214,7 @@ def _read(url: str, file: BinaryIO) -> tuple[bool, str]:
         said = _said(response)
         if response.status_code == 416:
             # Nothing lies behind what is here already: it is the whole file, or a longer one of another content.
-            total = response.headers.get("Content-Range", "").rpartition("/")[2]
-            if total == str(have):
+            if response.headers.get("Content-Range", "").rpartition("/")[2] == str(have):
                 return True, said
             file.truncate(0)
             return False, said

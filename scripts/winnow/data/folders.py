@@ -219,13 +219,13 @@ def listing(root: Path, ignore: Sequence[str] = ()) -> tuple[list[File], dict[st
     if not root.is_dir():
         raise InputError(f"{root} is not a folder")
     files: list[File] = []
-    links: list[tuple[os.DirEntry, tuple[str, ...]]] = []
+    links: list[tuple[os.DirEntry[str], tuple[str, ...]]] = []
     passed: dict[str, list[str]] = collections.defaultdict(list)
     seen = {_identity(os.stat(root))}
     # Which file is which matters only where there are links.
     following = False
 
-    def take(entry: os.DirEntry, parts: tuple[str, ...]) -> None:
+    def take(entry: os.DirEntry[str], parts: tuple[str, ...]) -> None:
         folder = os.path.isdir(entry.path)
         if why := junk(entry.name, folder) or ("named by ignore" if _ignored(parts, ignore) else None):
             _pass_over(Path(entry.path), "/".join(map(name_text, parts)), why, folder, passed)
@@ -442,14 +442,15 @@ def read(root: Path, rules: Rules) -> Tree:
     notes = [*arranged.notes]
     found, classes = _classes(root, found, arranged, unreadable, notes)
     found = _parts(root, found, notes)
-    if shortened := [file.name for file, _ in found if headers[file].shortened]:
+    readable = {file: head for file, head in headers.items() if not isinstance(head, str)}
+    if shortened := [file.name for file, _ in found if readable[file].shortened]:
         notes.append(
             f"{_count(len(shortened))} of 16 bits a colour, of which the upper 8 are read, such as {shortened[0]!r}"
         )
     return Tree(
         [name_text(name) for name in classes],
         [
-            Picture(file, classes.index(place.label), place.part, place.group, headers[file].depth)
+            Picture(file, classes.index(place.label), place.part, place.group, readable[file].depth)
             for file, place in found
         ],
         unreadable,
@@ -463,7 +464,7 @@ def _shot(file: File) -> tuple[str, ...]:
     return (*file.parts[:-1], os.path.splitext(file.parts[-1])[0].casefold())
 
 
-def _pattern(text: str | None) -> re.Pattern | None:
+def _pattern(text: str | None) -> re.Pattern[str] | None:
     try:
         return re.compile(text) if text else None
     except re.error as error:
@@ -515,7 +516,7 @@ def _named_parts(
     root: Path, whole: _Node, above: tuple[str, ...], splits: Mapping[str, Sequence[str]]
 ) -> dict[tuple[str, ...], str]:
     """The folders that the configuration names as parts."""
-    places = {}
+    places: dict[tuple[str, ...], str] = {}
     for part, patterns in splits.items():
         found = [folder for folder in _folders(whole) if _matches(folder, above, patterns)]
         if not found:
@@ -567,7 +568,7 @@ def _by_folders(root: Path, files: list[File], rules: Rules) -> _Arranged:
             notes.append(f"{'/'.join(map(name_text, folder))} is {_SAID[part]}")
 
     # Where classes begin: below the parts, less what wraps them there; else below what wraps all.
-    starts = {}
+    starts: dict[tuple[str, ...], tuple[str | None, _Node]] = {}
     for folder, part in places.items():
         within, inner = _unwrapped(_at(whole, folder), folder)
         starts[inner] = part, within
@@ -582,12 +583,12 @@ def _by_folders(root: Path, files: list[File], rules: Rules) -> _Arranged:
         )
     if inverted:
         starts = {above: (None, tree)}
-    known = {name for part, within in starts.values() if part in (None, "train") for name in within.folders}
+    known = {name for role, within in starts.values() if role in (None, "train") for name in within.folders}
     unlabelled = {
-        start for start, (part, within) in starts.items() if part not in (None, "train") and _bare(within, known)
+        start for start, (role, within) in starts.items() if role not in (None, "train") and _bare(within, known)
     }
-    for start in unlabelled:
-        notes.append(f"{'/'.join(map(name_text, start))} has no folders of classes, so no labels: it is not used")
+    for folder in unlabelled:
+        notes.append(f"{'/'.join(map(name_text, folder))} has no folders of classes, so no labels: it is not used")
     taken, passed, deeper = {}, collections.defaultdict(list), []
     for file in files:
         start = next((start for start in starts if file.parts[: len(start)] == start), None)
@@ -596,7 +597,7 @@ def _by_folders(root: Path, files: list[File], rules: Rules) -> _Arranged:
                 file.name
             )
             continue
-        part, below = starts[start][0], file.parts[len(start) :]
+        role, below = starts[start][0], file.parts[len(start) :]
         if start in unlabelled:
             passed["without a label"].append(file.name)
         elif len(below) == 1:
@@ -606,7 +607,7 @@ def _by_folders(root: Path, files: list[File], rules: Rules) -> _Arranged:
         elif inverted and rules.splits:
             passed["in no part that is named by splits"].append(file.name)
         else:
-            taken[file] = _Place(below[0], part)
+            taken[file] = _Place(below[0], role)
             if len(below) > 2:
                 deeper.append(file)
     if deeper and not rules.group:
@@ -783,7 +784,7 @@ def _classes(
     """
     learned = {place.label for _, place in found if place.part in (None, "train")}
     if found and not learned:
-        named = ", ".join(sorted({place.part for _, place in found}))
+        named = ", ".join(sorted({place.part for _, place in found if place.part is not None}))
         raise InputError(f"{root} has parts, {named}, and none for training")
     if lost := {place.label for place in arranged.places.values() if place.part in (None, "train")} - learned:
         raise InputError(

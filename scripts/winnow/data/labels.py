@@ -172,7 +172,9 @@ def unclear(root: Path, images: Sequence[Parts], others: Sequence[Parts]) -> str
             table = _read(root, place, lookup)
         except InputError:
             continue
-        at = _file_column(table, lookup) if table and table.rows else None
+        if table is None or not table.rows:
+            continue
+        at = _file_column(table, lookup)
         if at is not None:
             columns = [name for each, name in enumerate(table.columns) if each != at]
             said.append(

@@ -79,7 +79,7 @@ def _images(classes: Sequence[str], counts: Mapping[str | None, Sequence[int]]) 
     order = sorted(range(len(classes)), key=totals.__getitem__)
     shown = order[:SMALLEST] if len(classes) > CLASSES else range(len(classes))
     for label in shown:
-        own = {part: [counts[part][label]] for part in parts}
+        own: dict[str | None, list[int]] = {part: [counts[part][label]] for part in parts}
         lines.append(f"  {classes[label]}: {totals[label]}{_by_part(own, parts)}")
     if len(classes) > CLASSES:
         lines.append(f"  and {len(classes) - SMALLEST} larger ones, up to {totals[order[-1]]} ({classes[order[-1]]})")

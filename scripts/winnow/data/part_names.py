@@ -33,7 +33,8 @@ def side_by_side(names: Iterable[str]) -> dict[str, str]:
     ``Train``, ``validation``, ``test_images``, ``TrainSet``, ``val2017``; and with something in common, which must be
     two or more, ``birds-train`` and ``birds-test``.
     """
-    plain, shared = {}, collections.defaultdict(dict)
+    plain: dict[str, str] = {}
+    shared: dict[tuple[str, ...], dict[str, str]] = collections.defaultdict(dict)
     for name in names:
         if part := named(name):
             rest = tuple(

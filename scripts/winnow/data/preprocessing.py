@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, Jpeg2KImagePlugin, UnidentifiedImageError
+
+if TYPE_CHECKING:
+    import torch
 
 try:
     import pillow_heif
@@ -29,7 +33,7 @@ else:
 Image.MAX_IMAGE_PIXELS = None
 
 Item = TypeVar("Item")
-Pixels = TypeVar("Pixels")  # a numpy array or a torch tensor
+Pixels = TypeVar("Pixels", np.ndarray, "torch.Tensor")
 Bounds: TypeAlias = tuple[float, float]
 
 BACKGROUND = (255, 255, 255)  # behind transparent pixels
@@ -153,7 +157,7 @@ def _reduce(image: Image.Image, form: Form) -> None:
     """Have a JPEG 2000 decoded at a power of two of its size where all of it is too large; refuse what still is."""
     most = form.megapixels * 1e6
     width, height, power = *image.size, 0
-    if image.format == "JPEG2000":
+    if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
         while (width >> power) * (height >> power) > most and min(width, height) >> power >= 4 * form.size:
             power += 1
         if power:
@@ -222,7 +226,7 @@ def decode_all(
 
     with ThreadPoolExecutor(threads) as pool:
         for item in items:
-            waiting.append((item, pool.submit(lambda item=item: attempt(lambda: read(item), form))))
+            waiting.append((item, pool.submit(attempt, functools.partial(read, item), form)))
             if len(waiting) >= 4 * threads:
                 yield first()
         while waiting:

@@ -65,10 +65,10 @@ class Split:
 def write(path: Path, parts: Sequence[str | None], manifest: Mapping[str, Any], spec: dict[str, Any]) -> dict[str, int]:
     """Write a split of the store that has this manifest, and count its parts; None stands for what is left out."""
     rows = [row for row, part in enumerate(parts) if part is not None]
-    columns = {"image": rows, "split": [parts[row] for row in rows]}
-    counts = {part: columns["split"].count(part) for part in PARTS}
+    named = [parts[row] for row in rows]
+    counts = {part: named.count(part) for part in PARTS}
     provenance = {"spec": spec, "counts": counts, "index_sha256": manifest["index_sha256"]}
-    tables.write_table(path, columns, "split", provenance)
+    tables.write_table(path, {"image": rows, "split": named}, "split", provenance)
     return counts
 
 
@@ -294,8 +294,8 @@ def _cut(images: Images, orders: Sequence[np.ndarray], quotas: np.ndarray) -> np
         part = min(range(len(quotas)), key=lambda part: (too_many[part], -room[part], part))
         found[rows] = part
         lacking[part] -= counts
-    for label, rows in enumerate(orders):
-        alone = [row for row in rows if images.groups[row] is None]
+    for label, order in enumerate(orders):
+        alone = [row for row in order if images.groups[row] is None]
         start = 0
         for part, count in enumerate(_even(lacking[:, label], quotas[:, label])):
             found[alone[start : start + count]] = part

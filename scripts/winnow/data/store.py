@@ -190,8 +190,8 @@ def write_store(
                 read: list[Future[None]] = []
                 for entry, pixels in images:
                     entries.append(entry)
-                    checksums.append(zlib.crc32(pixels))
-                    file.write(pixels)
+                    checksums.append(zlib.crc32(pixels.data))
+                    file.write(pixels.data)
                     if expected and (len(checksums) % READ == 0 or len(checksums) == expected):
                         file.flush()
                         read.append(behind.submit(digest.read, checksums[len(read) * READ :]))
@@ -254,7 +254,7 @@ class _Digest:
 
 def _against(manifest: dict[str, Any], checksums: np.ndarray) -> str:
     """What a store's images are held against: the same for the same images."""
-    return f"{manifest['images_sha256']} {zlib.crc32(np.ascontiguousarray(checksums))}"
+    return f"{manifest['images_sha256']} {zlib.crc32(np.ascontiguousarray(checksums).data)}"
 
 
 def _write_header(file: Any, shape: tuple[int, ...]) -> int:

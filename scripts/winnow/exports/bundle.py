@@ -17,7 +17,7 @@ from winnow.data import preprocessing
 from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.exports import cards, certificates, graphs, prediction, quantization, robustness, runtimes
-from winnow.exports.certificates import Disagreement, Exam
+from winnow.exports.certificates import Certificate, Disagreement, Exam, OfInt8, OfOnnx
 from winnow.files import InputError, atomic_folder, write_json
 from winnow.networks import backbones, descriptions, models, surgery
 
@@ -78,15 +78,18 @@ def export(
         raise InputError(f"{output} exists and is no exported model: give another --output")
     store = Store.open(dataset)
     parts = Split.open(split, store)
-    network, description, exam = judged(cell, unpruned, network, store, parts)
-    description = described(network, description, parts, store, spec) | {"answer": answer}
+    kept, found, exam = judged(cell, unpruned, network, store, parts)
+    description = described(kept, found, parts, store, spec) | {"answer": answer}
     with atomic_folder(output) as folder:
-        weights = models.save(folder, network, description)
+        weights = models.save(folder, kept, description)
         onnx = folder / descriptions.FILES["onnx"]
-        graphs.write(onnx, network, description)
-        whole = description | {"weights": weights, "onnx": descriptions.written(onnx) | graphs.interface(description)}
+        graphs.write(onnx, kept, description)
+        whole = description | {
+            "weights": weights,
+            "onnx": {**descriptions.written(onnx), **graphs.interface(description)},
+        }
         write_json(folder / descriptions.DESCRIPTION, whole)
-        whole["int8"] = quantization.write(folder, network, description, store, parts, threads)
+        whole["int8"] = quantization.write(folder, kept, description, store, parts, threads)
         write_json(folder / descriptions.DESCRIPTION, whole)
         whole[descriptions.CERTIFICATES], refused, elsewhere = certified(folder, exam, threads)
         for kind, reasons in elsewhere.items():
@@ -131,7 +134,7 @@ def judged(
 
 def certified(
     folder: Path, exam: Exam, threads: int
-) -> tuple[list[dict[str, Any]], str | None, dict[str, dict[str, str]]]:
+) -> tuple[list[Certificate], str | None, dict[str, dict[str, str]]]:
     """The certificates of a folder's files, as they were written.
 
     Returns
@@ -159,18 +162,20 @@ def certified(
     found = [exam.certificate(weights, reference, model.runtime)]
     onnx, int8 = (folder / descriptions.FILES[kind] for kind in ("onnx", "int8"))
 
-    def certificate(path: Path, opener: runtimes.Opener | None = None) -> dict[str, Any]:
+    def certificate(path: Path, opener: runtimes.Opener | None = None) -> Certificate:
         model = prediction.load(path, threads=threads, opener=opener)
         answers, images = certificates.answers(model, exam.store, exam.rows), len(exam.rows)
         made = exam.certificate(path, answers, model.runtime)
         if path == onnx:
-            return made | certificates.agreement(answers, reference, path)
+            alike: OfOnnx = {**made, **certificates.agreement(answers, reference, path)}
+            return alike
         lost = round(images * (in_floating_point["accuracy"] - made["accuracy"]))
         if lost > quantization.allowed(images):
             raise Disagreement(f"it is right on {lost} fewer of the {images} test images than in floating point")
-        return made | {"as_pytorch": int((answers.argmax(1) == reference.argmax(1)).sum())}
+        quantized: OfInt8 = {**made, "as_pytorch": int((answers.argmax(1) == reference.argmax(1)).sum())}
+        return quantized
 
-    in_floating_point = certificate(onnx)
+    in_floating_point: Certificate = certificate(onnx)
     found.append(in_floating_point)
     kept, refused = {"onnx": onnx}, None
     if int8.exists():
@@ -214,6 +219,7 @@ def layers(network: nn.Module, unpruned: nn.Module) -> list[dict[str, Any]]:
     found = []
     for name, module in network.named_modules():
         before = unpruned.get_submodule(name)
+        widths: dict[str, Any]
         if isinstance(module, nn.Conv2d):
             widths = {"inputs": module.in_channels, "outputs": module.out_channels, "unpruned": before.out_channels}
             widths["kernel"] = list(module.kernel_size)

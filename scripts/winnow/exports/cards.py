@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from scipy.stats import binomtest
 
 from winnow.answers import words
-from winnow.answers.summary import CONFIDENCE, INIT_NAMES, SCOPE_NAMES, bracketed, label, quantity
+from winnow.answers.intervals import CONFIDENCE
+from winnow.answers.summary import INIT_NAMES, SCOPE_NAMES, bracketed, label, quantity
+from winnow.exports.certificates import Certificate
 from winnow.files import readable
 from winnow.importance.scopes import share_of
 from winnow.networks import descriptions
@@ -204,7 +205,8 @@ def quantized(model: dict[str, Any]) -> str:
 
 def elsewhere(model: dict[str, Any]) -> list[str]:
     """What was found of the ONNX files by what only an extra has, a sentence each: none where it is absent."""
-    said, by = [], {}
+    said: list[str] = []
+    by: dict[str, str] = {}
     for each in model[descriptions.CERTIFICATES]:
         first = by.setdefault(each["file"], each["runtime"])
         if each["runtime"] != first:
@@ -223,13 +225,13 @@ def count(images: int) -> str:
     return "one image" if images == 1 else f"{images} images"
 
 
-def certificates(certified: list[dict[str, Any]]) -> str:
+def certificates(certified: list[Certificate]) -> str:
     """What is certified of each file, as a table."""
     rows = [
         [
             code(each["file"]),
             percent(each["accuracy"]),
-            bracketed(*(math.nan if each[name] is None else each[name] for name in ("drop", "low", "high"))),
+            bracketed(each["drop"], each["low"], each["high"]),
             f"{each['as_judged']} of {each['images']}",
             each["runtime"],
         ]

@@ -14,7 +14,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from winnow.data.store import Store
 from winnow.exports import prediction
 from winnow.files import InputError, read_json
 from winnow.networks import descriptions
+from winnow.networks.descriptions import Written
 from winnow.workflow.grid import UNPRUNED
 
 # Between two runtimes: of a logit, or, where the largest is more than 1, as a share of that.
@@ -39,6 +40,44 @@ ROUNDING = {"fp32": 2**-7, "bf16": 2**-4}
 
 class Disagreement(Exception):
     """A file does not answer as it should."""
+
+
+class Compared(TypedDict):
+    """What a file's answers are worth: see :func:`compared`."""
+
+    images: int
+    accuracy: float
+    as_judged: int
+    confidence: float
+    unpruned_accuracy: float | None
+    drop: float | None
+    low: float | None
+    high: float | None
+
+
+class Agreement(TypedDict):
+    """How near a file's logits are to PyTorch's: see :func:`agreement`."""
+
+    as_pytorch: int
+    largest_difference: float
+    tolerance: float
+
+
+class Certificate(Written, Compared):
+    """What is certified of a file: see :meth:`Exam.certificate`."""
+
+    weights_sha256: str
+    runtime: str
+
+
+class OfInt8(Certificate):
+    """Of an int8 file too, for how many images it names the class that PyTorch names."""
+
+    as_pytorch: int
+
+
+class OfOnnx(Certificate, Agreement):
+    """Of an ONNX file in floating point, how near its logits are to PyTorch's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +138,7 @@ class Exam:
         itself = unpruned is None or unpruned.resolve() == cell.resolve()
         if itself and spec["cell"]["criterion"] != UNPRUNED:
             raise InputError(f"{cell} is of a pruned network: give the unpruned one's cell of its seed with --unpruned")
-        whole = None if itself else _unpruned(unpruned, spec["cell"], store, split)
+        whole = None if unpruned is None or itself else _unpruned(unpruned, spec["cell"], store, split)
         made = {name: metrics[name] for name in ("device", "precision", "versions")}
         return cls(store, rows, store.labels[rows], judged, whole, metrics["weights_sha256"], made, spec)
 
@@ -128,7 +167,7 @@ class Exam:
                 "auto, keeps networks as they are judged; to judge this one anew delete the cell's metrics.json"
             )
 
-    def certificate(self, file: Path, answers: np.ndarray, runtime: str) -> dict[str, Any]:
+    def certificate(self, file: Path, answers: np.ndarray, runtime: str) -> Certificate:
         """What is certified of a file.
 
         Parameters
@@ -146,9 +185,12 @@ class Exam:
             ``file``, ``sha256`` and ``bytes``, its own; ``weights_sha256``, of the weights that it was made of;
             ``runtime``; and what :func:`compared` says.
         """
-        found = compared(answers.argmax(1), self.labels, self.judged, self.unpruned)
-        known = descriptions.written(file) | {"weights_sha256": self.weights, "runtime": runtime}
-        return known | found
+        return {
+            **descriptions.written(file),
+            "weights_sha256": self.weights,
+            "runtime": runtime,
+            **compared(answers.argmax(1), self.labels, self.judged, self.unpruned),
+        }
 
     def require_alike(self, answers: np.ndarray, file: Path) -> None:
         """Hold the answers of a file in floating point against those of the network that was judged.
@@ -180,9 +222,7 @@ def answers(model: prediction.Model, store: Store, rows: np.ndarray) -> np.ndarr
     return np.concatenate(found)
 
 
-def compared(
-    predicted: np.ndarray, labels: np.ndarray, judged: np.ndarray, unpruned: np.ndarray | None
-) -> dict[str, Any]:
+def compared(predicted: np.ndarray, labels: np.ndarray, judged: np.ndarray, unpruned: np.ndarray | None) -> Compared:
     """What a file's answers are worth.
 
     Parameters
@@ -200,20 +240,21 @@ def compared(
         is with ``confidence``, over images alone. These but the last are None without an unpruned network.
     """
     right = predicted == labels
-    found = {
+    before = None if unpruned is None else unpruned == labels
+    drop = None if before is None else intervals.paired_interval(before[None], right[None])
+    return {
         "images": len(labels),
         "accuracy": float(right.mean()),
         "as_judged": int((predicted == judged).sum()),
         "confidence": intervals.CONFIDENCE,
+        "unpruned_accuracy": None if before is None else float(before.mean()),
+        "drop": None if drop is None else drop.drop,
+        "low": None if drop is None else drop.low,
+        "high": None if drop is None else drop.high,
     }
-    if unpruned is None:
-        return found | dict.fromkeys(("unpruned_accuracy", "drop", "low", "high"))
-    before = unpruned == labels
-    drop = intervals.paired_interval(before[None], right[None])
-    return found | {"unpruned_accuracy": float(before.mean()), **drop._asdict()}
 
 
-def agreement(answers: np.ndarray, reference: np.ndarray, file: Path) -> dict[str, Any]:
+def agreement(answers: np.ndarray, reference: np.ndarray, file: Path) -> Agreement:
     """Hold a file's logits against those of PyTorch, (n, classes) each.
 
     Returns

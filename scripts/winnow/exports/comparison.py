@@ -20,7 +20,7 @@ from PIL import Image
 
 from winnow.answers import disagreement, gallery, pages
 from winnow.answers.disagreement import Counts
-from winnow.answers.intervals import CONFIDENCE
+from winnow.answers.intervals import CONFIDENCE, Interval
 from winnow.data import copies, preprocessing
 from winnow.data.preprocessing import Decoded
 from winnow.data.store import Store
@@ -118,7 +118,7 @@ def compare(
         if isinstance(answers, str):
             unreadable.append((name, answers))
             continue
-        checksum = [zlib.crc32(np.ascontiguousarray(each.pixels)) for each in decoded]
+        checksum = [zlib.crc32(np.ascontiguousarray(each.pixels).data) for each in decoded]
         if known and checksum[known[0]] in known[1]:
             seen += 1
             continue
@@ -169,7 +169,7 @@ def _known(dataset: Path | None, models: tuple[Model, Model]) -> tuple[int, set[
 
 def _answers(
     models: tuple[Model, Model], images: Sequence[tuple[str, Path]], threads: int
-) -> Iterator[tuple[tuple[str, Path], tuple[str, str] | str, tuple[Decoded, Decoded]]]:
+) -> Iterator[tuple[tuple[str, Path], tuple[str, str] | str, tuple[Decoded, ...]]]:
     """Each photograph with both answers and what both were given; or with the reason why it could not be read."""
 
     def read(image: tuple[str, Path]) -> bytes:
@@ -177,21 +177,26 @@ def _answers(
 
     first, second = models
     size = min(prediction.batch_size(model.image_size) for model in models)
+    stream: Iterator[tuple[tuple[str, Path], tuple[Decoded | str, Decoded | str]]]
     stream = ((image, (one, one)) for image, one in preprocessing.decode_all(images, read, first.form, threads))
     if first.form != second.form:
         others = preprocessing.decode_all(images, read, second.form, threads)
         stream = ((image, (one, other)) for (image, (one, _)), (_, other) in zip(stream, others, strict=True))
     while batch := list(itertools.islice(stream, size)):
-        good = [decoded for _, decoded in batch if not any(isinstance(each, str) for each in decoded)]
+        good = [(one, other) for _, (one, other) in batch if not isinstance(one, str) and not isinstance(other, str)]
         named = []
         for number, model in enumerate(models):
             squares = [decoded[number].pixels for decoded in good]
             best = model.probabilities(np.stack(squares)).argmax(axis=1) if squares else ()
             named.append([model.classes[place] for place in best])
-        answers = zip(*named, strict=True)
-        for image, decoded in batch:
-            reason = next((each for each in decoded if isinstance(each, str)), None)
-            yield image, reason if reason is not None else next(answers), decoded
+        answers = zip(*named, good, strict=True)
+        for image, given in batch:
+            reason = next((each for each in given if isinstance(each, str)), None)
+            if reason is not None:
+                yield image, reason, ()
+            else:
+                one_name, other_name, decoded = next(answers)
+                yield image, (one_name, other_name), decoded
 
 
 def labelled(path: Path, compared: Comparison) -> Counts:
@@ -229,7 +234,8 @@ def _read_labels(path: Path, compared: Comparison) -> dict[str, str]:
     rows = csv.DictReader(io.StringIO(text, newline=""))
     if not set(COLUMNS) <= set(rows.fieldnames or ()):
         raise InputError(f"{path} has the columns {', '.join(rows.fieldnames or ())}: needed are {', '.join(COLUMNS)}")
-    allowed, said = {*compared.classes, NONE}, {}
+    allowed = {*compared.classes, NONE}
+    said: dict[str, str] = {}
     for row in rows:
         name, label = row["file"], (row["label"] or "").strip()
         if label and label not in allowed:
@@ -344,6 +350,6 @@ def _loses(drop: float) -> str:
     return f"is right {_points(abs(drop))} {'less' if drop > 0 else 'more'} often than A"
 
 
-def _bounds(interval: disagreement.Interval) -> str:
+def _bounds(interval: Interval) -> str:
     low, high = np.floor(1000 * interval.low + 1e-9) / 10, np.ceil(1000 * interval.high - 1e-9) / 10
     return f"the drop's {100 * CONFIDENCE:g} % interval is {low:.1f} to {high:.1f} points".replace("-", "−")

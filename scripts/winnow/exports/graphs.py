@@ -12,7 +12,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import onnx
 import torch
@@ -39,6 +39,9 @@ class Pool(nn.Module):
     rows, columns
         Of the output.
     """
+
+    down: torch.Tensor
+    across: torch.Tensor
 
     def __init__(self, height: int, width: int, rows: int, columns: int):
         super().__init__()
@@ -128,7 +131,7 @@ def _plain(network: nn.Module, example: torch.Tensor) -> nn.Module:
     pools = {name: part for name, part in network.named_modules() if isinstance(part, nn.AdaptiveAvgPool2d)}
     sizes: dict[str, tuple[int, int, int, int]] = {}
 
-    def note(name: str):
+    def note(name: str) -> Callable[..., None]:
         return lambda part, given, output: sizes.__setitem__(name, (*given[0].shape[2:], *output.shape[2:]))
 
     hooks = [part.register_forward_hook(note(name)) for name, part in pools.items()]
@@ -141,7 +144,8 @@ def _plain(network: nn.Module, example: torch.Tensor) -> nn.Module:
                 network.set_submodule(name, Pool(height, width, rows, columns))
         if getattr(network, "transform_input", False):
             # Inception's and GoogLeNet's own rescaling of their images, which they write down channel by channel.
-            network.__dict__["_transform_input"] = _channelwise(network._transform_input, example.shape[1])
+            function = cast("Callable[[torch.Tensor], torch.Tensor]", network._transform_input)
+            network.__dict__["_transform_input"] = _channelwise(function, example.shape[1])
     return network
 
 
@@ -163,7 +167,7 @@ def _quiet() -> Iterator[None]:
 
 def _tidy(graph: onnx.GraphProto) -> None:
     """Take out each Identity: OpenCV's dnn before 4.7 fails at one of an initializer."""
-    names = {}
+    names: dict[str, str] = {}
     kept = []
     outputs = {value.name for value in graph.output}
     for node in graph.node:

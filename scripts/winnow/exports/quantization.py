@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import onnx
@@ -72,9 +72,46 @@ SCHEMES = (
 )
 
 
+class Tried(TypedDict):
+    """A scheme, and how many images it lost of those that decide."""
+
+    scheme: str
+    lost: int
+
+
+class DecidedOn(TypedDict):
+    """So many images of a part decide."""
+
+    part: str
+    images: int
+
+
+class Quantized(TypedDict):
+    """What ``model.json`` says of the int8 file: see :func:`write`."""
+
+    calibration: int
+    decided_on: DecidedOn
+    tried: list[Tried]
+    left_out: NotRequired[str]
+    file: NotRequired[str]
+    sha256: NotRequired[str]
+    bytes: NotRequired[int]
+
+
+class Timed(TypedDict):
+    """How long both files take for a batch: see :func:`timed`."""
+
+    images: int
+    pairs: int
+    threads: int
+    fp32_ms: dict[str, float]
+    int8_ms: dict[str, float]
+    speedup: dict[str, float]
+
+
 def write(
     folder: Path, network: nn.Module, description: dict[str, Any], store: Store, split: Split, threads: int
-) -> dict[str, Any]:
+) -> Quantized:
     """Put a network's int8 file into a folder that has its ONNX file, or none.
 
     Parameters
@@ -98,7 +135,11 @@ def write(
     rows, labels = split.rows(part), store.labels[split.rows(part)]
     right = certificates.answers(prediction.load(fp32, threads=threads), store, rows).argmax(1) == labels
     images = spread(split.rows("train"), CALIBRATED)
-    record = {"calibration": len(images), "decided_on": {"part": part, "images": len(rows)}, "tried": []}
+    record: Quantized = {
+        "calibration": len(images),
+        "decided_on": {"part": part, "images": len(rows)},
+        "tried": [],
+    }
     with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
         base, made = Path(scratch) / "base.onnx", Path(scratch) / "made.onnx"
         graphs.write(base, network, description, OPSET)
@@ -111,14 +152,14 @@ def write(
                 break
         else:
             reason = f"it loses more than {100 * ALLOWED:g} points on the images that decide, whichever way it is made"
-            return record | {"left_out": reason}
+            return {**record, "left_out": reason}
         if made.stat().st_size >= fp32.stat().st_size:
-            return record | {"left_out": f"it is no smaller than {fp32.name}"}
+            return {**record, "left_out": f"it is no smaller than {fp32.name}"}
         path = made.rename(folder / descriptions.FILES["int8"])
-    return record | descriptions.written(path)
+    return {**record, **descriptions.written(path)}
 
 
-def timed(folder: Path, threads: int) -> list[dict[str, Any]]:
+def timed(folder: Path, threads: int) -> list[Timed]:
     """How long both ONNX files take for a batch of noise on this machine, in turns.
 
     Returns
@@ -129,14 +170,20 @@ def timed(folder: Path, threads: int) -> list[dict[str, Any]]:
     """
     both = [prediction.load(folder / descriptions.FILES[kind], threads=threads) for kind in ("onnx", "int8")]
     size, channels = both[0].image_size, len(both[0].mean)
-    found = []
+    found: list[Timed] = []
     for images in latency.BATCHES:
         noise = np.random.default_rng(0).standard_normal((images, channels, size, size), dtype=np.float32)
         seconds = latency.in_turn(*(functools.partial(_seconds, model, noise) for model in both))
-        measured = {"images": images, "pairs": len(seconds), "threads": threads}
-        measured |= {"fp32_ms": latency.quartiles(1000 * seconds[:, 0])}
-        measured |= {"int8_ms": latency.quartiles(1000 * seconds[:, 1])}
-        found.append(measured | {"speedup": latency.quartiles(seconds[:, 0] / seconds[:, 1])})
+        found.append(
+            {
+                "images": images,
+                "pairs": len(seconds),
+                "threads": threads,
+                "fp32_ms": latency.quartiles(1000 * seconds[:, 0]),
+                "int8_ms": latency.quartiles(1000 * seconds[:, 1]),
+                "speedup": latency.quartiles(seconds[:, 0] / seconds[:, 1]),
+            }
+        )
     return found
 
 
@@ -162,7 +209,7 @@ def spread(rows: np.ndarray, most: int) -> np.ndarray:
     return rows[np.linspace(0, rows.size - 1, min(most, rows.size)).astype(int)]
 
 
-class _Reader(CalibrationDataReader):
+class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
     """Images of a store, as a network gets them, batch by batch."""
 
     def __init__(self, store: Store, rows: np.ndarray, description: dict[str, Any]):
@@ -220,10 +267,10 @@ def _multiply(graph: onnx.GraphProto) -> None:
     made_by = {name: node for node in graph.node for name in node.output}
     products, replaced = [], []
     for layer in graph.node:
-        parts = [made_by.get(name) for name in layer.input]
-        if len(parts) < 3 or any(part is None or part.op_type != "DequantizeLinear" for part in parts[:3]):
+        parts = [made_by[name] for name in layer.input[:3] if name in made_by]
+        if len(parts) < 3 or any(part.op_type != "DequantizeLinear" for part in parts):
             continue
-        images, weights, scale = (part.input[1] for part in parts[:3])
+        images, weights, scale = (part.input[1] for part in parts)
         by_hand = onnx.numpy_helper.to_array(constants[images]) * onnx.numpy_helper.to_array(constants[weights])
         if scale in constants and np.array_equal(by_hand, onnx.numpy_helper.to_array(constants[scale])):
             products.append(onnx.helper.make_node("Mul", [images, weights], [scale]))

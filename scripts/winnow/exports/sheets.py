@@ -84,7 +84,8 @@ class Sheet:
         self, path: Path, model: Model, images: Sequence[tuple[str, Path]], every_class: bool, restart: bool = False
     ):
         self.path, self.partial = path, path.with_name(f"{path.name}.partial")
-        self.done, self.unreadable = 0, []
+        self.done = 0
+        self.unreadable: list[tuple[str, str]] = []
         self._model, self._every, self._names = model, every_class, [name for name, _ in images]
         self._step = prediction.batch_size(model.image_size)
         self._header = columns(model, every_class)
@@ -153,7 +154,8 @@ class Sheet:
 
     def _take_up(self) -> None:
         """Count the whole rows that are there, and cut off what follows the last whole batch."""
-        records, reasons, keep = _records(self._file), [], 0
+        records, keep = _records(self._file), 0
+        reasons: list[str] = []
         for fields, end in records:
             if not keep:
                 if fields != self._header:

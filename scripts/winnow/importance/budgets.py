@@ -83,10 +83,11 @@ class Costs:
         names = channels["tensor"].combine_chunks().dictionary_encode()
         term = np.array([number.get(name, -1) for name in names.dictionary.to_pylist()])[names.indices.to_numpy()]
         unit, side, length = (channels[name].to_numpy()[term >= 0] for name in ("unit", "dimension", "length"))
-        pairs, place = np.unique(np.stack([unit, term[term >= 0]]), axis=1, return_inverse=True)
-        gone = np.zeros((pairs.shape[1], 2))
+        (units, of_units), place = np.unique(np.stack([unit, term[term >= 0]]), axis=1, return_inverse=True)
+        gone = np.zeros((units.size, 2))
         np.add.at(gone, (place.ravel(), side), length)
-        return cls(np.stack([outputs[:, -1], inputs[:, -1]], axis=1), outputs, inputs, values, *pairs, gone)
+        whole = np.stack([outputs[:, -1], inputs[:, -1]], axis=1)
+        return cls(whole, outputs, inputs, values, units, of_units, gone)
 
     def of_terms(self, term: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """What terms (n,) cost with outputs and inputs (n, 2), bilinear between knots: (n,)."""

@@ -67,7 +67,7 @@ def compensated(
     """
     result = dict(state)
     maps = {each["layer"]: each["map"] for each in moments.layers if each["kind"] == GRAM}
-    solved: dict[tuple, tuple[torch.Tensor, torch.Tensor]] = {}
+    solved: dict[tuple[str, bool, float], tuple[torch.Tensor, torch.Tensor]] = {}
     for consumer in consumers(network, channels):
         name = f"{consumer.layer}.weight"
         weight = state[name]
@@ -75,9 +75,9 @@ def compensated(
         without = gone(channels, consumer.layer, weight.shape[1], keep, kept)[::run]
         if consumer.step not in maps or not without.any():
             continue
-        constant = consumer.shift is not None
-        seen = on_map(network.get_submodule(consumer.layer), maps[consumer.step]) if constant else 1.0
-        key = consumer.step, constant, seen
+        shifts = consumer.shift is not None
+        seen = on_map(network.get_submodule(consumer.layer), maps[consumer.step]) if shifts else 1.0
+        key = consumer.step, shifts, seen
         if key not in solved:
             gram = moments.of(consumer.step, GRAM).copy()
             if len(gram) != without.size + 1:
@@ -86,7 +86,7 @@ def compensated(
                     "they were measured on another one"
                 )
             gram[-1, -1] /= seen
-            solved[key] = predictor(gram, without, constant, ridge)
+            solved[key] = predictor(gram, without, shifts, ridge)
         slope, constant = (each.to(weight) for each in solved[key])
         stays, removed = (torch.from_numpy(np.flatnonzero(w)).to(weight.device) for w in (~without, without))
         # (outputs, channels, taps): the positions of a flattened map are as the taps of a kernel.
@@ -103,7 +103,7 @@ def compensated(
 
 def on_map(layer: nn.Module, size: Sequence[int]) -> float:
     """The share of a layer's taps, over all positions, that see a map of this height and width and not its padding."""
-    if isinstance(layer, nn.Linear) or layer.padding_mode != "zeros":
+    if not isinstance(layer, nn.Conv2d) or layer.padding_mode != "zeros":
         return 1.0
     kernel = torch.ones(1, 1, *layer.kernel_size)
     seen = F.conv2d(torch.ones(1, 1, *size), kernel, None, layer.stride, layer.padding, layer.dilation)

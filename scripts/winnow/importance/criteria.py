@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import numpy as np
 
@@ -48,16 +49,19 @@ class Criterion:
 
 
 CRITERIA: dict[str, Criterion] = {}
+Function = TypeVar("Function", bound=Callable[..., np.ndarray])
 
 
-def criterion(name: str, *, needs: str, keep: str = "high", activations: tuple[str, ...] | None = None) -> Callable:
+def criterion(
+    name: str, *, needs: str, keep: str = "high", activations: tuple[str, ...] | None = None
+) -> Callable[[Function], Function]:
     """Register a function as the criterion ``name`` and, if it looks at something, as ``reversed_{name}``.
 
     The name is a literal: the digest of one criterion's code leaves the other criteria's functions out by it, which is
     also why criteria share helpers and never call each other.
     """
 
-    def register(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    def register(function: Function) -> Function:
         CRITERIA[name] = Criterion(function, needs, keep, activations)
         if needs != "nothing":
             CRITERIA[f"reversed_{name}"] = Criterion(function, needs, keep, activations, reverse=True)

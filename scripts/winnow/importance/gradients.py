@@ -119,6 +119,7 @@ def measure(
             tally.begin(labels)
             # No parameter is trained: it is through the images that there is something to differentiate by.
             logits = watch(images.requires_grad_())
+            assert logits is not None  # of a network that is watched as a whole
             nn.functional.cross_entropy(logits, labels.long(), reduction="sum").backward()
             progress(images.shape[0])
 

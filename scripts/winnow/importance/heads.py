@@ -51,7 +51,7 @@ def features(network: nn.Module, batches: Batches, progress: Callable[[int], Non
     name = last_layer(network)
     found, labels, squares, lengths = [], [], [], []
 
-    def keep(module: nn.Module, inputs: tuple) -> None:
+    def keep(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         vectors = inputs[0].flatten(2) if inputs[0].dim() == 4 else inputs[0][..., None]
         found.append(vectors.mean(2, dtype=torch.float64).to(vectors.dtype))
         vectors = vectors.double()
@@ -67,7 +67,7 @@ def features(network: nn.Module, batches: Batches, progress: Callable[[int], Non
                 progress(images.shape[0])
     finally:
         hook.remove()
-    known, y = torch.cat(labels).unique(return_inverse=True) if labels else (torch.empty(0), None)
+    known, y = torch.cat(labels or [torch.empty(0)]).unique(return_inverse=True)
     if known.numel() < 2:
         raise InputError(f"a gradient needs training images of at least two classes, there are {known.numel()}")
     x = torch.cat(found)
@@ -106,12 +106,12 @@ def put(
     if isinstance(last, nn.Conv2d):
         if last.kernel_size != (1, 1):
             raise InputError(f"the last layer, {name}, looks at more than one position: no last layer can be fitted")
-        layer = nn.Conv2d(weight.shape[1], classes, 1, device=device).requires_grad_(False)
+        layer: nn.Module = nn.Conv2d(weight.shape[1], classes, 1, device=device)
         weight = weight[:, :, None, None]
     else:
-        layer = nn.Linear(weight.shape[1], classes, device=device).requires_grad_(False)
-    layer.weight.zero_()
-    layer.bias.fill_(absent)
-    layer.weight[known] = weight.float()
-    layer.bias[known] = bias.float()
-    network.set_submodule(name, layer.to(next(network.parameters())))
+        layer = nn.Linear(weight.shape[1], classes, device=device)
+    weights = torch.zeros(classes, *weight.shape[1:], device=device)
+    biases = torch.full((classes,), float(absent), device=device)
+    weights[known], biases[known] = weight.float(), bias.float()
+    layer.load_state_dict({"weight": weights, "bias": biases})
+    network.set_submodule(name, layer.requires_grad_(False).to(next(network.parameters())))

@@ -133,7 +133,7 @@ def mask(
 
     keep = np.ones(scores.size, dtype=bool)
     for members in [np.flatnonzero(group == number) for number in range(group.max() + 1)]:
-        wanted, able = removals(ratio, members.size), np.count_nonzero(removable[members])
+        wanted, able = removals(ratio, members.size), int(np.count_nonzero(removable[members]))
         if wanted > able:
             where = f"layer {layers[members[0]]}" if scope == "layer" else "the network"
             raise InputError(

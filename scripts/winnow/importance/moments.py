@@ -57,6 +57,7 @@ class _Gram:
         self.total[-1, -1] += rows.shape[0]
 
     def result(self) -> np.ndarray:
+        assert self.total is not None  # there were images
         array = self.total.cpu().numpy()
         array[:-1, -1] = array[-1, :-1]
         return array
@@ -67,7 +68,7 @@ class _Outputs:
 
     def __init__(self, layer: nn.Module) -> None:
         self.linear = isinstance(layer, nn.Linear)
-        self.total: torch.Tensor | float = 0.0
+        self.total = torch.zeros(())
         self.map: list[int] = []
 
     def add(self, outputs: torch.Tensor) -> None:
@@ -124,8 +125,9 @@ def measure(
     for each in listening:
         # Layers that hear the same step share its moments.
         if each.step not in looks:
-            layer = network.get_submodule(each.layer)
-            looks[each.step] = [(each.step, GRAM, _Gram(layer, block(channels, each.layer, layer.weight.shape[1])))]
+            inputs = network.get_parameter(f"{each.layer}.weight").shape[1]
+            tally = _Gram(network.get_submodule(each.layer), block(channels, each.layer, inputs))
+            looks[each.step] = [(each.step, GRAM, tally)]
     for name in unnormalised(network):
         if name != last:
             # A layer's step has its name, since it is called once.

@@ -80,7 +80,8 @@ class Tally:
             of positions of a map to the arrays that are kept, (classes, filters) each, by name.
         """
         images = self._images.cpu().numpy().astype(np.int64)
-        layers, arrays = [], {}
+        layers: list[dict[str, Any]] = []
+        arrays: dict[str, np.ndarray] = {}
         for layer in self._every:
             step = layer["activation"]
             positions = self._positions[step]
@@ -163,6 +164,6 @@ def parser(description: str) -> argparse.ArgumentParser:
     return result
 
 
-def full_float32() -> contextlib.AbstractContextManager:
+def full_float32() -> contextlib.AbstractContextManager[None]:
     """No TF32 in convolutions: masks must not depend on the precision that happens to be fast on a device."""
     return torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)

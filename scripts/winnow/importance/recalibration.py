@@ -56,7 +56,7 @@ class _Normalised:
 
     def __init__(self, scale: torch.Tensor | None, shift: torch.Tensor | None, eps: float = 0.0) -> None:
         self.scale, self.shift, self.eps = scale, shift, eps
-        self.total: torch.Tensor | float = 0.0
+        self.total = torch.zeros(())
         self.count = 0
 
     def __call__(self, module: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
@@ -74,7 +74,7 @@ class _Normalised:
 
     def _of(self, means: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         mean, variance = means[0], (means[1] - means[0] ** 2).clamp(min=0)
-        if self.eps:
+        if self.eps or self.scale is None:
             scale = (variance + self.eps).rsqrt()
             return mean, scale if self.scale is None else scale * self.scale
         scale = self.scale / variance.sqrt()
@@ -103,12 +103,13 @@ def recalibrate(network: nn.Module, targets: Targets, batches: Iterable[Batch]) 
     batches
         Pairs of normalised images and labels, images of all classes in each, as in training.
     """
-    hooks, norms, plain = [], {}, {}
+    hooks, norms, plain = [], [], {}
     device = next(network.parameters()).device
     for name, module in network.named_modules():
-        if isinstance(module, _BatchNorm) and module.running_mean is not None:
+        if isinstance(module, _BatchNorm) and module.running_mean is not None and module.running_var is not None:
             weight, bias = (part if part is None else part.detach().double() for part in (module.weight, module.bias))
-            norms[module] = hook = _Normalised(weight, bias, module.eps)
+            hook = _Normalised(weight, bias, module.eps)
+            norms.append((hook, module.running_mean, module.running_var))
         elif name in targets:
             mean, variance = (each.to(device) for each in targets[name])
             plain[module] = hook = _Normalised(variance.sqrt(), mean)
@@ -123,10 +124,10 @@ def recalibrate(network: nn.Module, targets: Targets, batches: Iterable[Batch]) 
         for hook in hooks:
             hook.remove()
     with torch.no_grad():
-        for module, hook in norms.items():
+        for hook, running_mean, running_var in norms:
             mean, variance = hook.moments()
-            module.running_mean.copy_(mean)
-            module.running_var.copy_(variance)
+            running_mean.copy_(mean)
+            running_var.copy_(variance)
         for module, hook in plain.items():
             mean, scale = hook.change()
             bias = (module.bias.double() - mean) * scale + hook.shift

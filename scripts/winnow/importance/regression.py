@@ -59,7 +59,8 @@ def fit(
         return torch.cat([excess.T @ features + penalty * weight, excess.sum(0)[:, None]], 1)
 
     layer = features.new_zeros(classes, width + 1)
-    slope, past = gradient(layer), []
+    slope = gradient(layer)
+    past: list[tuple[torch.Tensor, torch.Tensor, float]] = []
     for _ in range(STEPS):
         if slope.abs().max().item() <= TOLERANCE * images:
             break

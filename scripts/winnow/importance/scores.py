@@ -150,7 +150,7 @@ def _spoken_of(name: str, unit: np.ndarray, layer: np.ndarray, layers: Sequence[
     if silent.size:
         example = layers[layer[np.flatnonzero(unit == silent[0])[0]]]
         raise InputError(
-            f"{name} needs filters with an activation of {', '.join(wanted)}: that of layer {example['layer']}"
+            f"{name} needs filters with an activation of {', '.join(wanted or ())}: that of layer {example['layer']}"
             f" is {example['function']}, as for {silent.size} of {unit.max() + 1} units"
         )
     return heard

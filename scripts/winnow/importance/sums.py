@@ -134,7 +134,7 @@ def write(path: Path, sums: Sums, spec: dict[str, Any]) -> None:
     arrays = path.with_suffix(".npz")
     with atomic_path(arrays) as temporary:
         with open(temporary, "wb") as file:
-            np.savez(file, **sums.arrays)
+            np.savez(file, **sums.arrays)  # type: ignore[arg-type]  # the stubs take any for allow_pickle
         manifest = {
             "kind": sums.kind,
             "images": sums.images.tolist(),

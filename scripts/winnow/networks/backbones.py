@@ -29,24 +29,26 @@ from winnow.networks.architectures import TORCHVISION
 from winnow.tables import read_table
 
 HEADS = ("classifier", "gap")
-ARCHITECTURES: dict[str, Callable[[str, int], nn.Module]] = {}
+# Of head and classes.
+Builder = Callable[[str, int], nn.Module]
+ARCHITECTURES: dict[str, Builder] = {}
 
 
-def architecture(name: str) -> Callable:
-    """Register a function of (head, classes) as the architecture ``name``."""
+def architecture(name: str) -> Callable[[Builder], Builder]:
+    """Register a function as the architecture ``name``."""
 
-    def register(function: Callable[[str, int], nn.Module]) -> Callable[[str, int], nn.Module]:
+    def register(function: Builder) -> Builder:
         ARCHITECTURES[name] = function
         return function
 
     return register
 
 
-def _vgg(layout: list, batch_norm: bool, head: str, classes: int) -> nn.Module:
+def _vgg(layout: list[int | str], batch_norm: bool, head: str, classes: int) -> nn.Module:
     """torchvision's VGG, or the same features under a global average pool and one linear layer."""
     features = torchvision_vgg.make_layers(layout, batch_norm)
     network = torchvision_vgg.VGG(features, num_classes=classes, init_weights=False)
-    width = next(size for size in reversed(layout) if size != "M")
+    width = next(size for size in reversed(layout) if isinstance(size, int))
     if head == "gap":
         network.avgpool = nn.AdaptiveAvgPool2d(1)
         network.classifier = nn.Sequential(nn.Linear(width, classes))
@@ -69,7 +71,7 @@ AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
 _GAP = ("alexnet", "mobilenet_v3_large", "mobilenet_v3_small")
 
 
-class _Mnasnet(MNASNet):
+class _Mnasnet(MNASNet):  # type: ignore[misc]  # torchvision has no types
     """As torchvision's, but takes tensors without the version that their names are of, which is this one."""
 
     _load_from_state_dict = nn.Module._load_from_state_dict
@@ -177,6 +179,11 @@ def last_layer(network: nn.Module) -> str:
     raise InputError(f"{type(network).__name__} has no linear layer and no convolution")
 
 
+def classes(network: nn.Module) -> int:
+    """How many logits a network gives."""
+    return network.get_parameter(f"{last_layer(network)}.weight").shape[0]
+
+
 def input_channels(network: nn.Module) -> int:
     """How many channels the images have that a network takes: what its first convolution does, or three."""
     return next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
@@ -262,7 +269,7 @@ def initialise(module: nn.Module, generator: torch.Generator, made: Callable[[],
     last, others = module.get_submodule(last_layer(module)), []
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear) or part is last:
-            nn.init.normal_(part.weight, 0.0, 0.01, generator=generator)
+            nn.init.normal_(part.get_parameter("weight"), 0.0, 0.01, generator=generator)
         elif isinstance(part, nn.Conv2d) and {"weight"} <= set(dict(part.named_parameters())) <= {"weight", "bias"}:
             fan_out = part.weight.shape[0] * math.prod(part.weight.shape[2:])
             nn.init.normal_(part.weight, 0.0, math.sqrt(2 / fan_out), generator=generator)

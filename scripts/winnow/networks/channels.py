@@ -62,6 +62,6 @@ def of(network: nn.Module) -> Channels:
     layers = []
     for name in names:
         activation = activations[name][0]
-        filters = network.get_submodule(name).out_channels
+        filters = network.get_parameter(f"{name}.weight").shape[0]
         layers.append(Layer(name, filters, activation.step, activation.function))
     return Channels(table, layers, left_out)

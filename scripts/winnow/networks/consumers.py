@@ -59,12 +59,12 @@ def consumers(network: nn.Module, channels: pa.Table) -> list[Consumer]:
 
 
 def _shift(node: fx.Node, modules: dict[str, nn.Module]) -> str | None:
-    if modules[node.target].bias is not None:
+    if modules[str(node.target)].bias is not None:
         return f"{node.target}.bias"
-    norm = next(iter(node.users)) if len(node.users) == 1 else None
-    behind = modules.get(norm.target) if norm is not None and norm.op == "call_module" else None
-    if isinstance(behind, _BatchNorm) and behind.running_mean is not None:
-        return f"{norm.target}.running_mean"
+    for norm in node.users if len(node.users) == 1 else ():
+        behind = modules.get(str(norm.target)) if norm.op == "call_module" else None
+        if isinstance(behind, _BatchNorm) and behind.running_mean is not None:
+            return f"{norm.target}.running_mean"
     return None
 
 

@@ -69,8 +69,8 @@ class _Hold:
     reason: str | None = None
 
     def add(self, slot: _Slot, pair: tuple[np.ndarray, np.ndarray]) -> None:
-        before = self.pairs.get(slot, (np.empty(0, int), np.empty(0, int)))
-        self.pairs[slot] = tuple(np.concatenate(both) for both in zip(before, pair, strict=True))
+        filters, indices = self.pairs.get(slot, (np.empty(0, int), np.empty(0, int)))
+        self.pairs[slot] = np.concatenate([filters, pair[0]]), np.concatenate([indices, pair[1]])
 
 
 def derive(
@@ -157,6 +157,8 @@ def narrowed(network: nn.Module) -> nn.Module:
     copied = _skeleton(network)
     for first, second in tracing.linear_pairs(copied):
         into, out = copied.get_submodule(first), copied.get_submodule(second)
+        assert isinstance(into, nn.Linear)
+        assert isinstance(out, nn.Linear)
         into.out_features = out.in_features = min(into.out_features, HIDDEN)
         into.weight = nn.Parameter(into.weight.detach()[: into.out_features])
         out.weight = nn.Parameter(out.weight.detach()[:, : into.out_features])
@@ -249,6 +251,7 @@ def _holds(
     widest = max(size for tensor in state.values() for size in tensor.shape)
     for name in activations:
         convolution = network.get_submodule(name)
+        assert isinstance(convolution, nn.Conv2d)
         found[name] = hold = _Hold({})
         try:
             reached = _reached(graph, convolution, widest)
@@ -266,9 +269,9 @@ def _holds(
                     continue
                 hold.add(slot, pair)
         if _groups(convolution):
-            outputs = np.arange(convolution.out_channels)
+            every = np.arange(convolution.out_channels)
             each = convolution.out_channels // convolution.groups
-            hold.add(_Slot(f"{name}.weight", 0), (outputs - outputs % each, outputs))
+            hold.add(_Slot(f"{name}.weight", 0), (every - every % each, every))
     return found
 
 
@@ -349,8 +352,8 @@ def _slots(
     if isinstance(part, nn.LayerNorm):
         return [], INEXACT
     if isinstance(part, _BatchNorm):
-        tensors = [*part.named_parameters(), *part.named_buffers()]
-        return [_Slot(f"{name}.{tensor}", value.dim() - 1) for tensor, value in tensors if value.dim()], None
+        own: list[tuple[str, torch.Tensor]] = [*part.named_parameters(), *part.named_buffers()]
+        return [_Slot(f"{name}.{tensor}", value.dim() - 1) for tensor, value in own if value.dim()], None
     if node.type == OPTYPE.PARAMETER:
         return [_Slot(graph._param_to_name[part], node.pruning_dim)], None
     if node.type == OPTYPE.OUTPUT:
@@ -374,8 +377,8 @@ def _components(
 ) -> tuple[_Nodes, list[tuple[str, ...]]]:
     """Which indices go together, and which convolutions have filters that do: in network order."""
     state = network.state_dict()
-    slots = {slot for hold in holds.values() for slot in hold.pairs} | {_Slot(f"{name}.weight", 0) for name in holds}
-    slots = sorted(slots, key=lambda slot: (slot.tensor, slot.dimension))
+    held = {slot for hold in holds.values() for slot in hold.pairs} | {_Slot(f"{name}.weight", 0) for name in holds}
+    slots = sorted(held, key=lambda slot: (slot.tensor, slot.dimension))
     sizes = [state[slot.tensor].shape[slot.dimension] for slot in slots]
     starts = dict(zip(slots, np.concatenate([[0], np.cumsum(sizes)]).tolist(), strict=False))
     edges = [(np.empty(0, int), np.empty(0, int))] + [

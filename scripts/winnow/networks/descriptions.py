@@ -7,8 +7,9 @@ file can be used alone. ``model.json`` beside them is the same for people, with 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from winnow.files import InputError, canonical_json, file_digest, read_json
 
@@ -43,8 +44,15 @@ def unpack(text: str | None, path: Path) -> dict[str, Any]:
     return description
 
 
-def written(path: Path) -> dict[str, Any]:
-    """What tells a file from any other: ``file``, ``sha256`` and ``bytes``."""
+class Written(TypedDict):
+    """What tells a file from any other."""
+
+    file: str
+    sha256: str
+    bytes: int
+
+
+def written(path: Path) -> Written:
     return {"file": path.name, "sha256": file_digest(path), "bytes": path.stat().st_size}
 
 
@@ -62,7 +70,8 @@ def check_file(path: Path) -> None:
         If it is not the file that was written, or ``model.json`` is damaged; the message names both.
     """
     said = _beside(path)
-    if said is not None and (not isinstance(said, dict) or not _says(said.get(_KINDS[path.name]), written(path))):
+    found: Mapping[str, object] = written(path)
+    if said is not None and (not isinstance(said, dict) or not _says(said.get(_KINDS[path.name]), found)):
         raise _changed(path)
 
 
@@ -79,7 +88,7 @@ def _beside(path: Path) -> Any:
     return read_json(beside) if path.name in _KINDS and beside.exists() else None
 
 
-def _says(said: Any, found: dict[str, Any]) -> bool:
+def _says(said: Any, found: Mapping[str, object]) -> bool:
     return isinstance(said, dict) and found.items() <= said.items()
 
 

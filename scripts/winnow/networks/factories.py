@@ -62,6 +62,8 @@ def _load(architecture: str) -> Callable[[int], Any]:
     place, _, name = factory.rpartition(":")
     path = Path(place)
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None  # as for any file that is called .py
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

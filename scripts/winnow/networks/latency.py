@@ -102,7 +102,7 @@ def _pass(network: nn.Module, images: torch.Tensor, precision: str) -> Callable[
 
 def seconds(network: nn.Module, images: torch.Tensor) -> float:
     """Wall-clock seconds of one pass, the device's work included."""
-    finish = torch.cuda.synchronize if images.device.type == "cuda" else lambda: None
+    finish: Callable[[], None] = torch.cuda.synchronize if images.device.type == "cuda" else lambda: None
     finish()
     start = time.perf_counter()
     network(images)

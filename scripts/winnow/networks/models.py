@@ -24,7 +24,7 @@ FILES = (WEIGHTS, DESCRIPTION)
 DIVERGED = "diverged"
 
 
-def save(directory: Path, network: nn.Module, description: dict[str, Any]) -> dict[str, Any]:
+def save(directory: Path, network: nn.Module, description: dict[str, Any]) -> descriptions.Written:
     """Write a network's weights and description.
 
     Parameters
@@ -54,7 +54,7 @@ def divergence(directory: Path) -> str | None:
     return read_json(directory / descriptions.DESCRIPTION).get(DIVERGED)
 
 
-def _write(directory: Path, tensors: dict[str, torch.Tensor], description: dict[str, Any]) -> dict[str, Any]:
+def _write(directory: Path, tensors: dict[str, torch.Tensor], description: dict[str, Any]) -> descriptions.Written:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     path = directory / WEIGHTS
     with atomic_path(path) as temporary:
@@ -118,7 +118,7 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
     header = {name: [str(tensors[name].dtype).removeprefix("torch."), list(tensors[name].shape)] for name in names}
     found = hashlib.sha256(canonical_json(header).encode())
     for name in names:
-        found.update(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        found.update(tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 

@@ -17,7 +17,9 @@ class Pointwise(nn.Sequential):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         maps = input.flatten(1, -2).transpose(1, 2).unsqueeze(-1)  # (N, C, positions, 1)
-        return super().forward(maps).squeeze(-1).transpose(1, 2).reshape(input.shape)
+        for step in self:
+            maps = step(maps)
+        return maps.squeeze(-1).transpose(1, 2).reshape(input.shape)
 
 
 def convolve(network: nn.Module, kind: type[nn.Module]) -> None:

@@ -15,7 +15,7 @@ import functools
 import itertools
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -40,7 +40,26 @@ class Call:
     positions: int
 
 
-def exact(network: nn.Module, measure: str, image_size: int) -> list[dict[str, Any]]:
+class Term(TypedDict):
+    """What a tensor costs by its outputs and inputs, ascending numbers of each: see :func:`exact`."""
+
+    tensor: str
+    outputs: list[int]
+    inputs: list[int]
+    values: list[list[float]]
+
+
+class TimedTerm(TypedDict):
+    """The same in milliseconds, (outputs, inputs), and how many outputs there are, over all positions."""
+
+    tensor: str
+    outputs: list[int]
+    inputs: list[int]
+    values: np.ndarray
+    numbers: int
+
+
+def exact(network: nn.Module, measure: str, image_size: int) -> list[Term]:
     """Terms of multiply-accumulates or parameters.
 
     Parameters
@@ -59,15 +78,14 @@ def exact(network: nn.Module, measure: str, image_size: int) -> list[dict[str, A
     """
     if measure == "params":
         return [_product(name, tensor, tensor.numel()) for name, tensor in network.named_parameters()]
-    return [
-        _product(f"{name}.weight", layer.weight, layer.weight.numel() * sum(call.positions for call in calls))
-        for (name, calls), layer in (
-            (each, network.get_submodule(each[0])) for each in used(network, image_size).items()
-        )
-    ]
+    positions = {
+        f"{name}.weight": sum(call.positions for call in uses) for name, uses in used(network, image_size).items()
+    }
+    weights = {name: network.get_parameter(name) for name in positions}
+    return [_product(name, weight, weight.numel() * positions[name]) for name, weight in weights.items()]
 
 
-def _product(name: str, tensor: torch.Tensor, whole: int) -> dict[str, Any]:
+def _product(name: str, tensor: torch.Tensor, whole: int) -> Term:
     outputs, inputs = (*tensor.shape, 1, 1)[:2]
     return {"tensor": name, "outputs": [0, outputs], "inputs": [0, inputs], "values": [[0, 0], [0, whole]]}
 
@@ -76,9 +94,9 @@ def used(network: nn.Module, image_size: int) -> dict[str, list[Call]]:
     """The convolutions and linear layers that an image goes through, each time that it does, in their order."""
     found: dict[str, list[Call]] = {}
 
-    def look(name: str) -> Callable:
-        def hook(layer: nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-            outputs = layer.weight.shape[0]
+    def look(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...], torch.Tensor], None]:
+        def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            outputs = layer.get_parameter("weight").shape[0]
             found.setdefault(name, []).append(Call(tuple(inputs[0].shape[1:]), output.numel() // outputs))
 
         return hook
@@ -98,7 +116,7 @@ def used(network: nn.Module, image_size: int) -> dict[str, list[Call]]:
 
 def timed(
     network: nn.Module, prunable: Collection[tuple[str, int]], precision: str, image_size: int, device: str
-) -> list[dict[str, Any]]:
+) -> list[TimedTerm]:
     """Terms of milliseconds for one image: of the layers alone. See :func:`with_rest`.
 
     Parameters
@@ -115,23 +133,23 @@ def timed(
     list of dict
         As of :func:`exact`, with ``numbers``: how many outputs there are, over all positions.
     """
-    terms, last = [], last_layer(network)
+    terms: list[TimedTerm] = []
+    last = last_layer(network)
     for name, uses in used(network, image_size).items():
         layer = network.get_submodule(name)
         half = precision == "bf16" and name != last
-        outputs, inputs = (
-            _knots(size, (f"{name}.weight", side) in prunable) for side, size in enumerate(layer.weight.shape[:2])
-        )
+        sizes = layer.get_parameter("weight").shape[:2]
+        outputs, inputs = (_knots(size, (f"{name}.weight", side) in prunable) for side, size in enumerate(sizes))
         with torch.inference_mode():
-            values = sum(_times(layer, outputs, inputs, call, half, device) for call in uses)
-        numbers = layer.weight.shape[0] * sum(call.positions for call in uses)
+            values = functools.reduce(np.add, (_times(layer, outputs, inputs, call, half, device) for call in uses))
+        numbers = sizes[0] * sum(call.positions for call in uses)
         terms.append(
             {"tensor": f"{name}.weight", "outputs": outputs, "inputs": inputs, "values": values, "numbers": numbers}
         )
     return terms
 
 
-def with_rest(terms: Sequence[dict[str, Any]], fixed: float, shrinking: float) -> list[dict[str, Any]]:
+def with_rest(terms: Sequence[TimedTerm], fixed: float, shrinking: float) -> list[Term]:
     """Terms of layers, and what a pass takes beside them.
 
     Parameters
@@ -143,12 +161,21 @@ def with_rest(terms: Sequence[dict[str, Any]], fixed: float, shrinking: float) -
     """
     widths = [len(term["outputs"]) - 1 if term["outputs"][0] else 0 for term in terms]
     total = sum(term["numbers"] for term, width in zip(terms, widths, strict=True) if width) or 1
-    whole = [{"tensor": "", "outputs": [0, 1], "inputs": [0, 1], "values": [[fixed, fixed], [fixed, fixed]]}]
+    whole: list[Term] = [
+        {"tensor": "", "outputs": [0, 1], "inputs": [0, 1], "values": [[fixed, fixed], [fixed, fixed]]}
+    ]
     for term, width in zip(terms, widths, strict=True):
         outputs = np.array(term["outputs"], dtype=float)
         share = (outputs - 1) / (outputs[-1] - 1) if width else np.zeros(outputs.size)
         values = term["values"] + shrinking * term["numbers"] / total * share[:, None]
-        whole.append({name: term[name] for name in ("tensor", "outputs", "inputs")} | {"values": values.tolist()})
+        whole.append(
+            {
+                "tensor": term["tensor"],
+                "outputs": term["outputs"],
+                "inputs": term["inputs"],
+                "values": values.tolist(),
+            }
+        )
     return whole
 
 
@@ -159,8 +186,8 @@ def _knots(size: int, prunable: bool) -> list[int]:
 
 def _times(layer: nn.Module, outputs: list[int], inputs: list[int], call: Call, half: bool, device: str) -> np.ndarray:
     """Milliseconds of one use of a layer by outputs and inputs, (outputs, inputs): medians, made to rise with both."""
-    points = list(itertools.product(*([size for size in side if size] for side in (outputs, inputs))))
-    runs = [_pass(layer, *point, call, half, device) for point in points]
+    points = itertools.product(filter(None, outputs), filter(None, inputs))
+    runs = [_pass(layer, *point, call=call, half=half, device=device) for point in points]
     taken: list[list[float]] = []
     for run in runs:
         run()
@@ -183,11 +210,17 @@ def _pass(layer: nn.Module, outputs: int, inputs: int, call: Call, half: bool, d
         each = layer.out_channels // layer.groups
         groups = max(1, round(outputs / each))
         outputs = groups * each
-    weight = layer.weight[:outputs, :inputs].contiguous()
+    weight = layer.get_parameter("weight")[:outputs, :inputs].contiguous()
     kind = torch.bfloat16 if half else torch.float32
+    sized: nn.Conv2d | nn.Linear
+    shape: tuple[int, ...]
     if isinstance(layer, nn.Conv2d):
+        window = layer.kernel_size, layer.stride, layer.padding, layer.dilation
         sized = nn.Conv2d(
-            *(inputs * groups, outputs, layer.kernel_size, layer.stride, layer.padding, layer.dilation, groups),
+            inputs * groups,
+            outputs,
+            *window,  # type: ignore[arg-type]  # torch has another type for what it holds than for what it takes
+            groups,
             layer.bias is not None,
             device=device,
         )

@@ -168,8 +168,8 @@ class Weights:
     """A file of weights, and the mean and standard deviation of the images that they were trained on, per channel."""
 
     file: Archive
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 def names(architecture: str) -> list[str]:

@@ -143,9 +143,9 @@ def slice_state(
         removed = _indices(starts // block, lengths // block, strides)
         rows &= before
         absent = np.unique(_indices(first[rows] // block, length[rows] // block, stride[rows]))
-        stays = np.ones(size // block + absent.size, dtype=bool)
-        stays[removed] = False
-        stays = torch.from_numpy(np.flatnonzero(np.delete(stays, absent))).to(sliced[name].device)
+        left = np.ones(size // block + absent.size, dtype=bool)
+        left[removed] = False
+        stays = torch.from_numpy(np.flatnonzero(np.delete(left, absent))).to(sliced[name].device)
         blocks = sliced[name].unflatten(along, (-1, block))
         sliced[name] = blocks.index_select(along, stays).flatten(along, along + 1)
     return sliced
@@ -182,7 +182,7 @@ def resize(network: nn.Module, shapes: Mapping[str, Sequence[int]]) -> nn.Module
             module.in_channels = inputs * module.groups
         elif isinstance(module, nn.Linear):
             module.out_features, module.in_features = module.weight.shape
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
             module.num_features = module.running_mean.shape[0]
         elif isinstance(module, nn.LayerNorm):
             module.normalized_shape = tuple(module.weight.shape)

@@ -41,7 +41,7 @@ class Activation:
     function: str
 
 
-class _Tracer(NodePathTracer):
+class _Tracer(NodePathTracer):  # type: ignore[misc]  # torchvision has no types
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, _LAYERS) or super().is_leaf_module(m, module_qualified_name)
 
@@ -87,7 +87,7 @@ def _activation(node: fx.Node, modules: Mapping[str, nn.Module], names: Mapping[
         function = _function(user, modules)
         if function in _NONLINEARITIES:
             return Activation(names[user], function)
-        part = modules.get(user.target) if user.op == "call_module" else None
+        part = modules.get(str(user.target)) if user.op == "call_module" else None
         if not isinstance(part, _PASSED_MODULES) and user.target not in (*_PASSED_FUNCTIONS, "add", "add_"):
             break
         node = user
@@ -95,11 +95,11 @@ def _activation(node: fx.Node, modules: Mapping[str, nn.Module], names: Mapping[
 
 
 def _function(node: fx.Node, modules: Mapping[str, nn.Module]) -> str | None:
+    if callable(node.target):
+        return node.target.__name__.removesuffix("_")
     if node.op == "call_module":
         name = type(modules[node.target]).__name__.lower()
         return _MODULES.get(name, name)
-    if node.op == "call_function":
-        return node.target.__name__.removesuffix("_")
     return node.target.removesuffix("_") if node.op == "call_method" else None
 
 

@@ -133,8 +133,8 @@ def _globals(content: bytes) -> list[str]:
         try:
             for code, argument, position in pickletools.genops(content[at:]):
                 if code.name == "GLOBAL":
-                    found.append(argument.replace(" ", "."))
-                elif code.name == "STOP":
+                    found.append(str(argument).replace(" ", "."))
+                elif code.name == "STOP" and position is not None:
                     at += position + 1
         except (ValueError, IndexError):
             break
@@ -181,7 +181,7 @@ def fitted(architecture: str, head: str, state: dict[str, torch.Tensor]) -> tupl
     skeleton = backbones.build(architecture, head, 1)
     prefix = backbones.head_prefix(skeleton)
     # What timm makes with a network and writes to no file.
-    made_with = getattr(skeleton, "made_with", frozenset())
+    made_with: frozenset[str] = getattr(skeleton, "made_with", frozenset())
     features = [name for name in skeleton.state_dict() if not name.startswith(prefix) and name not in made_with]
     wanted = skeleton.state_dict()
     state, left = _unprefixed(renamed(architecture, state, wanted), features)
@@ -244,7 +244,7 @@ def check_published(architecture: str, name: str, network: nn.Module, drawn: lis
     """
     faults = [f"{each} is not in it" for each in drawn if name != published.FEATURES]
     faults += [f"{each} is nothing of it" for each in left]
-    classes, wanted = network.get_submodule(backbones.last_layer(network)).weight.shape[0], CLASSES
+    classes, wanted = backbones.classes(network), CLASSES
     publisher = published.publisher(architecture)
     if zoo.is_name(architecture):
         wanted = zoo.configuration(architecture, name).classes

@@ -11,12 +11,13 @@ import difflib
 import re
 from collections.abc import Collection, Mapping
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from winnow.data.archives import Archive
 from winnow.files import InputError
 
 if TYPE_CHECKING:
+    from timm.models._pretrained import PretrainedCfg
     from torch import Tensor, nn
 
 PREFIX = "timm/"
@@ -122,7 +123,7 @@ def _configurations(architecture: str) -> dict[str, Configuration]:
     }
 
 
-def _file(name: str, found: object) -> Archive | None:
+def _file(name: str, found: PretrainedCfg) -> Archive | None:
     """Where one of timm's entries says that its weights lie: on the hub, else at an address of its own."""
     if found.custom_load:
         return None
@@ -152,6 +153,7 @@ def make(architecture: str, classes: int) -> nn.Module:
         If timm has no such network, or cannot make it.
     """
     import timm
+    from timm.layers.mlp import Mlp
     from timm.models import is_model_in_modules
 
     # Here, since it takes torch.
@@ -159,13 +161,13 @@ def make(architecture: str, classes: int) -> nn.Module:
 
     check(architecture)
     name = architecture.removeprefix(PREFIX)
-    options = {"conv_mlp": True} if is_model_in_modules(name, ["convnext"]) else {}
+    options: dict[str, Any] = {"conv_mlp": True} if is_model_in_modules(name, ["convnext"]) else {}
     try:
         network = timm.create_model(name, pretrained=False, num_classes=classes, **options)
     except Exception as error:  # of any kind: a network's own code
         raise InputError(f"timm cannot make {architecture}: {type(error).__name__}: {error}") from None
     if is_model_in_modules(name, ["swin_transformer", "swin_transformer_v2"]):
-        pointwise.convolve(network, timm.layers.Mlp)
+        pointwise.convolve(network, Mlp)
     return _whole(_apart(network))
 
 
@@ -173,12 +175,12 @@ def _whole(network: nn.Module) -> nn.Module:
     before = network.state_dict().keys()
     for module in network.modules():
         module._non_persistent_buffers_set.clear()
-    network.made_with = frozenset(network.state_dict().keys() - before)
+    vars(network)["made_with"] = frozenset(network.state_dict().keys() - before)
     return network
 
 
 def _apart(network: nn.Module) -> nn.Module:
-    from timm.layers import BatchNormAct2d
+    from timm.layers.norm_act import BatchNormAct2d
     from torch import nn
 
     for path, module in [*network.named_modules()]:

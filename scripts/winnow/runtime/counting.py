@@ -38,7 +38,7 @@ class Count:
         self.total, self.unit = total, unit
         self.stream = stream or sys.stderr
         self.clock = clock
-        self.bar: tqdm | None = None
+        self.bar: tqdm[Any] | None = None
         if self.stream.isatty():
             self.bar = tqdm(total=total, initial=done, unit=f" {unit}", file=self.stream, leave=False)
         self.begin(done)

@@ -81,7 +81,7 @@ def lease(gpu: int) -> Lease:
     global _held
     fresh = _held is None
     placed = place(gpu)
-    if placed.id is not None and fresh:
+    if placed.holder is not None and fresh:
         try:
             require_driver()
             _compute()
@@ -97,7 +97,7 @@ def place(gpu: int) -> Lease:
     global _held
     if gpu > 0 and _held is None and (found := candidates()):
         _held = _place(found)
-    if gpu > 0 and _held is not None:
+    if gpu > 0 and _held is not None and _held.id is not None:
         # Anew for each job of a warm worker: CUDA reads it at its first use, which need not have been in the first job.
         os.environ[VISIBLE] = _held.id
         return _held
@@ -131,9 +131,10 @@ def require_driver() -> None:
 def _unusable(reason: str) -> InputError:
     cuda = _driver()
     try:
-        release = re.search(r"\s(\d+\.[\d.]+)\s", DRIVER.read_text())[1]
-    except (OSError, TypeError):
-        release = "of unknown release"  # under WSL2 it is Windows's
+        found = re.search(r"\s(\d+\.[\d.]+)\s", DRIVER.read_text())
+    except OSError:
+        found = None
+    release = found[1] if found else "of unknown release"  # under WSL2 it is Windows's
     driver = "none" if cuda is None else f"NVIDIA's, {release}, for CUDA up to {cuda[0]}.{cuda[1]}"
     version, built = _wheel() or ("of unknown version", "unknown")
     return InputError(
@@ -148,12 +149,15 @@ def _wheel() -> tuple[str, str | None] | None:
     import importlib.util
 
     spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
     try:
         text = Path(spec.origin).with_name("version.py").read_text()
-        version = re.search(r"^__version__ = '(.*)'$", text, re.MULTILINE)[1]
-        return version, re.search(r"^cuda\b.* = (?:'(.*)'|None)$", text, re.MULTILINE)[1]
-    except (AttributeError, OSError, TypeError):
+    except OSError:
         return None
+    version = re.search(r"^__version__ = '(.*)'$", text, re.MULTILINE)
+    cuda = re.search(r"^cuda\b.* = (?:'(.*)'|None)$", text, re.MULTILINE)
+    return (version[1], cuda[1]) if version and cuda else None
 
 
 def _driver() -> tuple[int, int] | None:

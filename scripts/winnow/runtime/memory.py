@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, overload
 
 Made = TypeVar("Made")
 
@@ -25,9 +25,15 @@ _NO_MEMORY = re.compile(
     r"|DefaultCPUAllocator: (can't|not enough) "
 )
 
-_kept: dict[str, collections.OrderedDict[Hashable, tuple[object, int]]] = {}
+_kept: dict[str, collections.OrderedDict[Hashable, tuple[Any, int]]] = {}
 
 
+@overload
+def kept(kind: str, directory: Path, make: Callable[[], Made], *details: Hashable) -> Made: ...
+@overload
+def kept(
+    kind: str, directory: Path, make: Callable[[], Made], *details: Hashable, size: int, room: int
+) -> Made | None: ...
 def kept(
     kind: str, directory: Path, make: Callable[[], Made], *details: Hashable, size: int = 0, room: int | None = None
 ) -> Made | None:

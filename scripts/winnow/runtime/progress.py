@@ -15,7 +15,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,11 @@ def attach(
             handler.forecasts.append(forecast)
             handler.unrecorded.append(unrecorded)
             return
-    streams = [handler for handler in logger.handlers if handler.name == "DefaultStreamHandler"]
+    streams = [
+        handler
+        for handler in logger.handlers
+        if isinstance(handler, logging.StreamHandler) and handler.name == "DefaultStreamHandler"
+    ]
     if not streams:
         return
     display = Display(
@@ -91,7 +95,7 @@ def stopping(workflow: Any) -> None:
     """Say what a run waits for that somebody ends, unless the user asked for another display."""
     for handler in logging.getLogger("snakemake.logging").handlers:
         if isinstance(handler, _Handler) and handler.workflow is workflow:
-            with handler.lock:
+            with handler.alone():
                 handler.display.stop()
 
 
@@ -157,7 +161,7 @@ class Display:
         self.done = 0
         self.failed: set[str] = set()
         self.jobs: dict[int, Job] = {}
-        self.bar: tqdm | None = None
+        self.bar: tqdm[Any] | None = None
         self.start: float | None = None
         self.said = 0.0
         self.wrote = clock()
@@ -200,7 +204,7 @@ class Display:
         """To be called now and then: where nothing was said for a while, say what the jobs are at."""
         now = self.clock()
         if self.bar is not None:
-            self._beside()
+            self._beside(self.bar)
         elif now - self.wrote >= SECONDS_BETWEEN_LINES:
             long = [job for job in self.jobs.values() if now - job.start >= SECONDS_BETWEEN_LINES]
             lines = [f"{job.title}: {job.last_line() or f'{duration(now - job.start)} so far'}" for job in long]
@@ -210,12 +214,12 @@ class Display:
                 self.write("\n".join(new[:MOST] + ([f"and {more} more jobs"] if more > 0 else [])))
             self.lines = lines
 
-    def _beside(self, refresh: bool = True) -> None:
-        """Beside the bar: how many failed, and the epoch of the cell that has run longest."""
+    def _beside(self, bar: tqdm[Any], refresh: bool = True) -> None:
+        """Beside ``bar``: how many failed, and the epoch of the cell that has run longest."""
         cells = (job for job in self.jobs.values() if self.makes_cells(job.rule))
         line = next((job.last_line() for job in cells), "")
         parts = [f"{len(self.failed)} failed" if self.failed else "", line.split(":")[0].split(",")[0]]
-        self.bar.set_postfix_str(", ".join(filter(None, parts)), refresh=refresh)
+        bar.set_postfix_str(", ".join(filter(None, parts)), refresh=refresh)
 
     def stop(self) -> None:
         """Somebody ends the run: say what it waits for."""
@@ -266,7 +270,7 @@ class Display:
         cells, failed = self.cells, len(self.failed)
         ended = self.done + failed
         if self.bar is not None:
-            self._beside(refresh=False)
+            self._beside(self.bar, refresh=False)
             self.bar.update()
             if ended == cells:
                 self.bar.close()
@@ -318,15 +322,26 @@ class _Handler(logging.Handler):
 
     def _watch(self) -> None:
         while not self.ended.wait(1.0):
-            with self.lock:
+            with self.alone():
                 self.display.look()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """While no record is written."""
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
 
     def close(self) -> None:
         self.ended.set()
         super().close()
 
     def emit(self, record: logging.LogRecord) -> None:
-        event = getattr(record, "event", None)
+        # What Snakemake says of an event are further attributes of its record.
+        said = vars(record)
+        event = said.get("event")
         idle = record.msg == NOTHING_TO_BE_DONE_MSG
         if not self.begun and (idle or event == LogEvent.RUN_INFO):
             self.begun = True
@@ -341,23 +356,23 @@ class _Handler(logging.Handler):
         if idle:
             self.announce()
         elif event == LogEvent.RUN_INFO:
-            self.display.planned(record.stats)
+            self.display.planned(said["stats"])
             threading.Thread(target=self._watch, daemon=True).start()
         elif event == LogEvent.JOB_INFO:
-            name = "/".join(str(value) for value in record.wildcards.values())
-            self.display.started(record.jobid, record.rule_name, name, [str(log) for log in self._logs(record)])
+            name = "/".join(str(value) for value in said["wildcards"].values())
+            self.display.started(said["jobid"], said["rule_name"], name, [str(log) for log in self._logs(said)])
         elif event == LogEvent.JOB_FINISHED:
-            self.display.finished(record.job_id)
+            self.display.finished(said["job_id"])
         elif event == LogEvent.JOB_ERROR:
-            self.display.broke(record.jobid, [str(log) for log in self._logs(record, fetch=True)])
+            self.display.broke(said["jobid"], [str(log) for log in self._logs(said, fetch=True)])
 
-    def _logs(self, record: logging.LogRecord, fetch: bool = False) -> list[Any]:
+    def _logs(self, said: Mapping[str, Any], fetch: bool = False) -> list[Any]:
         """A job's logs, its own first; of those in a storage their copies here, fetched if the job ran elsewhere."""
-        logs = list(record.log or ())
+        logs = list(said.get("log") or ())
         if self.workflow.storage_settings.default_storage_provider is None:
             return logs
         dag = self.workflow.dag
-        job = next((job for job in dag.jobs if dag.jobid(job) == record.jobid), None)
+        job = next((job for job in dag.jobs if dag.jobid(job) == said["jobid"]), None)
         if job is None:
             return logs
         if fetch and not (self.workflow.local_exec or job.is_local):

@@ -78,7 +78,8 @@ def announce(workflow: Any, program: Path) -> None:
         path = Path(file)
         if re.search(r"(^|/)results/experiments/[^/]+/summary\.parquet$", file) and path.exists():
             verdict, figures = path.with_name("recommendation.json"), path.with_name("figures")
-            command = [sys.executable, program, "--summary", path, "--verdict", verdict, "--figures", figures]
+            command: list[str | Path] = [sys.executable, program]
+            command += ["--summary", path, "--verdict", verdict, "--figures", figures]
             subprocess.run(command, check=True)
 
 

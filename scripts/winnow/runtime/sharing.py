@@ -149,9 +149,11 @@ def _start(path: Path, listener: int) -> None:
     libraries = [os.path.abspath(folder) for folder in sys.path]
     code = f"import sys; sys.path[:] = {libraries}; from winnow.runtime.sharing import serve; serve()"
     # In a session of its own: the worker's end is not its end. Nor has it anything to say in a job's output.
-    nothing = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    null = subprocess.DEVNULL
     command = [sys.executable, "-c", code, str(path), str(listener)]
-    subprocess.Popen(command, **nothing, cwd="/", pass_fds=[listener], start_new_session=True)
+    subprocess.Popen(
+        command, stdin=null, stdout=null, stderr=null, cwd="/", pass_fds=[listener], start_new_session=True
+    )
 
 
 @dataclasses.dataclass
@@ -206,7 +208,7 @@ class Holder:
             for key, _ in self.connections.select(workers.LOOK_SECONDS):
                 if key.fileobj is self.listener:
                     self.connections.register(self.listener.accept()[0], selectors.EVENT_READ)
-                else:
+                elif isinstance(key.fileobj, socket.socket):
                     self._hear(key.fileobj)
             if not workers.run_lives(self.path.parent.name):
                 workers.leave(self.path)
@@ -234,8 +236,8 @@ class Holder:
         array = self.arrays.get(name)
         if array is not None:
             self.arrays.move_to_end(name)
-            if array.maker is None:
-                self._give(array, connection)
+            if array.descriptor is not None:
+                self._give(array, array.descriptor, connection)
             else:
                 array.waiting.append(connection)
         elif self._make_room(size, share * (free + self._held())):
@@ -252,15 +254,16 @@ class Holder:
 
         Those go that have to, and none if that is not enough.
         """
-        unused = [name for name, array in self.arrays.items() if array.maker is None and not array.users]
-        held, gone = self._held(), []
-        while held + size > limit and unused:
-            gone.append(unused.pop(0))
-            held -= self.arrays[gone[-1]].size
+        held, gone = self._held(), {}
+        for name, array in self.arrays.items():
+            if held + size > limit and array.descriptor is not None and not array.users:
+                gone[name] = array.descriptor
+                held -= array.size
         if held + size > limit:
             return False
-        for name in gone:
-            os.close(self.arrays.pop(name).descriptor)
+        for name, descriptor in gone.items():
+            del self.arrays[name]
+            os.close(descriptor)
         return True
 
     def _made(self, connection: socket.socket, descriptor: int) -> None:
@@ -269,11 +272,11 @@ class Holder:
         array.users.append(connection)
         waiting, array.waiting = array.waiting, []
         for other in waiting:
-            self._give(array, other)
+            self._give(array, descriptor, other)
 
-    def _give(self, array: Array, connection: socket.socket) -> None:
+    def _give(self, array: Array, descriptor: int, connection: socket.socket) -> None:
         array.users.append(connection)
-        self._say(connection, HAVE, array.descriptor)
+        self._say(connection, HAVE, descriptor)
 
     def _say(self, connection: socket.socket, packet: bytes, *descriptors: int) -> None:
         # Whoever is gone is heard of as such.

@@ -41,7 +41,8 @@ def prepare(workflow: Any) -> None:
         progress.stopping(workflow)
         if not workflow.local_exec:
             return  # What cancels the jobs is a program, too.
-        finish(signal.SIGTERM, None)
+        if callable(finish):
+            finish(signal.SIGTERM, None)
         told: set[tuple[int, int]] = set()
         while True:  # as long as this process lives: a job that is just being started has its program a moment later
             number = signal.SIGKILL if len(asked) > 1 else signal.SIGTERM

@@ -35,9 +35,14 @@ import socket
 import stat
 import sys
 import time
+import types
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+
+TYPE_CHECKING = False  # typing is no part of that half
+if TYPE_CHECKING:
+    from typing import Any
 
 SWITCH = "WINNOW_WORKERS"
 OWNER = "WINNOW_OWNER_PID"
@@ -387,9 +392,10 @@ def _serve(connection: socket.socket, path: Path, run: str, nothing: int, last_w
     job = json.loads(request)
     _begin(job)
     done, finish = os.pipe()
+    heard: list[socket.socket | int] = [connection, done]
 
     def watch() -> None:
-        while not (ready := select.select([connection, done], [], [], LOOK_SECONDS)[0]) and run_lives(run):
+        while not (ready := select.select(heard, [], [], LOOK_SECONDS)[0]) and run_lives(run):
             pass
         if done not in ready:
             # The job's process, or the whole run, is gone: so is the job, at whatever it is.
@@ -433,7 +439,7 @@ def _direct(outputs: Sequence[int]) -> None:
         os.dup2(output, target)
 
 
-def _begin(job: dict) -> None:
+def _begin(job: dict[str, Any]) -> None:
     """Make this process look to the job like a new one."""
     import logging
     import tempfile
@@ -456,7 +462,7 @@ def _begin(job: dict) -> None:
         _begin_torch(torch)
 
 
-def _begin_torch(torch: object) -> None:
+def _begin_torch(torch: types.ModuleType) -> None:
     """The state that torch has after its import."""
     # Snakemake grants threads by this variable.
     if threads := os.environ.get("OMP_NUM_THREADS"):
@@ -477,10 +483,8 @@ def _default_signals() -> None:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
-def _run(job: dict) -> int:
+def _run(job: dict[str, Any]) -> int:
     """Run a job's program and return its exit status."""
-    import types
-
     main = types.ModuleType("__main__")
     main.__file__ = job["file"]
     own, sys.modules["__main__"] = sys.modules["__main__"], main
@@ -495,7 +499,7 @@ def _run(job: dict) -> int:
         return 1
     except BaseException as error:
         # As a process of its own would print it: from the program's frame on.
-        traceback = error.__traceback__.tb_next
+        traceback = error.__traceback__ and error.__traceback__.tb_next
         sys.excepthook(type(error), error.with_traceback(traceback), traceback)
         return 128 + signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     finally:

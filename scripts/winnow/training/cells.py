@@ -7,7 +7,7 @@ import argparse
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,13 +26,16 @@ from winnow.networks import backbones, models, surgery, units
 from winnow.runtime import devices
 from winnow.runtime.memory import begin_peak, in_smaller_parts, kept, peak_mb
 from winnow.training import checkpoints, judging, loop, protocols, rates
+from winnow.training.metrics import Described, Epoch, Judged, Metrics, Surroundings
 
 # Everything that these say of a mask, a backbone or a data set is in their digests: a checkpoint is of all of them.
 INPUTS = ("manifest.json", "channels.parquet")
 METRICS, HISTORY, PREDICTIONS, MASK = FILES = ("metrics.json", "history.parquet", "predictions.parquet", "mask.parquet")
 # What a network's description says of it.
-JUDGED = ("params", "macs", "accuracy", "class_accuracy", "per_class", "val_accuracy", "epoch")
-JUDGED += ("requested_ratio", "achieved_ratio", "learning_rate", "weights_sha256")
+JUDGED = (
+    *("params", "macs", "accuracy", "class_accuracy", "per_class", "val_accuracy", "epoch"),
+    *("requested_ratio", "achieved_ratio", "learning_rate", "weights_sha256"),
+)
 
 Made = TypeVar("Made")
 
@@ -123,7 +126,7 @@ class Bench:
     def network(self, keep: np.ndarray | None, init: str, seed: int) -> nn.Module:
         """The backbone less its removed units, with a new last layer, on the device as it is trained."""
         network = surgery.pruned(self.backbone, keep, len(self.store.classes), init, seed)
-        return network.to(self.lease.device, memory_format=torch.channels_last)
+        return network.to(self.lease.device).to(memory_format=torch.channels_last)
 
     def begun(self, keep: np.ndarray | None, init: str, seed: int) -> nn.Module:
         """The same, repaired after the cut as the cell or trunk wants it."""
@@ -149,7 +152,7 @@ class Bench:
         """Where an interrupted job goes on, beside its first output; gone when it ends."""
         return next(iter(self.arguments.output.values())).parent / "checkpoint.pt"
 
-    def surroundings(self, precision: str) -> dict[str, Any]:
+    def surroundings(self, precision: str) -> Surroundings:
         """Where and with what a network is trained, as results say it."""
         return {
             "device": self.lease.name,
@@ -189,7 +192,7 @@ class Before:
     """
 
     phase: int = 0
-    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    history: list[Epoch] = dataclasses.field(default_factory=list)
     evaluation_seconds: float = 0.0
     resumed: int = 0
     micro_batch: int | None = None
@@ -202,10 +205,10 @@ class Before:
         return None if self.keep is None else self.keep.numpy()
 
     def pruned(self, keep: np.ndarray | None, rank: np.ndarray | None, achieved: float | None = None) -> Before:
-        if keep is None:
+        if keep is None or rank is None:
             return self
-        tensors = {"keep": torch.from_numpy(keep.copy()), "rank": torch.from_numpy(rank.copy())}
-        return dataclasses.replace(self, **tensors, achieved=achieved)
+        mask = torch.from_numpy(keep.copy()), torch.from_numpy(rank.copy())
+        return dataclasses.replace(self, keep=mask[0], rank=mask[1], achieved=achieved)
 
     def added_to(self, trained: loop.Training) -> loop.Training:
         return dataclasses.replace(
@@ -274,11 +277,11 @@ def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
     arguments, clock, store = bench.arguments, bench.clock, bench.store
     spec, output = arguments.spec, arguments.output
     clock.lap("train")
-    network, trained, reason = outcome.network, outcome.trained, outcome.reason
-    micro_batch = loop.fewest(micro_batch, trained and trained.micro_batch)
+    network, trained, reason = outcome.network, outcome.trained, outcome.reason or ""
     test_rows = bench.split.rows("test")
     judged = None
     if trained is not None:
+        micro_batch = loop.fewest(micro_batch, trained.micro_batch)
         clock.move("train", "evaluate", trained.evaluation_seconds)
         network.load_state_dict(trained.state)
         judged = judging.evaluate(network, bench.images, test_rows, outcome.precision)
@@ -294,12 +297,23 @@ def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
         achieved = float(np.count_nonzero(~mask["keep"]) / mask["keep"].size)
     ratios = {"requested": outcome.requested, "achieved": achieved}
     surroundings = bench.surroundings(outcome.precision)
-    predictions = {name: [] for name in tables.SCHEMAS["predictions"].names}
-    if trained is None:
+    predictions: dict[str, Sequence[Any] | np.ndarray] = {name: [] for name in tables.SCHEMAS["predictions"].names}
+    told: Judged
+    if trained is None or judged is None:
         print(f"DIVERGED: {reason}")
-        metrics = {"status": "diverged", "reason": reason}
-        metrics |= dict.fromkeys(("accuracy", "class_accuracy", "test_loss", "val_accuracy", "epoch", "weights_sha256"))
-        metrics |= {"per_class": {}, "resumed": 0, "images_per_second": None}
+        told = {
+            "status": "diverged",
+            "reason": reason,
+            "accuracy": None,
+            "class_accuracy": None,
+            "test_loss": None,
+            "val_accuracy": None,
+            "epoch": None,
+            "weights_sha256": None,
+            "per_class": {},
+            "resumed": 0,
+            "images_per_second": None,
+        }
     else:
         labels = store.labels[test_rows]
         correct = judged.predicted == labels
@@ -308,7 +322,7 @@ def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
             for number, name in enumerate(store.classes)
             if (labels == number).any()
         }
-        metrics = {
+        told = {
             "status": "finished",
             "reason": None,
             "accuracy": judged.accuracy,
@@ -330,13 +344,15 @@ def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
             "correct": correct,
         }
         print(f"test accuracy {judged.accuracy:.4f} with the weights of epoch {trained.epoch}")
-    metrics |= {
+    described: Described = {
+        **told,
         "split": bench.split.path.stem,
         "learning_rate": bench.recipe["learning_rate"],
         "params": outcome.params,
         "macs": outcome.macs,
         "bytes": models.stored_bytes(network),
-        **{f"{name}_ratio": ratio for name, ratio in ratios.items()},
+        "requested_ratio": outcome.requested,
+        "achieved_ratio": achieved,
     }
 
     if models.WEIGHTS in output:
@@ -344,8 +360,8 @@ def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
         if trained is None:
             models.save_none(folder, reason, spec)
         else:
-            models.save(folder, network, _description(bench, metrics, surroundings))
-    written = {
+            models.save(folder, network, _description(bench, described, surroundings))
+    written: dict[str, tuple[Any, dict[str, float]]] = {
         HISTORY: (loop.table(trained.history if trained else []), {}),
         PREDICTIONS: (predictions, {}),
         MASK: (mask, ratios),
@@ -355,17 +371,23 @@ def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
         tables.write_table(output[name], rows, name.removesuffix(".parquet"), {"spec": spec, **more})
     if METRICS in output:
         # The last file: a cell that has its metrics is finished.
-        digests = {name: file_digest(output[name]) for name in written if name in output}
-        seconds = clock.seconds()
-        passes = {"micro_batch": micro_batch, "batch_norm": loop.normalises(network)}
-        metrics |= surroundings | passes | {"files": digests, "seconds": seconds, "spec": spec}
+        metrics: Metrics = {
+            **described,
+            **surroundings,
+            "micro_batch": micro_batch,
+            "batch_norm": loop.normalises(network),
+            "files": {name: file_digest(output[name]) for name in written if name in output},
+            "seconds": clock.seconds(),
+            "spec": spec,
+        }
         write_json(output[METRICS], metrics)
     bench.working_file.unlink(missing_ok=True)
 
 
-def _description(bench: Bench, metrics: dict[str, Any], surroundings: dict[str, Any]) -> dict[str, Any]:
+def _description(bench: Bench, described: Described, surroundings: Surroundings) -> dict[str, Any]:
     """What a kept network's user should know of it: how to use it, how well it did, and what made it."""
     manifest, store = bench.backbone.manifest, bench.store
+    judged: Mapping[str, object] = described
     return {
         "architecture": manifest["architecture"],
         "head": manifest["head"],
@@ -375,8 +397,10 @@ def _description(bench: Bench, metrics: dict[str, Any], surroundings: dict[str, 
         "reading": store.manifest["reading"],
         "mean": manifest["mean"],
         "std": manifest["std"],
-        **{name: metrics[name] for name in JUDGED},
-        **{name: surroundings[name] for name in ("device", "precision", "versions")},
+        **{name: judged[name] for name in JUDGED},
+        "device": surroundings["device"],
+        "precision": surroundings["precision"],
+        "versions": surroundings["versions"],
         "spec": bench.arguments.spec,
     }
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from winnow.files import atomic_path
 from winnow.training.choice import Choice
+from winnow.training.metrics import Epoch
 
 TERMINATED = 128 + signal.SIGTERM
 
@@ -28,7 +29,7 @@ class Run:
     step: int = 0
     loss_sum: float = 0.0
     seconds: float = 0.0
-    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    history: list[Epoch] = dataclasses.field(default_factory=list)
     choice: Choice = dataclasses.field(default_factory=Choice)
     resumed: int = 0
     # The fewest images a pass so far; None for whole batches.

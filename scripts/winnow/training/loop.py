@@ -10,7 +10,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,7 @@ from winnow.training.choice import Chooser
 from winnow.training.determinism import reproducible
 from winnow.training.distillation import Teacher
 from winnow.training.judging import require_finite
+from winnow.training.metrics import Epoch
 from winnow.training.precision import autocast
 
 
@@ -56,7 +57,7 @@ class Training:
     state: dict[str, torch.Tensor]
     epoch: int
     val_accuracy: float | None
-    history: list[dict[str, Any]]
+    history: list[Epoch]
     evaluation_seconds: float
     resumed: int
     micro_batch: int | None = None
@@ -179,7 +180,9 @@ def train(
             seconds = time.perf_counter() - start
             require_finite(train_loss, "loss", f"in epoch {number} at learning rate {rate:g}")
             judged = chooser.look(network, epoch, number, rate, run.choice)
+            val_loss = val_accuracy = None
             if judged is not None:
+                val_loss, val_accuracy = judged.loss, judged.accuracy
                 line = f"epoch {number} of {last}: train loss {train_loss:.4f}, val accuracy {judged.accuracy:.4f}"
                 left = (time.perf_counter() - began) / (epoch + 1 - taken_up) * (last - number)
                 report(f"{line}, about {duration(left)} left" if number < last else line)
@@ -187,8 +190,8 @@ def train(
                 {
                     "epoch": number,
                     "train_loss": train_loss,
-                    "val_loss": judged and judged.loss,
-                    "val_accuracy": judged and judged.accuracy,
+                    "val_loss": val_loss,
+                    "val_accuracy": val_accuracy,
                     "learning_rate": rate,
                     "seconds": seconds,
                     "images_per_second": count / seconds,
@@ -207,7 +210,7 @@ def train(
     return Training(*found, run.resumed, run.micro_batch)
 
 
-def table(history: list[dict[str, Any]]) -> pa.Table:
+def table(history: list[Epoch]) -> pa.Table:
     """A history as the table of that name."""
     return pa.Table.from_pylist(history, SCHEMAS["history"])
 
@@ -227,6 +230,10 @@ def trained_images(network: nn.Module, count: int, batch_size: int) -> int:
     return count - 1 if normalises(network) and count > batch_size and count % batch_size == 1 else count
 
 
+@overload
+def fewest(first: int, /, *others: int | None) -> int: ...
+@overload
+def fewest(first: int | None, /, *others: int | None) -> int | None: ...
 def fewest(*sizes: int | None) -> int | None:
     """The least of some numbers of images a pass, of which None stands for whole batches."""
     return min((size for size in sizes if size is not None), default=None)

@@ -60,7 +60,7 @@ TRUNK_REPAIRS = rf"(~({_REPAIRED}))?"
 
 def parted(protocol: str) -> tuple[tuple[str, ...], str]:
     """A protocol's repairs, in their order, and what it is without them."""
-    repairs = []
+    repairs: list[str] = []
     for repair in REPAIRS:
         if protocol == repair:
             return (*repairs, repair), ONE_SHOT
@@ -134,7 +134,7 @@ def phases(protocol: str, ratio: float, epochs: int) -> list[tuple[Fraction, int
     return list(zip(ratios, lengths, strict=True))
 
 
-def budget(protocol: str, epochs: int, macs: int, unpruned_macs: int) -> int:
+def budget(protocol: str, epochs: int, macs: float, unpruned_macs: float) -> int:
     """For how many epochs a network of so many multiply-accumulates is trained: rounded, halves up, at least 1."""
     protocol = plain(protocol)
     if is_short(protocol):

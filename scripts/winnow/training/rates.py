@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from winnow.files import InputError, read_json
+from winnow.training.metrics import Surroundings
 
 # In place of a number.
 AUTO = "auto"
@@ -46,6 +47,19 @@ class Try:
     reason: str | None = None
 
 
+class Rate(Surroundings):
+    """What a search has found, ``rate.json``: by which tries, of so many epochs, on so many images for validation."""
+
+    learning_rate: float
+    epochs: int
+    val_images: int
+    chance: float
+    tries: list[dict[str, Any]]
+    micro_batch: int
+    seconds: dict[str, float]
+    spec: dict[str, Any]
+
+
 def base(recipe: Mapping[str, Any]) -> float:
     """The first rate to try, two digits of it."""
     rate, power = BASES[recipe["optimizer"]]
@@ -72,17 +86,17 @@ def best(tries: Sequence[Try], images: int, chance: float) -> Try:
     chance
         The share of the largest class among them, which who always says it gets right.
     """
-    finished = [each for each in tries if each.val_accuracy is not None]
+    finished = {each: each.val_accuracy for each in tries if each.val_accuracy is not None}
     if not finished:
         return min(tries, key=lambda each: each.learning_rate)
-    learnt = [each for each in finished if each.val_accuracy > chance]
-    if not learnt:
-        return finished[0]
     # Counts, since a mean over images is off by its last bit.
-    right = {each: round(each.val_accuracy * images) for each in learnt}
+    right = {each: round(accuracy * images) for each, accuracy in finished.items() if accuracy > chance}
+    if not right:
+        return next(iter(finished))
     most = max(right.values())
     behind = max(0.5 * math.sqrt(most * (images - most) / images), 1)
-    return min((each for each in learnt if right[each] >= most - behind), key=lambda each: each.learning_rate)
+    near = [each for each, number in right.items() if number >= most - behind]
+    return min(near, key=lambda each: each.learning_rate)
 
 
 def wanted(tries: Sequence[Try], recipe: Mapping[str, Any], images: int, chance: float) -> float | None:

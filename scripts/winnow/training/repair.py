@@ -45,7 +45,8 @@ def begun(
     InputError
         If the moments are missing, damaged or of another network.
     """
-    backbone, goals = bench.backbone, {}
+    backbone = bench.backbone
+    goals: recalibration.Targets = {}
     if keep is not None and needs_moments(repairs):
         if path is None:
             raise InputError(f"{' and '.join(repairs)}: give the backbone's moments with --moments")
@@ -135,13 +136,13 @@ def fitted(network: nn.Module, bench: cells.Bench) -> None:
         count = found.known.numel()
         penalty = penalty_for(found.x, found.y, count, found.spread)
         weight, bias = regression.fit(found.x, found.y, count, penalty, found.spread)
-        last = network.get_submodule(name)
-        size = min(1.0, (last.weight.double().square().mean() / weight.square().mean()).sqrt().item())
+        drawn = network.get_parameter(f"{name}.weight")
+        size = min(1.0, (drawn.double().square().mean() / weight.square().mean()).sqrt().item())
         # Of a class without images no logit is minus infinity while there is something to be learnt.
         heads.put(network, found.known, size * weight, size * bias, classes, size * bias.min().item())
         last = network.get_submodule(name)
         if isinstance(last, nn.Conv2d):
-            last.bias += max(0.0, -lowest(network, last, batches(batch)))
+            network.get_parameter(f"{name}.bias").add_(max(0.0, -lowest(network, last, batches(batch))))
 
     in_smaller_parts(passes.batch_size(store.image_size, statistics.BATCH_BYTES[device]), fit)
     network.requires_grad_()

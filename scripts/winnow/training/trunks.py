@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from safetensors import SafetensorError
@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from winnow import tables
 from winnow.files import InputError, atomic_path, file_digest, read_json, write_json
 from winnow.training.loop import Training, table
+from winnow.training.metrics import Surroundings
 
 WEIGHTS, HISTORY, MASK, MANIFEST = FILES = ("trunk.safetensors", "history.parquet", "mask.parquet", "trunk.json")
 
@@ -45,8 +46,29 @@ class Trunk:
     seconds: dict[str, float]
 
 
+class _Told(TypedDict, total=False):
+    """What a trunk's manifest says of a training that came to its end."""
+
+    epoch: int
+    val_accuracy: float | None
+    evaluation_seconds: float
+    resumed: int
+
+
+class Manifest(_Told, Surroundings):
+    """A trunk's ``trunk.json``: ``pruned`` is whether it lacks units, the rest as in a cell's metrics."""
+
+    status: Literal["finished", "diverged"]
+    reason: str | None
+    pruned: bool
+    micro_batch: int
+    seconds: dict[str, float]
+    files: dict[str, str]
+    spec: dict[str, Any]
+
+
 def write(
-    output: dict[str, Path], trunk: Trunk, mask: dict[str, Any], manifest: dict[str, Any], spec: dict[str, Any]
+    output: dict[str, Path], trunk: Trunk, mask: dict[str, Any], surroundings: Surroundings, spec: dict[str, Any]
 ) -> None:
     """Write a trunk's files.
 
@@ -56,8 +78,8 @@ def write(
         Name, one of :data:`FILES` → path.
     mask
         The columns of its mask, which has all units where it is not pruned.
-    manifest
-        What else is to be known of it: where and with what it was trained.
+    surroundings
+        Where and with what it was trained.
     """
     trained = trunk.trained
     state = {name: tensor.cpu().contiguous() for name, tensor in trained.state.items()} if trained else {}
@@ -65,22 +87,27 @@ def write(
         save_file(state, temporary)
     tables.write_table(output[HISTORY], table(trained.history if trained else []), "history", {"spec": spec})
     tables.write_table(output[MASK], mask, "mask", {"spec": spec})
-    found = {} if trained is None else {name: getattr(trained, name) for name in _COUNTS}
+    told: _Told = {}
+    if trained is not None:
+        told = {
+            "epoch": trained.epoch,
+            "val_accuracy": trained.val_accuracy,
+            "evaluation_seconds": trained.evaluation_seconds,
+            "resumed": trained.resumed,
+        }
+    manifest: Manifest = {
+        **surroundings,
+        **told,
+        "status": "finished" if trained else "diverged",
+        "reason": trunk.reason,
+        "pruned": trunk.keep is not None,
+        "micro_batch": trunk.micro_batch,
+        "seconds": trunk.seconds,
+        "files": {name: file_digest(output[name]) for name in (WEIGHTS, HISTORY, MASK)},
+        "spec": spec,
+    }
     # The last file: a trunk that has its manifest is finished.
-    write_json(
-        output[MANIFEST],
-        manifest
-        | found
-        | {
-            "status": "finished" if trained else "diverged",
-            "reason": trunk.reason,
-            "pruned": trunk.keep is not None,
-            "micro_batch": trunk.micro_batch,
-            "seconds": trunk.seconds,
-            "files": {name: file_digest(output[name]) for name in (WEIGHTS, HISTORY, MASK)},
-            "spec": spec,
-        },
-    )
+    write_json(output[MANIFEST], manifest)
 
 
 def read(folder: Path, device: str) -> Trunk:
@@ -91,7 +118,7 @@ def read(folder: Path, device: str) -> Trunk:
     InputError
         If a file is missing, or not the one that the manifest was written for; the message names it.
     """
-    manifest = read_json(folder / MANIFEST)
+    manifest: Manifest = read_json(folder / MANIFEST)
     for name, digest in manifest["files"].items():
         path = folder / name
         if not path.exists():
@@ -111,8 +138,12 @@ def read(folder: Path, device: str) -> Trunk:
         except SafetensorError as error:
             raise InputError(f"{folder / WEIGHTS} cannot be read ({error})") from None
         history = tables.read_table(folder / HISTORY, "history").to_pylist()
-        trained = Training(state=state, history=history, **{name: manifest[name] for name in _COUNTS})
+        trained = Training(
+            state,
+            manifest["epoch"],
+            manifest["val_accuracy"],
+            history,
+            manifest["evaluation_seconds"],
+            manifest["resumed"],
+        )
     return Trunk(keep, rank, trained, manifest["reason"], manifest["micro_batch"], manifest["seconds"])
-
-
-_COUNTS = ("epoch", "val_accuracy", "evaluation_seconds", "resumed")

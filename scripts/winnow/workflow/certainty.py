@@ -69,4 +69,5 @@ def smallest_drop(images: int, folds: int | None = None) -> tuple[float, float]:
         None without.
     """
     trainings, rounds = (folds, 1) if folds else (MOST, None)
-    return tuple(half_width(images, trainings, disagreement, rounds) for disagreement in DISAGREEMENT)
+    low, high = (half_width(images, trainings, disagreement, rounds) for disagreement in DISAGREEMENT)
+    return low, high

@@ -28,7 +28,7 @@ from pydantic import (
 from winnow.data.archives import Archive, archives
 from winnow.files import InputError
 from winnow.importance.criteria import CRITERIA
-from winnow.importance.scopes import SCOPES
+from winnow.importance.scopes import Scope
 from winnow.networks import published, zoo
 from winnow.networks.architectures import NAMES as ARCHITECTURES
 from winnow.training import protocols, rates
@@ -84,7 +84,7 @@ def _one_of(value: str, allowed: Iterable[str], kind: str) -> str:
     return value
 
 
-def _distinct(values: tuple) -> tuple:
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     repeated = [value for position, value in enumerate(values) if value in values[:position]]
     if repeated:
         raise ValueError(f"{repeated[0]!r} stands twice")
@@ -360,12 +360,24 @@ class Backbone(_Model):
             raise ValueError(f"exactly one of weights, weights_file and pretrain is needed, given: {given or 'none'}")
         if self.weights_url and self.weights in (None, "random"):
             raise ValueError("weights_url needs weights: the name of the enum's member that it serves")
-        if self.weights not in (None, "random"):
+        if self._published:
             try:
-                published.check_images(self.architecture, self.weights, self.mean, self.std)
+                published.check_images(*self._published, self.mean, self.std)
             except InputError as error:
                 raise ValueError(str(error)) from None
         return self
+
+    @property
+    def network(self) -> str:
+        """What the network is called: its architecture, or the factory that makes it."""
+        return self.architecture or str(self.factory)
+
+    @property
+    def _published(self) -> tuple[str, str] | None:
+        """Architecture and name of weights that others have published; None of those that are one's own or drawn."""
+        if self.architecture is None or self.weights is None or self.weights == "random":
+            return None
+        return self.architecture, self.weights
 
     @property
     def timm(self) -> zoo.Configuration | None:
@@ -375,9 +387,9 @@ class Backbone(_Model):
     @property
     def download(self) -> Archive | None:
         """The file of weights that is downloaded, from the mirror if there is one; None if none is."""
-        if self.weights in (None, "random"):
+        if self._published is None:
             return None
-        file = published.weights(self.architecture, self.weights).file
+        file = published.weights(*self._published).file
         return dataclasses.replace(file, url=self.weights_url or file.url)
 
 
@@ -405,7 +417,7 @@ class Experiment(_Model):
     controls: tuple[Name, ...] = ()
     """Further, smaller backbones: their unpruned networks are compared and judged as the pruned ones are."""
     criteria: Annotated[tuple[str, ...], Field(min_length=1)]
-    scopes: Annotated[tuple[Literal[SCOPES], ...], Field(min_length=1)]
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1)]
     ratios: Annotated[tuple[float, ...], Field(min_length=1)]
     inits: Annotated[tuple[Literal["inherited", "random"], ...], Field(min_length=1)] = ("inherited",)
     repairs: Annotated[tuple[str, ...], Field(min_length=1)] = (protocols.NO_REPAIR,)
@@ -437,7 +449,7 @@ class Experiment(_Model):
         "datasets", "backbones", "controls", "criteria", "scopes", "ratios", "inits", "protocols", "repairs", "seeds"
     )
     @classmethod
-    def _no_repetition(cls, values: tuple | str) -> tuple | str:
+    def _no_repetition(cls, values: tuple[Any, ...] | str) -> tuple[Any, ...] | str:
         return values if isinstance(values, str) else _distinct(values)
 
     @field_validator("criteria")
@@ -559,8 +571,17 @@ class Config(_Model):
 
     def recipe(self, dataset: str, backbone: str) -> Recipe:
         """The recipe that fine-tunes ``backbone`` on ``dataset``."""
-        name = self.datasets[dataset].recipe
-        return self.recipes[name if isinstance(name, str) else name[backbone]]
+        return self.recipes[self._recipe_name(dataset, backbone)]
+
+    def _recipe_name(self, dataset: str, backbone: str) -> str:
+        names = self.datasets[dataset].recipe or {}
+        return names if isinstance(names, str) else names[backbone]
+
+    def pretraining(self, backbone: str) -> Pretraining:
+        """What ``backbone`` is trained by, one that is pretrained here."""
+        found = self.backbones[backbone].pretrain
+        assert found is not None, f"backbones.{backbone} is not pretrained here"
+        return found
 
     def recipe_for(self, dataset: str, backbone: str, protocol: str) -> dict[str, Any]:
         """What of a recipe a cell depends on: the distillation only if it is distilled."""
@@ -603,15 +624,12 @@ class Config(_Model):
         Whether it keeps its networks is left out: that is a target, and changes none of them.
         """
         axes = self.experiments[experiment]
-        pretrainings = [self.backbones[name].pretrain for name in axes.networks if self.backbones[name].pretrain]
-        used = {name: self.datasets[name].recipe for name in axes.datasets}
-        recipes = {
-            recipe if isinstance(recipe, str) else recipe[name] for recipe in used.values() for name in axes.networks
-        }
+        pretrainings = [self.pretraining(name) for name in axes.networks if self.backbones[name].pretrain]
+        recipes = {self._recipe_name(*pair) for pair in itertools.product(axes.datasets, axes.networks)}
         foreign = {source for _, source in map(grid.parse_source, axes.criteria) if source is not None}
         names = {
             "experiments": {experiment},
-            "datasets": {*used, *foreign, *(pretraining.dataset for pretraining in pretrainings)},
+            "datasets": {*axes.datasets, *foreign, *(pretraining.dataset for pretraining in pretrainings)},
             "backbones": set(axes.networks),
             "recipes": recipes | {pretraining.recipe for pretraining in pretrainings},
         }
@@ -644,26 +662,26 @@ class Config(_Model):
     def _names_exist(self) -> Config:
         for target in self.targets:
             _named(target, self.experiments, "experiment", "targets")
-        for name, dataset in self.datasets.items():
-            recipes = dataset.recipe.items() if isinstance(dataset.recipe, dict) else [(None, dataset.recipe)]
-            for backbone, recipe in recipes:
-                key = f"datasets.{name}.recipe"
-                if backbone is not None:
+        for name, images in self.datasets.items():
+            key = f"datasets.{name}.recipe"
+            if isinstance(images.recipe, str):
+                _named(images.recipe, self.recipes, "recipe", key)
+            elif images.recipe is not None:
+                for backbone, recipe in images.recipe.items():
                     _named(backbone, self.backbones, "backbone", key)
-                if recipe is not None:
                     _named(recipe, self.recipes, "recipe", key)
         if WEIGHTS in self.datasets:
             raise ValueError(f"datasets.{WEIGHTS}: the name is taken by the folder of downloaded weights")
-        for name, backbone in self.backbones.items():
-            if backbone.pretrain:
-                _named(backbone.pretrain.dataset, self.datasets, "dataset", f"backbones.{name}.pretrain.dataset")
-                _named(backbone.pretrain.recipe, self.recipes, "recipe", f"backbones.{name}.pretrain.recipe")
-                if self.recipes[backbone.pretrain.recipe].searches:
+        for name, network in self.backbones.items():
+            if network.pretrain:
+                _named(network.pretrain.dataset, self.datasets, "dataset", f"backbones.{name}.pretrain.dataset")
+                _named(network.pretrain.recipe, self.recipes, "recipe", f"backbones.{name}.pretrain.recipe")
+                if self.recipes[network.pretrain.recipe].searches:
                     raise ValueError(
-                        f"backbones.{name}.pretrain.recipe: {backbone.pretrain.recipe} has learning_rate: "
+                        f"backbones.{name}.pretrain.recipe: {network.pretrain.recipe} has learning_rate: "
                         f"{rates.AUTO}, which is searched for cells alone; allowed: a recipe with a number"
                     )
-                self._fits(name, backbone.pretrain.dataset, f"backbones.{name}.pretrain")
+                self._fits(name, network.pretrain.dataset, f"backbones.{name}.pretrain")
         for name, experiment in self.experiments.items():
             if name in RESERVED_TARGETS:
                 raise ValueError(f"experiments.{name}: the name is taken by a target of the workflow")
@@ -680,8 +698,8 @@ class Config(_Model):
                     _named(source, self.datasets, "dataset", f"experiments.{name}.criteria")
             for dataset in experiment.datasets:
                 _named(dataset, self.datasets, "dataset", f"experiments.{name}.datasets")
-                recipe = self.datasets[dataset].recipe
-                known = experiment.networks if isinstance(recipe, str) else recipe or {}
+                named = self.datasets[dataset].recipe
+                known = experiment.networks if isinstance(named, str) else named or {}
                 missing = [backbone for backbone in experiment.networks if backbone not in known]
                 if missing:
                     raise ValueError(
@@ -816,7 +834,7 @@ def _fault(fault: Mapping[str, Any]) -> str:
     return f"{key}: {text}" if key else text
 
 
-def _allowed_keys(parents: list) -> list[str]:
+def _allowed_keys(parents: list[Any]) -> list[str]:
     """The keys that may stand below ``parents`` in the file."""
     model: Any = Config
     sections = {"datasets": Dataset, "backbones": Backbone, "recipes": Recipe, "experiments": Experiment}

@@ -13,9 +13,10 @@ from typing import Any
 from winnow.data import folders
 from winnow.files import InputError
 from winnow.networks import zoo
+from winnow.networks.architectures import NAMES as ARCHITECTURES
 from winnow.training.rates import AUTO
 from winnow.workflow.certainty import smallest_drop
-from winnow.workflow.config import ARCHITECTURES, NAME, RESERVED_TARGETS, Config
+from winnow.workflow.config import NAME, RESERVED_TARGETS, Config
 
 SPLIT = {"val": 0.2, "test": 0.2}
 FOLDS = 5
@@ -134,8 +135,8 @@ def budget(text: str) -> dict[str, float]:
         If it is no amount above 0 of what networks are measured by.
     """
     found = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*(?:(ms)|([kMG]?)(B|params|MACs))\s*", text)
-    amount = float(found[1]) if found else 0
-    if not amount:
+    amount = float(found[1]) if found else 0.0
+    if not found or not amount:
         raise InputError(
             f"the budget {text!r} is none; allowed: a number and its unit, ms, B, params or MACs with k, M or G before "
             "it, such as 5 ms, 0.5 MB, 100 kparams, 30 MMACs"

@@ -66,7 +66,7 @@ def forecast(
         return ""
     size = 0
     for store in stores:
-        images = len(folders.images(Path(store.path), store.ignore)) if store.source == "folder" else None
+        images = len(folders.images(Path(store.path), store.ignore)) if store.path else None
         size += store_bytes(store.source, store.store_size, images, store.channels)
     for cell, keep in cells:
         size += cell_bytes(*_network(config, cell.backbone), cell.ratio, keep)
@@ -81,4 +81,4 @@ def forecast(
 
 def _network(config: Config, backbone: str) -> tuple[str, str]:
     found = config.backbones[backbone]
-    return found.architecture or found.factory, found.head
+    return found.network, found.head

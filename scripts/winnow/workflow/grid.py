@@ -14,9 +14,9 @@ cell:
 
 Where a recipe leaves the learning rate to a search, that is one for each shape of training and not for each cell: of
 the network that ``mean_activation`` leaves, pruned at once and repaired alike, trained with seed 0, and so on the first
-fold. Criteria and seeds are compared with one rate; this criterion leaves networks that train, whatever the scope, where
-``average_weight`` has cut a layer to nothing. Cells that learn from a teacher, or in phases, or for less, have the rate
-of their ratio; a trunk has that of its own share.
+fold. Criteria and seeds are compared with one rate; this criterion leaves networks that train, whatever the scope,
+where ``average_weight`` has cut a layer to nothing. Cells that learn from a teacher, or in phases, or for less, have
+the rate of their ratio; a trunk has that of its own share.
 
 Where a data set has K folds, a cell of seed s is judged on fold s mod K and trained on other images. What looks at
 training images lies below ``photos~2`` then, in place of ``photos``: statistics, scores, masks and trunks.
@@ -213,11 +213,11 @@ def parse_trunk(path: str) -> Trunk:
     ValueError
         If no trunk has such a path.
     """
-    place, backbone, criterion, scope, text, epochs, seed = path.split("/")
-    share, *more = text.split("~")
+    place, backbone, criterion, scope, start, epochs, seed = path.split("/")
+    text, *more = start.split("~")
     round_to = int(more.pop(0)) if more and more[0].isdigit() else None
     repairs = protocols.repairs(more[0]) if more else ()
-    share = Fraction(share.replace("_", "/"))
+    share = Fraction(text.replace("_", "/"))
     found = Trunk(*parse_images(place), backbone, criterion, scope, share, round_to, int(epochs), int(seed), repairs)
     if found.path != path:
         raise ValueError(f"{path!r} is no trunk's path")
@@ -322,8 +322,12 @@ def cells(experiment: Mapping[str, Any]) -> list[Cell]:
     values.append(experiment.get("repairs", (protocols.NO_REPAIR,)))
     round_to = experiment.get("round_to")
     grid = [
-        canonical(Cell(*place, criterion, scope, ratio, round_to, init, seed, protocols.repaired(repairs, protocol)))
-        for *place, criterion, scope, ratio, init, seed, protocol, repairs in itertools.product(*values)
+        canonical(
+            Cell(
+                dataset, backbone, criterion, scope, ratio, round_to, init, seed, protocols.repaired(repairs, protocol)
+            )
+        )
+        for dataset, backbone, criterion, scope, ratio, init, seed, protocol, repairs in itertools.product(*values)
     ]
     if experiment.get("scratch_budget") == EQUAL_FLOPS:
         grid = [

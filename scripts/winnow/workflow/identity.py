@@ -172,7 +172,7 @@ def _registered_criterion(node: ast.stmt) -> str | None:
                 and decorator.args
                 and isinstance(decorator.args[0], ast.Constant)
             ):
-                return decorator.args[0].value
+                return str(decorator.args[0].value)
     return None
 
 

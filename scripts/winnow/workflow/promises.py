@@ -74,7 +74,7 @@ def of_data_set(config: Config, name: str) -> str:
     official, least = dataset.source == "flowers102", FOLDS
     try:
         found = None
-        if dataset.source == "folder":
+        if dataset.path:
             found = defaults.survey(Path(dataset.path), folders.Rules.of(dataset.model_dump()))
         if found is not None:
             official, least = found.official, found.least

@@ -38,7 +38,7 @@ def others(results: Iterable[tuple[str, str]]) -> list[str]:
 
 def keys(contents: Mapping[str, Any]) -> dict[str, Any]:
     """A spec key by key, with dots where it is nested, ``recipe.learning_rate``; a list is one value."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in contents.items():
         if isinstance(value, Mapping):
             found |= {f"{name}.{key}": each for key, each in keys(value).items()}

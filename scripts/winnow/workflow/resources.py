@@ -147,11 +147,11 @@ class Plan:
         return self._pass_threads(grid.parse_images(wildcards.dataset)[0], wildcards.backbone)
 
     def pretraining_threads(self, wildcards: Any) -> int:
-        return self._pass_threads(self.config.backbones[wildcards.backbone].pretrain.dataset, wildcards.backbone)
+        return self._pass_threads(self.config.pretraining(wildcards.backbone).dataset, wildcards.backbone)
 
     def pretraining_mb(self, wildcards: Any, attempt: int) -> int:
-        pretrain = self.config.backbones[wildcards.backbone].pretrain
-        load = self._load(pretrain.dataset, wildcards.backbone, self.config.recipes[pretrain.recipe])
+        pretraining = self.config.pretraining(wildcards.backbone)
+        load = self._load(pretraining.dataset, wildcards.backbone, self.config.recipes[pretraining.recipe])
         return attempt * self.machine.memory_of(load)
 
     def decoding_threads(self, wildcards: Any) -> int:
@@ -169,14 +169,11 @@ class Plan:
 
     def _load(self, dataset: str, backbone: str, recipe: Recipe) -> Load:
         size, head = self.config.datasets[dataset].image_size, self.config.backbones[backbone].head
-        return Load(self._architecture(backbone), head, size, recipe.batch_size, recipe.optimizer)
+        return Load(self.config.backbones[backbone].network, head, size, recipe.batch_size, recipe.optimizer)
 
     def _pass_threads(self, dataset: str, backbone: str) -> int:
         size = self.config.datasets[dataset].image_size
-        return self.machine.pass_threads(self._architecture(backbone), size)
-
-    def _architecture(self, backbone: str) -> str:
-        return self.config.backbones[backbone].architecture or self.config.backbones[backbone].factory
+        return self.machine.pass_threads(self.config.backbones[backbone].network, size)
 
 
 def gpus(granted: int | None, seen: Callable[[], list[str]], submits: bool) -> int:

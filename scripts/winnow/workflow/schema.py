@@ -67,11 +67,12 @@ def _sentences(model: str) -> dict[str, str]:
     """The docstrings of a model's keys, which stand below them."""
     source = inspect.getsource(getattr(config, model))
     (body,) = (node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
-    return {
-        key.target.id: _plain(below.value.value)
-        for key, below in itertools.pairwise(body)
-        if isinstance(key, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
-    }
+    found = {}
+    for key, below in itertools.pairwise(body):
+        match key, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = _plain(text)
+    return found
 
 
 def _plain(text: str) -> str:

@@ -92,7 +92,7 @@ def split(config: Config, dataset: str, fold: str) -> Spec:
 
 
 def pretrain(config: Config, backbone: str) -> Spec:
-    pretraining = config.backbones[backbone].pretrain
+    pretraining = config.pretraining(backbone)
     return Spec(
         "pretrain.py",
         {
@@ -185,7 +185,7 @@ def latency(config: Config, **place: str) -> Spec:
 
 def cell(config: Config, **place: str) -> Spec:
     found = wiring.cell_of(**place)
-    contents = {
+    contents: dict[str, Any] = {
         "cell": dataclasses.asdict(found),  # another network, or another start
         "recipe": config.recipe_for(found.dataset, found.backbone, found.protocol),  # trains it otherwise
     }
@@ -209,7 +209,7 @@ def tune(config: Config, **place: str) -> Spec:
 def trunk(config: Config, **place: str) -> Spec:
     found = grid.parse_trunk(wiring.TRUNK.format(**place))
     recipe = config.recipe_for(found.dataset, found.backbone, protocols.FINE_TUNE_FIRST)
-    contents = {
+    contents: dict[str, Any] = {
         # another mask, or another start
         "trunk": dataclasses.asdict(found) | {"share": str(found.share), "repairs": list(found.repairs)},
         "recipe": protocols.stretched(recipe, found.epochs),  # trains it otherwise

@@ -37,7 +37,8 @@ def downloads(config: Config, dataset: str) -> list[str]:
 
 def own_images(config: Config, dataset: str) -> list[str]:
     """The user's own folder of images, wherever it lies."""
-    return [config.datasets[dataset].path] if config.datasets[dataset].path else []
+    path = config.datasets[dataset].path
+    return [path] if path else []
 
 
 def split(dataset: str, fold: int | None) -> str:
@@ -58,7 +59,7 @@ def cell_split(config: Config, **place: str) -> list[str]:
 
 def pretraining_split(config: Config, backbone: str) -> list[str]:
     """The split that a backbone is pretrained by: the first."""
-    dataset = config.backbones[backbone].pretrain.dataset
+    dataset = config.pretraining(backbone).dataset
     return [split(*grid.parse_images(grid.first_images(dataset, config.folds)))]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -38,13 +39,13 @@ def class_specificity(responses: Sequence[Responses], dataset: str, backbone: st
         "Share of variance between classes (η²)": [analysis.between_class_share(layer) for layer in heard],
     }
     names = [layer.layer for layer in heard]
-    panels = []
+    panels: list[alt.LayerChart | alt.FacetChart] = []
     for title, values in measures.items():
         data = pd.DataFrame([_quantiles(of_layer) for of_layer in values]).assign(layer=names).dropna()
         y = alt.Y("layer:N", sort=names, axis=alt.Axis(title=None, labelLimit=160) if not panels else None)
         base = alt.Chart(data).encode(y=y)
         scale = alt.Scale(domain=[0, _rounded_up(data["q90"].max())])
-        x = {"title": title, "scale": scale, "axis": alt.Axis(labelFlush=False)}
+        x: dict[str, Any] = {"title": title, "scale": scale, "axis": alt.Axis(labelFlush=False)}
         tooltip = [alt.Tooltip("layer:N"), *(alt.Tooltip(f"{name}:Q", format=".3f") for name in data.columns[:-1])]
         panels.append(
             alt.layer(

@@ -176,7 +176,7 @@ def _names(data: pd.DataFrame, x: alt.X, y_scale: alt.Scale, ends: tuple[float, 
     texts = []
     for name, row in data.groupby("network", sort=False):
         chart = alt.Chart(row)
-        letters = {"baseline": "bottom", "dy": -9, "fontSize": 13, "fontWeight": 600}
+        letters: dict[str, Any] = {"baseline": "bottom", "dy": -9, "fontSize": 13, "fontWeight": 600}
         letters["align"] = _lean(float(row["size"].iloc[0]), ends)
         # Other networks' bars may pass behind it.
         texts.append(chart.mark_text(**letters, stroke="white", strokeWidth=4).encode(**place))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import altair as alt
 import pandas as pd
 
@@ -53,7 +55,7 @@ def class_losses(
     title = "Change of the class's test accuracy (points)"
     base = alt.Chart(data).encode(y=y)
     ends = [min(0.0, float(data["low"].min())), max(0.0, float(data["high"].max()))]
-    x = {"title": title, "scale": alt.Scale(domain=ends)}
+    x: dict[str, Any] = {"title": title, "scale": alt.Scale(domain=ends)}
     text = base.mark_text(align="left", fontSize=10.5, color=look.INK, dx=8).transform_calculate(
         label="format(datum.before, '.1f') + ' → ' + format(datum.after, '.1f') + ' %'"
     )

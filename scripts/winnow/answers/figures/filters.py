@@ -242,7 +242,7 @@ def overlap(layers: np.ndarray, masks: Masks, dataset: str, backbone: str, scope
     )
 
 
-def _overlap_panel(data: pd.DataFrame, styles: dict, first: bool) -> alt.LayerChart:
+def _overlap_panel(data: pd.DataFrame, styles: look.Styles, first: bool) -> alt.LayerChart | alt.FacetChart:
     # Which pair it is taken from hardly matters: without rounding, all masks of a ratio keep equally many.
     chance = data.groupby("ratio", as_index=False)["chance"].mean().rename(columns={"chance": "common"})
     colour, shape, dash = look.series(styles)

@@ -7,7 +7,7 @@ import enum
 import json
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import altair as alt
@@ -92,22 +92,29 @@ def ordered(criteria: Iterable[str]) -> list[str]:
     return sorted(set(criteria), key=lambda name: (name in (ANY, UNPRUNED) or is_control(name), name))
 
 
-def styles(criteria: Iterable[str]) -> dict[str, tuple[str, str, list[int]]]:
-    """Legend entry → colour, shape, dash. A criterion that has a look of its own has it in every figure."""
+# Legend entry → colour, shape, dash.
+Styles = dict[str, tuple[str, str, list[int]]]
+
+
+def styles(criteria: Iterable[str]) -> Styles:
+    """The looks of criteria. One that has a look of its own has it in every figure."""
     names = ordered(criteria)
     spare = iter(SPARE_LOOKS * len(names))
     looks = {name: LOOKS.get(name) or next(spare) for name in names}
     return {legend_entry(name): (*look, DASHED if is_control(name) else SOLID) for name, look in looks.items()}
 
 
-def series(styles: dict[str, tuple[str, str, list[int]]]) -> tuple[alt.Color, alt.Shape, alt.StrokeDash]:
+def series(styles: Styles) -> tuple[alt.Color, alt.Shape, alt.StrokeDash]:
     """The column ``criterion`` as colour, shape and dash, with one legend below the figure."""
     names = list(styles)
     legend = alt.Legend(title=None, orient="bottom", direction="horizontal", columns=4, symbolOpacity=1, labelLimit=220)
-    channels = zip((alt.Color, alt.Shape, alt.StrokeDash), zip(*styles.values(), strict=True), strict=True)
-    return tuple(
-        channel("criterion:N", scale=alt.Scale(domain=names, range=list(looks)), legend=legend)
-        for channel, looks in channels
+    colours, shapes, dashes = (
+        alt.Scale(domain=names, range=list(looks)) for looks in zip(*styles.values(), strict=True)
+    )
+    return (
+        alt.Color("criterion:N", scale=colours, legend=legend),
+        alt.Shape("criterion:N", scale=shapes, legend=legend),
+        alt.StrokeDash("criterion:N", scale=dashes, legend=legend),
     )
 
 
@@ -121,7 +128,7 @@ def ratio_axis(field: str, title: str, tenths: int = 1) -> alt.X:
     )
 
 
-def side_by_side(panels: dict[str, alt.Chart]) -> alt.TopLevelMixin:
+def side_by_side(panels: Mapping[str, alt.LayerChart | alt.FacetChart]) -> alt.TopLevelMixin:
     """Panels by their heading, :data:`PANELS_A_ROW` in a row; one needs none."""
     if len(panels) == 1:
         return next(iter(panels.values()))

@@ -60,7 +60,7 @@ def inherited_less_random(gains: pd.DataFrame, dataset: str, backbone: str) -> F
     )
 
 
-def _layers(data: pd.DataFrame, styles: dict, x: alt.X, y: alt.Y) -> list[alt.Chart]:
+def _layers(data: pd.DataFrame, styles: look.Styles, x: alt.X, y: alt.Y) -> list[alt.Chart]:
     colour, shape, dash = look.series(styles)
     tooltip = [alt.Tooltip(f"{name}:Q", format=".1f") for name in ("gain", "low", "high")]
     chart = alt.Chart(data)
