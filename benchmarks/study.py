@@ -94,10 +94,16 @@ def drop(cells: list[grid.Cell]) -> str:
     return text if len(pairs) == len(cells) else f"{text} ({len(pairs)} of {len(cells)} seeds)"
 
 
-def unpruned(settings: config.Config, name: str) -> pd.DataFrame:
-    """Each unpruned network of an experiment: accuracy a seed, and the interval over the test images."""
+def cells_of(settings: config.Config, *names: str) -> list[grid.Cell]:
+    """Experiments' cells, each once."""
+    return list(dict.fromkeys(cell for name in names for cell in grid.cells(settings.experiments[name].model_dump())))
+
+
+def unpruned(settings: config.Config, *names: str) -> pd.DataFrame:
+    """Each unpruned network of some experiments: accuracy a seed, and the interval over the test images; what its last
+    layer begins with, where they differ in that."""
     lines = []
-    for row, cells in rows(grid.cells(settings.experiments[name].model_dump())).items():
+    for row, cells in rows(cells_of(settings, *names)).items():
         found = [correct(cell) for cell in cells if correct(cell) is not None]
         if row.criterion != grid.UNPRUNED or not found:
             continue
@@ -111,6 +117,7 @@ def unpruned(settings: config.Config, name: str) -> pd.DataFrame:
                 "backbone": row.backbone,
                 "pixels": settings.datasets[row.dataset].image_size,
                 "epochs": recipe.epochs,
+                "last layer": protocols.FITTED if protocols.repairs(row.protocol) else "drawn",
                 "seeds": len(found),
                 "test images": images,
                 "accuracy %": f"{100 * np.mean(found):.1f}",
@@ -118,7 +125,8 @@ def unpruned(settings: config.Config, name: str) -> pd.DataFrame:
                 "95 % interval over images": f"{100 * interval.low:.1f} to {100 * interval.high:.1f}",
             }
         )
-    return pd.DataFrame(lines)
+    frame = pd.DataFrame(lines)
+    return frame if frame.empty or frame["last layer"].nunique() > 1 else frame.drop(columns="last layer")
 
 
 def recipes(settings: config.Config, name: str) -> pd.DataFrame:
@@ -145,8 +153,7 @@ def recipes(settings: config.Config, name: str) -> pd.DataFrame:
 def drops(settings: config.Config, *names: str) -> pd.DataFrame:
     """Experiments' pruned networks: a line a criterion, scope, init, repair and protocol, a column a ratio."""
     lines: dict[tuple, dict[str, str]] = {}
-    found = dict.fromkeys(cell for name in names for cell in grid.cells(settings.experiments[name].model_dump()))
-    for row, cells in rows(list(found)).items():
+    for row, cells in rows(cells_of(settings, *names)).items():
         if row.criterion == grid.UNPRUNED:
             continue
         head = {"data set": row.dataset, "backbone": row.backbone, "scope": row.scope, "criterion": row.criterion}
@@ -315,7 +322,9 @@ def tables_of(settings: config.Config) -> dict[str, Callable[[], pd.DataFrame]]:
         sorted(name for name in settings.experiments if name.startswith(REPAIRS)),
         lambda name: name.removeprefix(REPAIRS).partition("_")[0],
     ):
-        made[f"{REPAIRS}{place} all"] = functools.partial(drops, settings, *names)
+        together = tuple(names)
+        made[f"{REPAIRS}{place} all"] = functools.partial(drops, settings, *together)
+        made[f"{REPAIRS}{place} whole"] = functools.partial(unpruned, settings, *together)
     for name in (name for name in settings.experiments if name.startswith("study_")):
         made[f"{name} unpruned"] = functools.partial(unpruned, settings, name)
         made[f"{name} recipes"] = functools.partial(recipes, settings, name)
