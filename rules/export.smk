@@ -46,6 +46,8 @@ rule export_chosen:
         models=directory("results/experiments/{experiment}/models"),
     log:
         "results/logs/export_chosen/{experiment}.log",
+    # Snakemake does not see a folder in S3 that was made elsewhere.
+    localrule: not ON_DISK
     conda:
         "../envs/winnow.yaml"
     threads: PLAN.export_threads
@@ -68,6 +70,7 @@ rule export_cell:
         directory(f"results/exports/{CELL}"),
     log:
         f"results/logs/export_cell/{CELL}.log",
+    localrule: not ON_DISK
     conda:
         "../envs/winnow.yaml"
     threads: PLAN.pass_threads
