@@ -97,6 +97,21 @@ def test_what_was_measured_elsewhere_does_not_count(measured):
     assert seconds_of(said(fast)) == pytest.approx(2 * (EPOCHS * 3500 + 200) / (10 * 2), rel=0.02)
 
 
+def test_cells_that_have_finished_say_it_better(measured, tmp_path):
+    measured()
+    # In all three times as fast as the pass would have it; one was trained for longer, one on a GPU.
+    for cell, epochs, lease in ((UNPRUNED, EPOCHS, None), (PRUNED, EPOCHS + 9, None), (PRUNED, EPOCHS, "0")):
+        images = hours.of_cell(CONFIG, cell).images({"train": 1000, "val": 500, "test": 200})
+        metrics = {"device": "a processor", "lease": lease, "threads": 1, "seconds": {"total": images / 15}}
+        place = f"{cell.path.rpartition('/')[0]}/{epochs + len(lease or '')}"
+        write_json(
+            tmp_path / "results/cells" / place / "metrics.json", metrics | {"spec": {"recipe": {"epochs": epochs}}}
+        )
+    text = said()
+    assert ": as 1 of net on digits took (a processor)." in text
+    assert seconds_of(text) == pytest.approx(2 * (EPOCHS * 3500 + 200) / 60, rel=0.02)
+
+
 def test_a_damaged_record_is_no_speed(measured, tmp_path):
     measured()
     (tmp_path / "results/statistics/digits/net/speed.json").write_text("{")

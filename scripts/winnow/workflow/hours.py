@@ -1,9 +1,10 @@
-"""How long a run's trainings will take on the machine at hand, from how fast its statistics passes were: estimated
-without torch, and not before one of them has run here.
+"""How long a run's trainings will take on the machine at hand, from how long others took there or, before there are
+any, from how fast its statistics passes were: estimated without torch, and not before one of them has run here.
 
 A pass of the statistics sends every training image once through the unpruned network. A training's worth is counted in
 such passes: an image that is learned from takes three, forward and backward, one that only chooses or judges takes one,
-and a network of which a share r of the filters is gone (1 - r)² of each.
+and a network of which a share r of the filters is gone (1 - r)² of each. What learning really takes only finished cells
+know: it depends on batch, precision and optimizer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from winnow.workflow.resources import Machine
 LEARNING = 3
 # Trainings of a search: between the fewest that it takes and the most.
 _TRIES = (3 + rates.MOST) / 2
+# Of so many finished cells the median counts.
+_CELLS = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,10 @@ class Work:
     train: float
     val: float
     test: float = 0.0
+
+    def images(self, counts: Mapping[str, int]) -> float:
+        """How many images are sent through the network, of so many in each part."""
+        return sum(getattr(self, part) * counts[part] for part in ("train", "val", "test"))
 
 
 def of_cell(config: Config, cell: Cell) -> Work:
@@ -94,8 +102,7 @@ def forecast(config: Config, works: Iterable[Work], machine: Machine, processor:
         if found is None or counts is None:
             unknown[work.dataset, work.backbone] = unknown.get((work.dataset, work.backbone), 0) + 1
             continue
-        images = sum(getattr(work, part) * counts[part] for part in ("train", "val", "test"))
-        seconds += images / found.images_a_second
+        seconds += work.images(counts) / found.images_a_second
         known[found.source] = None
     so_far = " that are planned so far" if more else ""
     if not known:
@@ -143,8 +150,10 @@ class _Clock:
         return None
 
     def _speed(self, dataset: str, backbone: str) -> _Speed | None:
-        """As a pass over the data set's images has measured it; else one over another's with the same network, which
-        takes time by the images' area."""
+        """As finished cells have it; else as a pass over the data set's images has measured it; else one over another's
+        with the same network, which takes time by the images' area."""
+        if (trained := self._of_cells(dataset, backbone)) is not None:
+            return trained
         size = self.config.datasets[dataset].image_size
         for name in (dataset, *(name for name in self.config.datasets if name != dataset)):
             area = (self.config.datasets[name].image_size / size) ** 2
@@ -156,15 +165,36 @@ class _Clock:
                     return _Speed(rate * area * self._share(record), told)
         return None
 
+    def _of_cells(self, dataset: str, backbone: str) -> _Speed | None:
+        folder, epochs = Path("results/cells"), self.config.recipe(dataset, backbone).epochs
+        paths = sorted((folder / dataset / backbone).rglob("metrics.json"))
+        speeds, device = [], ""
+        for path in paths[:: max(1, len(paths) // _CELLS)]:
+            try:
+                cell = grid.parse_path(str(path.parent.relative_to(folder)))
+                counts, record = self.counts(dataset, cell.fold(self.config.folds)), self._record(path)
+                # What was trained before its recipe was changed says nothing; nor does one whose trunk is counted in.
+                if record is None or counts is None or cell.alternates or record["spec"]["recipe"]["epochs"] != epochs:
+                    continue
+                speed = of_cell(self.config, cell).images(counts) / record["seconds"]["total"] * self._share(record)
+            except (KeyError, ValueError):
+                continue  # It is told by who needs it.
+            speeds.append(speed)
+            device = record["device"]
+        if not speeds:
+            return None
+        return _Speed(statistics.median(speeds), f"as {len(speeds)} of {backbone} on {dataset} took ({device})")
+
     def _record(self, path: Path) -> dict[str, Any] | None:
+        """What was measured, where it was on such a device as this run's."""
         try:
             record = read_json(path)
         except InputError:
             return None
-        if record["gpu"] != (self.machine.gpus > 0):
-            return None
-        foreign = not record["gpu"] and self.processor not in (None, record["device"])
-        return None if foreign or not record["images"] else record
+        # A cell's metrics have the lease in place of the answer.
+        gpu = record.setdefault("gpu", record.get("lease") is not None)
+        ours = gpu or self.processor in (None, record["device"])
+        return record if ours and gpu == (self.machine.gpus > 0) else None
 
     def _share(self, record: dict[str, Any]) -> float:
         """How many such passes run at a time."""
