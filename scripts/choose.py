@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from winnow.runtime import workers
 
@@ -24,7 +24,16 @@ def main(arguments: argparse.Namespace) -> None:
         print(each["cell"])
 
 
-def cells(path: Path) -> list[dict[str, Any]]:
+class Chosen(TypedDict):
+    """A cell to export, and what is answered of its data set and backbone."""
+
+    dataset: str
+    backbone: str
+    cell: str
+    answer: dict[str, Any] | None
+
+
+def cells(path: Path) -> list[Chosen]:
     """One cell for each data set and backbone that has one to recommend, with what is answered of it.
 
     Raises
@@ -48,7 +57,10 @@ def cells(path: Path) -> list[dict[str, Any]]:
     strange = [pair for pair, cell in zip(pairs, parsed, strict=True) if not _fits(cell, *pair)]
     if strange or len(set(pairs)) < len(pairs):
         raise InputError(f"{path} names cells that are not one for each data set and backbone: {pairs}")
-    return [each | {"answer": answers.get(pair)} for each, pair in zip(chosen, pairs, strict=True)]
+    return [
+        {"dataset": each["dataset"], "backbone": each["backbone"], "cell": each["cell"], "answer": answers.get(pair)}
+        for each, pair in zip(chosen, pairs, strict=True)
+    ]
 
 
 def _fits(cell: grid.Cell, dataset: str, backbone: str) -> bool:

@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
         found = {"terms": prices.exact(backbones.build(*network), measure, size)}
     write_json(
         arguments.output,
-        {"measure": measure, "unit": prices.MEASURES[measure], "image_size": size} | found | {"spec": spec},
+        {"measure": measure, "unit": prices.MEASURES[measure], "image_size": size, **found, "spec": spec},
     )
     whole = sum(term["values"][-1][-1] for term in found["terms"])
     print(f"unpruned: {whole:.6g} {prices.MEASURES[measure]} in {len(found['terms'])} tensors")

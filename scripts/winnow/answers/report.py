@@ -286,20 +286,36 @@ def _uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def judged(ladder: Iterable[Mapping[str, Any]], frame: pd.DataFrame) -> list[dict[str, Any]]:
+class Judged(summary.Row):
+    """A network that was judged: a row of the summary, the bounds that its drops were judged by, and its name."""
+
+    low: float | None
+    high: float | None
+    class_low: float | None
+    class_high: float | None
+    cell: str
+
+
+def judged(ladder: Iterable[verdict.Record], frame: pd.DataFrame) -> list[Judged]:
     """The networks of a ladder as :mod:`winnow.answers.words` has them, each with its data set and backbone.
 
     What they take of memory and time is the summary's.
     """
     rows = {(row["backbone"], preference.name_of(row)): row for row in summary.records(frame)}
-    found = []
+    found: list[Judged] = []
     for record in ladder:
         name = preference.name_of(record)
-        place = record["backbone"], name
-        bounds = {
-            f"{prefix}{end}": record[f"{prefix}drop_{end}"] for prefix in ("", "class_") for end in ("low", "high")
-        }
-        found += [rows[place] | bounds | {"cell": name}] if place in rows else []
+        if (row := rows.get((record["backbone"], name))) is not None:
+            found.append(
+                {
+                    **row,
+                    "low": record["drop_low"],
+                    "high": record["drop_high"],
+                    "class_low": record["class_drop_low"],
+                    "class_high": record["class_drop_high"],
+                    "cell": name,
+                }
+            )
     return found
 
 
