@@ -128,11 +128,11 @@ class Checkout:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
-    def snakemake(self, *arguments: str, status: int = 0, **environment: str) -> str:
-        """Run Snakemake, hold its exit status against ``status`` and return what it printed."""
+    def snakemake(self, *arguments: str, status: int = 0, seconds: float = 300, **environment: str) -> str:
+        """Run Snakemake, for at most ``seconds``; hold its exit status against ``status``; return what it printed."""
         process = self.start(*arguments, **environment)
         try:
-            output, _ = process.communicate(timeout=300)
+            output, _ = process.communicate(timeout=seconds)
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise

@@ -59,7 +59,7 @@ class Cloud:
         pace = ["--jobs", "2", "--seconds-between-status-checks", "1"]
         environment = self.storage | {"KUBECONFIG": str(self.cluster.configuration)}
         return self.checkout.snakemake(
-            *arguments, "--profile", "profiles/clouds", *place, *pace, status=status, **environment
+            *arguments, "--profile", "profiles/clouds", *place, *pace, status=status, seconds=900, **environment
         )
 
     def stored(self) -> dict[str, Any]:
