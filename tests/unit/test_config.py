@@ -306,6 +306,16 @@ def test_a_file_of_weights_is_one_download_for_all_backbones_that_use_it(raw):
         config.load(raw).downloads()
 
 
+def test_a_training_depends_on_what_its_recipe_asks_for():
+    plain = config.Recipe(epochs=2, batch_size=4, learning_rate=0.1)
+    assert not {"clip_norm", "sampling", "distillation"} & plain.used().keys()
+    asked = plain.model_copy(update={"clip_norm": 5.0, "sampling": "balanced"}).used(distilled=True)
+    assert (asked["clip_norm"], asked["sampling"]) == (5.0, "balanced")
+    assert "distillation" in asked
+    with pytest.raises(ValueError, match="clip_norm"):
+        config.Recipe(epochs=2, batch_size=4, learning_rate=0.1, clip_norm=0)
+
+
 def test_a_control_is_trained_by_its_own_recipe_and_is_part_of_the_experiment(raw):
     raw["backbones"]["tiny"] = raw["backbones"]["net"]
     raw["experiments"]["small"]["controls"] = ["tiny"]

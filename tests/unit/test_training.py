@@ -198,6 +198,27 @@ def test_validation_comes_no_more_often_than_asked_and_after_the_last_epoch(imag
     assert [row["val_accuracy"] is not None for row in trained.history] == [False, True, False, True, True]
 
 
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_a_gradient_that_is_too_long_is_cut_to_its_length(images, micro_batch):
+    plain = {"epochs": 1, "batch_size": TRAIN.size, "learning_rate": 0.5, "momentum": 0.0, "weight_decay": 0.0}
+    recipe = RECIPE | plain | {"warmup_epochs": 0, "schedule": "constant"}
+
+    def step(**keys):
+        net = network(dropout=0.0)
+        before = flat(net)
+        train(net, images, TRAIN, VAL[:0], recipe | keys, 0, "fp32", micro_batch, report=lambda line: None)
+        return flat(net) - before
+
+    def flat(net):
+        return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
+
+    whole = step()
+    assert torch.equal(step(clip_norm=100.0), whole)
+    short = step(clip_norm=0.01)
+    assert short.norm() == pytest.approx(0.5 * 0.01, rel=1e-3)
+    torch.testing.assert_close(short / short.norm(), whole / whole.norm(), rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("micro_batch", [1, 3, 4, 8])
 def test_gradients_of_passes_add_up_to_the_batchs(images, micro_batch):
     def loop(size):

@@ -165,6 +165,8 @@ def train(
                 parts = in_passes(run.micro_batch, least, views, labels[batch])
                 for loss in passes(network, parts, recipe, precision, teacher):
                     loss_sum += loss
+                if (longest := recipe.get("clip_norm")) is not None:
+                    nn.utils.clip_grad_norm_(network.parameters(), longest)
                 optimizer.step()
 
                 if checkpoint is not None and (interruption.asked or checkpoint.due()):

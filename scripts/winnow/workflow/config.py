@@ -131,6 +131,8 @@ class Recipe(_Model):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """How long a step's gradient, over all parameters, may be; a longer one is cut to that length."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     augmentation: Augmentation | None = None
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -153,7 +155,8 @@ class Recipe(_Model):
     def used(self, distilled: bool = False) -> dict[str, Any]:
         """What a training depends on."""
         unused = {"distillation"} if not distilled else set()
-        return self.model_dump(exclude=unused | ({"sampling"} if self.sampling == "uniform" else set()))
+        unused |= {"sampling"} if self.sampling == "uniform" else set()
+        return self.model_dump(exclude=unused | ({"clip_norm"} if self.clip_norm is None else set()))
 
 
 # For some hundred to some thousand images and a network that was pretrained.
@@ -163,6 +166,7 @@ BUILT_IN = {
     "learning_rate": rates.AUTO,
     "weight_decay": 0.0005,
     "warmup_epochs": 1,
+    "clip_norm": 5.0,
     "augmentation": {"scale": (0.35, 1.0)},
 }
 

@@ -255,14 +255,15 @@ recipes:
     batch_size: {training["batch_size"]}
     learning_rate: {training["learning_rate"]} # short trainings of the network of each size find it; or a number
     weight_decay: 0.0005
-    warmup_epochs: {training["warmup_epochs"]}{sampling}
+    warmup_epochs: {training["warmup_epochs"]}
+    clip_norm: 5.0 # the longest gradient of a step: without, single trainings of few images fall to chance{sampling}
     augmentation: {_flow({"scale": scale, "flip": not small})} # flip: false where left and right differ, as in text
 
 experiments:
   {name}:
     datasets: [{name}]
     backbones: [{backbone}]
-    criteria: [mean_activation, apoz, taylor]
+    criteria: [average_weight, mean_activation, taylor]
     # Ranks all layers' filters together, by scores over their layer's norm; or global: as they are; layer: each layer
     # loses as many; budget_macs: as much of the multiply-accumulates, where it is missed least.
     scopes: [global_normalized]
