@@ -1,12 +1,13 @@
 """From a folder of photographs to an answer and a file: what `make run` does, on 300 photographs.
 
-    python benchmarks/front_door.py --images DIR --weights FILE [--draw 0] [--cores 2] [--set 'criteria: [apoz]' ...]
+    python benchmarks/front_door.py --images DIR --weights FILE [--draw 0] [--set 'criteria: [apoz]' ...]
 
 DIR has {train,val,test}/{class}/image.jpg, as Flowers-102, or Cats vs. Dogs; or it is `elpv`, the solar cells of the
 package elpv-dataset. FILE has SqueezeNet 1.1's ImageNet weights. ``--draw`` says which photographs: where there are ten
 classes or more, ten of them, two to a class, so that there are five of 60 photographs each; else 300 of all classes
-alike. SqueezeNet sees 128 pixels, in float32. ``--set`` puts keys of the experiment that `make run` writes in place of
-its own, to hold other settings against them. With ``ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`` before the
+alike. SqueezeNet sees 128 pixels, in float32. ``--set`` and ``--recipe`` put keys of the experiment and the recipe that
+`make run` writes in place of their own, to hold other settings against them; ``--keep DIR`` leaves everything there.
+With ``ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`` before the
 command a processor computes as one without AVX-512.
 """
 
@@ -63,7 +64,7 @@ def draw(source: str, folder: Path, seed: int) -> None:
 
 def main(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = arguments.keep or Path(name)
         draw(arguments.images, folder / "photos", arguments.draw)
         checkout = folder / "checkout"
         checkout.mkdir()
@@ -80,6 +81,8 @@ def main(arguments: argparse.Namespace) -> None:
         config["recipes"]["photos"]["precision"] = "fp32"
         for setting in arguments.set:
             config["experiments"]["photos"] |= yaml.safe_load(setting)
+        for setting in arguments.recipe:
+            config["recipes"]["photos"] |= yaml.safe_load(setting)
         own.write_text(yaml.safe_dump(config), encoding="utf-8")
         targets = ("photos", "results/experiments/photos/models", "--configfile", str(own))
         snakemake(checkout, arguments.cores, "on", *targets)
@@ -99,6 +102,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--weights", type=Path, required=True, metavar="FILE")
     result.add_argument("--draw", type=int, default=0)
     result.add_argument("--set", action="append", default=[], metavar="KEY: VALUE")
+    result.add_argument("--recipe", action="append", default=[], metavar="KEY: VALUE")
+    result.add_argument("--keep", type=Path, metavar="DIR")
     result.add_argument("--cores", type=int, default=2)
     return result
 
