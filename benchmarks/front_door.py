@@ -7,8 +7,8 @@ package elpv-dataset. FILE has SqueezeNet 1.1's ImageNet weights. ``--draw`` say
 classes or more, ten of them, two to a class, so that there are five of 60 photographs each; else 300 of all classes
 alike. SqueezeNet sees 128 pixels, in float32. ``--set`` and ``--recipe`` put keys of the experiment and the recipe that
 `make run` writes in place of their own, to hold other settings against them; ``--keep DIR`` leaves everything there.
-With ``ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`` before the
-command a processor computes as one without AVX-512.
+With ``ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2`` before the command a processor computes as one without
+AVX-512.
 """
 
 from __future__ import annotations
