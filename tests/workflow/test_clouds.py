@@ -74,6 +74,7 @@ class Cloud:
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory) -> Iterator[Cloud]:
+    """One in which the grid has run, and its network is exported."""
     place = tmp_path_factory.mktemp("cloud")
     checkout = Checkout(place / "checkout", grid())
     (checkout.path / ".gitignore").write_text(".snakemake/\n__pycache__/\n")
@@ -91,21 +92,23 @@ def cloud(tmp_path_factory) -> Iterator[Cloud]:
         settings = {"ENDPOINT_URL": address, "ACCESS_KEY": "key", "SECRET_KEY": "secret"}
         storage = {f"SNAKEMAKE_STORAGE_S3_{name}": value for name, value in settings.items()}
         with fake_kubernetes.running(place / "cluster", {"PATH": path}) as cluster:
-            yield Cloud(checkout, cluster, bucket, storage)
+            found = Cloud(checkout, cluster, bucket, storage)
+            found.snakemake("all", "export")
+            yield found
     finally:
         server.stop()
 
 
 def test_a_grid_runs_without_a_shared_file_system(cloud, finished, tmp_path):
-    cloud.snakemake("all", "export")
     assert not (cloud.checkout.path / "results").exists()
     assert "Nothing to be done" in cloud.snakemake("all", "export", "--dry-run")
 
     pods = list(cloud.cluster.pods.values())
     assert [pod.process.poll() for pod in pods] == [0] * len(pods)
     rules = [re.search(r"--allowed-rules (\w+)", pod.script)[1] for pod in pods]
-    assert sorted(rules) == ["decode", *4 * ["finetune_kept"], "measure", "trunk"]
-    assert {rule for rule, pod in zip(rules, pods, strict=True) if "nvidia.com/gpu" not in pod.limits} == {"decode"}
+    assert sorted(rules) == ["decode", *4 * ["finetune_kept"], "measure", "trunk", "write_certified"]
+    without = {rule for rule, pod in zip(rules, pods, strict=True) if "nvidia.com/gpu" not in pod.limits}
+    assert without == {"decode", "write_certified"}
     assert not cloud.cluster.jobs | cloud.cluster.secrets.keys()
 
     # What is computed there is what is computed here.

@@ -126,7 +126,7 @@ def test_within_a_budget_the_best_is_looked_for(tmp_path, photos):
         ("[0.1, 0.2, 0.4, 0.6, 0.8]", "[0.2, 0.4]"),
         ("tolerance: 2", "tolerance: 70"),
     ]
-    for old, new in [*changes, ("scopes: [global]", "scopes: [layer]"), ("latency: true", "latency: false")]:
+    for old, new in [*changes, ("scopes: [global_normalized]", "scopes: [layer]"), ("latency: true", "latency: false")]:
         assert old in text
         text = text.replace(old, new)
     own.write_text(text)

@@ -62,11 +62,14 @@ def test_sixty_photographs_become_certified_files(tmp_path, cells):
     described = json.loads((model / "model.json").read_text())
     assert described["classes"] == ["defective", "functional"]
     certified = {each["file"]: each for each in described["certificates"]}
-    assert set(certified) >= {"model.safetensors", "model.onnx", "model.int8.onnx"}
+    # Twelve images decide whether int8 keeps what it knows: it is certified, or it is said why it is not there.
+    files = {"model.safetensors", "model.onnx", *["model.int8.onnx"] * ("left_out" not in described["int8"])}
+    assert set(certified) >= files
     for name, each in certified.items():
         assert (model / name).exists()
         assert each["images"] == 12
         assert each["as_judged"] == 12 or name == "model.int8.onnx"
-    assert (model / "model.int8.onnx").stat().st_size < 0.5 * (model / "model.onnx").stat().st_size
+    small = model / "model.int8.onnx"
+    assert not small.exists() or small.stat().st_size < 0.5 * (model / "model.onnx").stat().st_size
     page = (checkout.path / "results/experiments/solar_cells/report_models.html").read_text()
     assert "table-certificates-solar_cells-efficientnet_lite0" in page

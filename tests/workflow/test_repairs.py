@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow("a grid with every repair is run")
 
 FOLDER = "digits/net/average_weight/budget_macs/0.500"
 BASELINE = "digits/net/unpruned/none/0.000/inherited/0"
+FITTED = "digits/net/unpruned/none/0.000/inherited~fitted/0"
 STARTS = (
     "inherited",
     "inherited~iterative_2",
@@ -49,7 +50,8 @@ def trunk(share: str) -> str:
 def test_repaired_cells_are_cells_of_their_own_and_read_the_moments_once(finished):
     ran = {job for job in jobs(finished.account()) if job.startswith(("trunk", "finetune", "correlate"))}
     trunks = {trunk("1_4"), trunk("1_4~compensated_fitted")}
-    assert ran == {cell(start) for start in STARTS} | {f"finetune {BASELINE}", MOMENTS} | trunks
+    whole = {f"finetune {BASELINE}", f"finetune {FITTED}"}
+    assert ran == {cell(start) for start in STARTS} | whole | {MOMENTS} | trunks
     folder = finished.path / "results" / "cells" / FOLDER
     metrics = {start: json.loads((folder / start / "0" / "metrics.json").read_text()) for start in STARTS}
     assert {found["status"] for found in metrics.values()} == {"finished"}
@@ -78,7 +80,7 @@ def test_a_repair_more_trains_its_cells_and_nothing_else(checkout):
 def test_code_that_only_repairs_use_trains_their_cells_alone(checkout):
     appended("scripts/winnow/importance/recalibration.py", "\nUNUSED = 1\n")(checkout)
     own = {cell(start) for start in STARTS if "compensated" in start} | {trunk("1_4~compensated_fitted")}
-    assert checkout.planned() == own | report()
+    assert checkout.planned() == own | {f"finetune {FITTED}"} | report()
 
 
 def test_code_that_only_prices_use_finds_them_anew_and_masks_keep(checkout):
