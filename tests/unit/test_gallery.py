@@ -124,17 +124,18 @@ def test_of_many_classes_each_has_an_image_and_no_more_than_all_have_room():
     assert gallery.overview(["a", "b"], np.zeros(3, dtype=int), None).classes[1].images == []
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
     ("side", "kind", "shown"), [(8, "png", 8), (32, "png", 32), (48, "jpeg", 48), (256, "jpeg", 64)]
 )
-def test_a_thumbnail_is_small_and_a_tiny_image_itself(side, kind, shown):
-    pixels = np.random.default_rng(0).integers(256, size=(side, side, 3), dtype=np.uint8)
+def test_a_thumbnail_is_small_and_a_tiny_image_itself(side, kind, shown, channels):
+    pixels = np.random.default_rng(0).integers(256, size=(side, side, channels), dtype=np.uint8)
     head, content = gallery.thumbnail(pixels).split(",")
     assert head == f"data:image/{kind};base64"
     image = Image.open(io.BytesIO(base64.b64decode(content)))
     assert image.size == (shown, shown)
     if kind == "png":
-        assert np.array_equal(np.asarray(image), pixels)
+        assert np.array_equal(np.asarray(image).reshape(pixels.shape), pixels)
     assert len(content) < 6000
 
 

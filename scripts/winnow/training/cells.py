@@ -284,7 +284,8 @@ def finish(bench: Bench, outcome: Outcome, micro_batch: int) -> None:
         micro_batch = loop.fewest(micro_batch, trained.micro_batch)
         clock.move("train", "evaluate", trained.evaluation_seconds)
         network.load_state_dict(trained.state)
-        judged = judging.evaluate(network, bench.images, test_rows, outcome.precision)
+        # As its file answers, which is float32 whatever the network was trained in.
+        judged = judging.evaluate(network, bench.images, test_rows, "fp32")
         try:
             judging.require_finite(judged.loss, "test loss", f"with the weights of epoch {trained.epoch}")
         except judging.Diverged as divergence:
