@@ -148,17 +148,17 @@ def test_a_cell_has_metrics_history_predictions_and_a_model(inputs, tmp_path):
     assert not (tmp_path / "checkpoint.pt").exists()
 
 
-def test_a_network_is_judged_as_its_file_answers_whatever_it_was_trained_in(inputs, tmp_path):
+def test_a_network_is_judged_as_its_file_answers_whatever_it_was_trained_in(inputs, tmp_path, monkeypatch):
+    real, judged = judging.evaluate, []
+
+    def evaluate(network, images, rows, name):
+        judged.append((rows.size, name))
+        return real(network, images, rows, name)
+
+    monkeypatch.setattr(judging, "evaluate", evaluate)
     assert finetuned(inputs, tmp_path, recipe=RECIPE | {"precision": "bf16"})["precision"] == "bf16"
-    network, description = models.load(tmp_path)
-    store = Store.open(inputs / "store")
-    pixels, labels = torch.from_numpy(np.array(store.images)), torch.from_numpy(store.labels)
-    images = Images(pixels, labels, 8, description["mean"], description["std"])
-    rows = Split.open(inputs / "store.parquet", store).rows("test")
-    in_float32, in_bfloat16 = (judging.evaluate(network, images, rows, name) for name in ("fp32", "bf16"))
-    said = tables.read_table(tmp_path / "predictions.parquet", "predictions")["probability"].to_numpy()
-    assert said == pytest.approx(in_float32.probability, abs=1e-6)
-    assert said != pytest.approx(in_bfloat16.probability, abs=1e-6)
+    # The three classes' test images, four each.
+    assert judged[-1] == (12, "fp32")
 
 
 def test_the_chosen_epochs_weights_are_judged_and_kept(inputs, tmp_path, monkeypatch):

@@ -231,7 +231,8 @@ def thumbnail(pixels: np.ndarray) -> str:
     Parameters
     ----------
     pixels : (S, S, channels) uint8
-        Of three channels, or one: gray. Up to :data:`TINY` pixels a side it stays as it is, as PNG; else it becomes a JPEG of :data:`SIDE`.
+        Of three channels, or one, which is gray. Up to :data:`TINY` pixels a side it stays as it is, as PNG; else it
+        becomes a JPEG of :data:`SIDE`.
     """
     image, buffer = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels), io.BytesIO()
     if len(pixels) <= TINY:
