@@ -14,7 +14,6 @@ AVX-512.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import re
 import shutil
@@ -29,6 +28,11 @@ import numpy as np
 import yaml
 from demo import snakemake
 
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from winnow.data import datasets
+
 CLASSES, PHOTOGRAPHS = 5, 300
 ELPV = "elpv"
 
@@ -37,10 +41,9 @@ def kinds_of(source: str) -> dict[str, list[Path]]:
     """All photographs of each kind, in a fixed order."""
     found: dict[str, list[Path]] = {}
     if source == ELPV:
-        data = Path(importlib.util.find_spec("elpv_dataset").origin).parent / "data"
-        for line in (data / "labels.csv").read_text(encoding="utf-8").splitlines():
-            name, probability, _ = line.split()
-            found.setdefault("defective" if float(probability) >= 0.5 else "functional", []).append(data / name)
+        cells = datasets.SOURCES[ELPV]({}, [])
+        for cell in cells.candidates:
+            found.setdefault(cells.classes[cell.label], []).append(cell.content)
     else:
         for path in sorted(Path(source).glob("*/*/*.jpg")):
             found.setdefault(path.parent.name, []).append(path)
@@ -70,8 +73,7 @@ def main(arguments: argparse.Namespace) -> None:
         checkout.mkdir()
         start = time.perf_counter()
         # What configure.py writes is laid over config.yaml; the weights are a file's in place of torchvision's.
-        root = Path(__file__).resolve().parents[1]
-        command = [sys.executable, root / "scripts/configure.py", folder / "photos", "--backbone", "squeezenet1_1"]
+        command = [sys.executable, ROOT / "scripts/configure.py", folder / "photos", "--backbone", "squeezenet1_1"]
         subprocess.run([*command, "--size", "128", "--folder", folder / "own"], check=True, stdout=subprocess.DEVNULL)
         own = folder / "own/photos.yaml"
         config = yaml.safe_load(own.read_text(encoding="utf-8"))

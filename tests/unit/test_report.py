@@ -112,17 +112,17 @@ def metrics(cell: grid.Cell) -> dict:
     }
 
 
-def write_images(results) -> None:
+def write_images(results, channels=3) -> None:
     """A store of eight images, and its split: two of them to train on."""
     entries = [Entry(f"{n}.png", n % 2, None, None, 8, 8) for n in range(8)]
-    pixels = np.random.default_rng(0).integers(256, size=(8, 8, 8, 3), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(256, size=(8, 8, 8, channels), dtype=np.uint8)
     manifest = {"classes": CLASSES, "store_size": 8, "image_size": 8, "spec": {"code": "d" * 32}}
     manifest["skipped"] = [{"file": f"bad {NASTY}", "reason": "cannot be read"}]
     manifest |= {
         "passed": {},
         "copies": None,
         "ranges": {},
-        "reading": {"channels": 3},
+        "reading": {"channels": channels},
         "notes": ["labels come from labels.csv"],
     }
     manifest = write_store(results / "datasets/digits", zip(entries, pixels, strict=True), manifest)
@@ -183,6 +183,15 @@ def report(results) -> None:
 
 def text_of(results) -> str:
     return (results / "experiments" / "tiny" / "report.html").read_text(encoding="utf-8")
+
+
+def test_gray_pictures_are_shown_as_others_are(made, tmp_path):
+    results = tmp_path / "results"
+    shutil.copytree(made, results)
+    shutil.rmtree(results / "datasets")
+    write_images(results, channels=1)
+    report(results)
+    assert text_of(results).count("data:image/png") == text_of(made).count("data:image/png") > 0
 
 
 class Reader(html.parser.HTMLParser):

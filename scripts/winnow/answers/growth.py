@@ -55,29 +55,18 @@ class Finalist(TypedDict):
     verdict: NotRequired[str]
 
 
-class Place(TypedDict):
+class Place(preference.Place):
     """A data set and backbone in a step's file: see :class:`Choice`. ``budget``: whether there is one."""
 
-    dataset: str
-    backbone: str
     finalists: list[Finalist]
     proposal: int | None
     rival: int | None
     budget: bool
 
 
-class Compared(TypedDict):
+class Compared(preference.Named):
     """A candidate in a step's file: its network, by what it was compared, and why it goes; None where it does not."""
 
-    dataset: str
-    backbone: str
-    control: str | None
-    criterion: str
-    scope: str
-    ratio: float
-    round_to: int | None
-    init: str
-    protocol: str
     trained: str
     val_accuracy: float | None
     drop: float | None

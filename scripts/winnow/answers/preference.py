@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypedDict
 
 from winnow.workflow.grid import Cell
 
@@ -30,6 +30,29 @@ def exact(share: float) -> Fraction:
 def within(drop: float, points: float) -> bool:
     """Whether a drop of accuracy, a share of 1, is at most so many points, of which 100 make 1."""
     return 100 * exact(drop) <= exact(points)
+
+
+class Place(TypedDict):
+    """Where networks are compared."""
+
+    dataset: str
+    backbone: str
+
+
+class Kind(TypedDict):
+    """Which network of a place: ``control`` is the backbone that it is, where it is another one's."""
+
+    control: str | None
+    criterion: str
+    scope: str
+    ratio: float
+    round_to: int | None
+    init: str
+    protocol: str
+
+
+class Named(Place, Kind):
+    """What names a network: with this a row begins that is about one."""
 
 
 def name_of(row: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,18 +57,9 @@ REPAIR_NAMES = {"compensated": "compensated", "recalibrated": "recalibrated", "f
 _CRITERION_NAMES = {RANDOM: "random control", ANY: "any criterion"}
 
 
-class Row(TypedDict):
+class Row(preference.Named):
     """A row of the table "summary", see :data:`winnow.tables.SCHEMAS`: None where a value is not known."""
 
-    dataset: str
-    backbone: str
-    control: str | None
-    criterion: str
-    scope: str
-    ratio: float
-    round_to: int | None
-    init: str
-    protocol: str
     seeds: int
     accuracy: float | None
     accuracy_std: float | None

@@ -62,7 +62,7 @@ class Unpruned(TypedDict):
     accuracy: float | None
 
 
-class Described(Unpruned):
+class Described(Unpruned, preference.Kind):
     """What is said of a smaller one: the drop is of accuracy, ``class_low`` and ``class_high`` are bounds of its mean
     over classes."""
 
@@ -71,13 +71,6 @@ class Described(Unpruned):
     high: float | None
     class_low: float | None
     class_high: float | None
-    control: str | None
-    criterion: str
-    scope: str
-    ratio: float
-    round_to: int | None
-    init: str
-    protocol: str
     cell: str | None
     lost_classes: list[str]
     failed_seeds: str
