@@ -116,7 +116,7 @@ def test_what_was_begun_under_another_address_or_digest_is_not_taken_up(server, 
 
 
 @pytest.mark.parametrize("first", ["whole", "cut off"])
-def test_two_that_want_one_file_read_it_once(server, target, capfd, first):
+def test_two_that_want_one_file_read_it_once(server, target, first):
     """The second waits for the first, and takes its file, or goes on where it was left."""
     server.files["a.zip"] = CONTENT
     server.cut, server.cuts = 100_000, 1 if first == "whole" else downloads.ATTEMPTS
@@ -134,20 +134,23 @@ def test_two_that_want_one_file_read_it_once(server, target, capfd, first):
             pausing.set()
             assert go_on.wait(30)
 
+    # Read while it is written: what pytest captures is lost where it comes between its reading and its emptying.
+    said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool:
         patch.setattr(downloads.time, "sleep", sleep)
+        patch.setattr(downloads.sys, "stderr", said)
         one = pool.submit(fetch, 1)
         assert pausing.wait(30)
         if first == "cut off":
             server.cut = 0
         other = pool.submit(fetch, 7)
-        said, tick = "", threading.Event()
+        tick = threading.Event()
         for _ in range(3000):
-            said += capfd.readouterr().err
-            if "waiting for it" in said or other.done():
+            if "waiting for it" in said.getvalue() or other.done():
                 break
             tick.wait(0.01)
-        assert f"another process downloads {part_of(target, f'{server.url}/a.zip', DIGEST)}: waiting for it" in said
+        waiting = f"another process downloads {part_of(target, f'{server.url}/a.zip', DIGEST)}: waiting for it"
+        assert waiting in said.getvalue()
         assert len(server.asked) == 1
         if first == "cut off":
             server.cuts = downloads.ATTEMPTS - 1

@@ -10,10 +10,9 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
+from . import s3
 from .checkout import SMALL_GRID, Checkout, jobs
 
 pytestmark = pytest.mark.slow("a grid of its own is run, in storages and below a prefix, and every file of it edited")
@@ -74,23 +73,15 @@ class TestStorage:
         return ["fs", "--default-storage-prefix", str(store)], lambda: files_below(store)
 
     @pytest.fixture
-    def s3(self) -> tuple[list[str], Callable[[], set[str]]]:
-        server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        server.start()
-        try:
-            address = "http://{}:{}".format(*server.get_host_and_port())
-            keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
-            bucket = boto3.resource("s3", endpoint_url=address, **keys).create_bucket(Bucket="winnow")
-            options = {"endpoint-url": address, "access-key": "key", "secret-key": "secret"}
+    def bucket(self) -> tuple[list[str], Callable[[], set[str]]]:
+        with s3.serving("winnow") as (bucket, options):
             arguments = [text for name, value in options.items() for text in (f"--storage-s3-{name}", value)]
             yield (
                 ["s3", "--default-storage-prefix", "s3://winnow", *arguments],
                 lambda: {item.key for item in bucket.objects.all() if not Path(item.key).name.startswith(".")},
             )
-        finally:
-            server.stop()
 
-    @pytest.mark.parametrize("kind", ["fs", "s3"])
+    @pytest.mark.parametrize("kind", ["fs", "bucket"])
     def test_a_grid_runs_where_only_declared_files_are(self, kind, whole, tmp_path, request):
         provider, stored = request.getfixturevalue(kind)
         checkout = Checkout(tmp_path / "checkout", everything())

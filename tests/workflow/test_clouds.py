@@ -13,14 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pandas
 import pytest
-from moto.server import ThreadedMotoServer
 
 from winnow.workflow import wiring
 
-from . import fake_kubernetes
+from . import fake_kubernetes, s3
 from .checkout import SMALL_GRID, Checkout
 
 EXECUTOR = "snakemake_executor_plugin_kubernetes"
@@ -83,20 +81,12 @@ def cloud(tmp_path_factory) -> Iterator[Cloud]:
     (place / "bin").mkdir()
     (place / "bin/pip").symlink_to("/bin/false")
     path = os.pathsep.join([str(place / "bin"), str(Path(sys.executable).parent), os.defpath])
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    try:
-        address = "http://{}:{}".format(*server.get_host_and_port())
-        keys = {"aws_access_key_id": "key", "aws_secret_access_key": "secret", "region_name": "us-east-1"}
-        bucket = boto3.resource("s3", endpoint_url=address, **keys).create_bucket(Bucket="winnow")
-        settings = {"ENDPOINT_URL": address, "ACCESS_KEY": "key", "SECRET_KEY": "secret"}
-        storage = {f"SNAKEMAKE_STORAGE_S3_{name}": value for name, value in settings.items()}
+    with s3.serving("winnow") as (bucket, options):
+        storage = {f"SNAKEMAKE_STORAGE_S3_{name.replace('-', '_').upper()}": value for name, value in options.items()}
         with fake_kubernetes.running(place / "cluster", {"PATH": path}) as cluster:
             found = Cloud(checkout, cluster, bucket, storage)
             found.snakemake("all", "export")
             yield found
-    finally:
-        server.stop()
 
 
 def test_a_grid_runs_without_a_shared_file_system(cloud, finished, tmp_path):

@@ -127,6 +127,7 @@ def test_the_demo_answers(tmp_path):
     assert answer["lines"][0] in " ".join(again.split())
 
 
+@pytest.mark.slow("a grid is answered and drawn twice")
 def test_the_verdict_turns_with_the_tolerance_and_nothing_is_trained_for_it(checkout):
     # Predictions made for it: every pruned network errs on each tenth test image, the unpruned ones nowhere. What the
     # networks lost that were trained here may be more or less on another processor.

@@ -151,6 +151,7 @@ def test_sigterm_and_ctrl_c_say_what_they_wait_for_and_end_at_the_next_checkpoin
         log.unlink()
 
 
+@pytest.mark.slow("two runs are started, and one is stopped for the other")
 def test_a_second_run_on_the_same_checkout_is_told(checkout):
     (checkout.path / "results/cells/digits/net/apoz/layer/0.500/inherited/0/metrics.json").unlink()
     first = checkout.start()
