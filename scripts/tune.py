@@ -36,6 +36,7 @@ def main(arguments: argparse.Namespace) -> None:
     keep, _, _ = surgery.read_mask(arguments.mask, bench.backbone)
     precision = precision_for(recipe["precision"], bench.lease.device, bench.unpruned_cost[1])
     short = protocols.stretched(recipe, rates.epochs(recipe))
+    normalised = loop.normalises(bench.unpruned)
 
     def attempt(micro_batch: int) -> list[rates.Try]:
         begun = bench.begun(keep, cell["init"], cell["seed"])
@@ -43,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
         written = checkpoint.read()
         tries = [rates.Try(**each) for each in written["before"]["tries"]] if written else []
         clock.lap("load")
-        while rate := rates.wanted(tries, recipe, images, chance):
+        while rate := rates.wanted(tries, recipe, normalised, images, chance):
             # What a killed search has behind it is taken up with the training that it was killed in.
             checkpoint.before = {"phase": len(tries), "tries": [dataclasses.asdict(each) for each in tries]}
             say(f"learning rate {rate:g}")

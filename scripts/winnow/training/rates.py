@@ -22,8 +22,9 @@ AUTO = "auto"
 (RATE,) = FILES = ("rate.json",)
 # By optimizer: the rate of a batch of 32 that validation found best for networks from ImageNet (docs/study.md), and the
 # power of the batch's size with which it grows: in proportion under SGD [Goyal et al. 2017], with the root under Adam
-# [Malladi et al. 2022].
+# [Malladi et al. 2022]. Of networks with batch norm it is another, ten times as large under SGD.
 BASES = {"sgd": (0.003, 1.0), "adamw": (0.0003, 0.5)}
+NORMALISED = {"sgd": 0.03}
 FACTOR = 3
 MOST = 5
 # A search's trainings have this part of the recipe's epochs, and so many at least.
@@ -60,9 +61,11 @@ class Rate(Surroundings):
     spec: dict[str, Any]
 
 
-def base(recipe: Mapping[str, Any]) -> float:
-    """The first rate to try, two digits of it."""
+def base(recipe: Mapping[str, Any], normalised: bool) -> float:
+    """The first rate to try, two digits of it; ``normalised``: of a network with batch norm."""
     rate, power = BASES[recipe["optimizer"]]
+    if normalised:
+        rate = NORMALISED.get(recipe["optimizer"], rate)
     return _rounded(rate * (recipe["batch_size"] / 32) ** power)
 
 
@@ -71,13 +74,19 @@ def epochs(recipe: Mapping[str, Any]) -> int:
     return min(max(math.floor(recipe["epochs"] / SHARE + 0.5), LEAST_EPOCHS), recipe["epochs"])
 
 
+def indistinct(right: int, images: int) -> float:
+    """How many images fewer than ``right`` of so many can't be told from as good: half a standard error, and one."""
+    return max(0.5 * math.sqrt(right * (images - right) / images), 1)
+
+
 def best(tries: Sequence[Try], images: int, chance: float) -> Try:
-    """Which of some rates is taken.
+    """Which of some rates is taken, of which the first is the one that is expected to do.
 
     One that was trained with is preferred to one that diverged, one that is above chance to one that is not, then the
-    more accurate one; but of those that are at most half a standard error or one image behind that, the smallest rate:
-    what a short training can't tell apart, a longer one does better with the smaller rate, which is the last to fail.
-    Where none is above chance it is the first that was tried, where all diverged the smallest.
+    more accurate one; but of those that validation can't tell apart (:func:`indistinct`) the one nearest to the first,
+    of two as near the smaller. A few epochs on few images are no reason to leave what is known of many networks: least
+    of all for a rate that hardly trains, which a last layer that was fitted makes look as good. Where none is above
+    chance it is the first, where all diverged the smallest.
 
     Parameters
     ----------
@@ -94,15 +103,17 @@ def best(tries: Sequence[Try], images: int, chance: float) -> Try:
     if not right:
         return next(iter(finished))
     most = max(right.values())
-    behind = max(0.5 * math.sqrt(most * (images - most) / images), 1)
-    near = [each for each, number in right.items() if number >= most - behind]
-    return min(near, key=lambda each: each.learning_rate)
+    least = most - indistinct(most, images)
+    near = [each for each, number in right.items() if number >= least]
+    return min(near, key=lambda each: (_steps(each, tries[0]), each.learning_rate))
 
 
-def wanted(tries: Sequence[Try], recipe: Mapping[str, Any], images: int, chance: float) -> float | None:
-    """The rate to try next; None where the search is over. ``images`` and ``chance`` are those of :func:`best`."""
+def wanted(
+    tries: Sequence[Try], recipe: Mapping[str, Any], normalised: bool, images: int, chance: float
+) -> float | None:
+    """The rate to try next; None where the search is over. What it is told is told :func:`base` and :func:`best`."""
     if not tries:
-        return base(recipe)
+        return base(recipe, normalised)
     if len(tries) == MOST:
         return None
     tried, found = [each.learning_rate for each in tries], best(tries, images, chance)
@@ -123,6 +134,11 @@ def read(path: Path) -> float:
     if not isinstance(rate, float) or not rate > 0:
         raise InputError(f"{path} has no learning rate ({rate!r}): delete it and run again to make it anew")
     return rate
+
+
+def _steps(one: Try, other: Try) -> int:
+    """How many factors two rates lie apart."""
+    return abs(round(math.log(one.learning_rate / other.learning_rate, FACTOR)))
 
 
 def _rounded(rate: float) -> float:
