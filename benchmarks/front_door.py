@@ -62,7 +62,12 @@ def draw(source: str, folder: Path, seed: int) -> None:
         place = folder / f"kind_{number}"
         place.mkdir(parents=True)
         for file in generator.choice(len(files), PHOTOGRAPHS // len(classes), replace=False):
-            shutil.copyfile(files[file], place / f"{files[file].parent.name}_{files[file].name}")
+            shutil.copyfile(files[file], place / drawn_name(files[file]))
+
+
+def drawn_name(path: Path) -> str:
+    """What a drawn photograph is called: two kinds of a class may have files of one name."""
+    return f"{path.parent.name}_{path.name}"
 
 
 def main(arguments: argparse.Namespace) -> None:

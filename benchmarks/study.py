@@ -163,6 +163,9 @@ def drops(settings: config.Config, *names: str) -> pd.DataFrame:
         line[f"drop at {row.ratio:g}"] = drop(cells)
     frame = pd.DataFrame(lines.values())
     ratios = [column for column in frame if column.startswith("drop")]
+    # Of a ratio that nothing is known of yet there is no column.
+    frame = frame.drop(columns=[column for column in ratios if not frame[column].fillna("").any()])
+    ratios = [column for column in ratios if column in frame]
     frame = frame[(frame[ratios].fillna("") != "").any(axis=1)]
     constant = [column for column in frame if column not in ratios and frame[column].nunique() == 1]
     return frame.drop(columns=constant).fillna("")
