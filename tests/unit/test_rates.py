@@ -83,10 +83,10 @@ def test_a_search_ends_and_takes_the_best_that_it_has_tried(outcomes):
     if not above:
         assert found == known[0]
         return
-    # At most half a standard error behind or one image, and of those the nearest to the first.
+    # At most a standard error behind or one image, and of those the nearest to the first.
     right = {each: round(each.val_accuracy * IMAGES) for each in above}
     share = max(right.values()) / IMAGES
-    behind = max(1, IMAGES * 0.5 * (share * (1 - share) / IMAGES) ** 0.5)
+    behind = max(1, IMAGES * (share * (1 - share) / IMAGES) ** 0.5)
     close = [each for each, count in right.items() if count >= max(right.values()) - behind - 1e-9]
     away = {each: round(abs(np.log(each.learning_rate / tried[0])), 1) for each in close}
     assert found == min(close, key=lambda each: (away[each], each.learning_rate))

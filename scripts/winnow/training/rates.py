@@ -75,8 +75,8 @@ def epochs(recipe: Mapping[str, Any]) -> int:
 
 
 def indistinct(right: int, images: int) -> float:
-    """How many images fewer than ``right`` of so many can't be told from as good: half a standard error, and one."""
-    return max(0.5 * math.sqrt(right * (images - right) / images), 1)
+    """How many images fewer than ``right`` of so many can't be told from as good: a standard error, one at least."""
+    return max(math.sqrt(right * (images - right) / images), 1)
 
 
 def best(tries: Sequence[Try], images: int, chance: float) -> Try:

@@ -263,11 +263,11 @@ experiments:
   {name}:
     datasets: [{name}]
     backbones: [{backbone}]
-    criteria: [average_weight, mean_activation, taylor]
+    criteria: [taylor] # what removing a filter would change of the loss; or average_weight, mean_activation, apoz, ...
     # Ranks all layers' filters together, by scores over their layer's norm; or global: as they are; layer: each layer
     # loses as many; budget_macs: as much of the multiply-accumulates, where it is missed least.
     scopes: [global_normalized]
-    ratios: [0.1, 0.2, 0.4, 0.6, 0.8] # share of the filters to remove
+    ratios: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8] # share of the filters to remove
     repairs: [compensated_recalibrated_fitted] # what a cut broke is mended before any training; [none]: as it is
     seeds: auto # one chooses, as many as it takes judge the best; or a list: all networks with all of them
     screening: true # short trainings choose; false: full ones
