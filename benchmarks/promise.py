@@ -15,16 +15,17 @@ import json
 from pathlib import Path
 
 import numpy as np
-from front_door import ROOT, drawn_name, kinds_of  # noqa: F401  (puts scripts/ on the path)
+from front_door import drawn_name, kinds_of
 
 from winnow.exports import prediction
+from winnow.workflow import grid
 
 
 def others(source: str, folder: Path) -> list[tuple[Path, str]]:
     """The photographs of the drawn kinds that were not drawn, with their class."""
     drawn = {path.name: path.parent.name for path in folder.glob("photos/*/*")}
-    files = {path: drawn_name(path) for paths in kinds_of(source).values() for path in paths}
     kind_of = {path: kind for kind, paths in kinds_of(source).items() for path in paths}
+    files = {path: drawn_name(path) for path in kind_of}
     classes = {kind_of[path]: drawn[name] for path, name in files.items() if name in drawn}
     return [
         (path, classes[kind_of[path]]) for path, name in files.items() if name not in drawn and kind_of[path] in classes
@@ -44,13 +45,15 @@ def main(arguments: argparse.Namespace) -> None:
         found = json.loads((results / "experiments/photos/recommendation.json").read_text(encoding="utf-8"))
         answer = found["answer"][0]
         chosen = answer["chosen"]
-        network = (results / "models" / chosen["cell"]).parent
-        fitted = "~fitted" if "fitted" in network.name else ""
-        unpruned = network.parents[3] / "unpruned/none/0.000" / f"inherited{fitted}"
+        cell = grid.parse_path(chosen["cell"])
+        network, unpruned = ((results / "models" / each.path).parent for each in (cell, cell.baseline))
         photographs = others(arguments.images, folder)
-        seeds = {path.parent.name for path in unpruned.glob("*/model.safetensors")}
+        kept = [{path.parent.name for path in place.glob("*/model.safetensors")} for place in (network, unpruned)]
+        seeds = sorted(set.intersection(*kept))
+        if not seeds:
+            raise SystemExit(f"error: {folder} has no networks: run it with --set 'models: keep'")
         drops, pruned = [], []
-        for seed in sorted(seeds & {path.name for path in network.iterdir()}):
+        for seed in seeds:
             one, other = (right(place / seed, photographs, arguments.threads) for place in (unpruned, network))
             pruned.append(other.mean())
             drops.append(one.mean() - other.mean())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from winnow import tables
 from winnow.files import InputError, read_json, write_json
-from winnow.training import checkpoints, rates
+from winnow.training import checkpoints, loop, rates
 from winnow.training.rates import Try
 
 from . import programs
@@ -140,6 +140,13 @@ def test_each_try_is_the_short_cell_of_that_rate(inputs, tmp_path):  # noqa: F81
         history = tables.read_table(tmp_path / str(number) / "history.parquet", "history").to_pylist()
         assert len(history) == found["epochs"]
         assert (each["val_accuracy"], each["val_loss"]) == (history[-1]["val_accuracy"], history[-1]["val_loss"])
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_a_search_begins_where_the_networks_kind_says(inputs, tmp_path, monkeypatch, normalised):  # noqa: F811
+    monkeypatch.setattr(loop, "normalises", lambda network: normalised)
+    found = tune(inputs, tmp_path)
+    assert found["tries"][0]["learning_rate"] == rates.base(AUTO, normalised)
 
 
 def test_a_cell_is_trained_with_the_rate_that_was_found_and_says_so(inputs, tmp_path):  # noqa: F811
