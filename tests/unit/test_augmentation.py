@@ -33,7 +33,7 @@ def reference(image, box, size):
     return result
 
 
-@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize("flip", [True, False, "both"])
 @pytest.mark.parametrize("size", [7, 12, 16])
 def test_crops_equal_the_reference(flip, size):
     augmentation = {"scale": [0.2, 1.0], "ratio": [0.5, 2.0], "flip": flip}
@@ -51,6 +51,8 @@ def test_the_whole_image_is_itself_and_its_mirror():
     got = crop(batch, whole, 12)
     torch.testing.assert_close(got[0], batch[0].float(), atol=1e-3, rtol=0)
     torch.testing.assert_close(got[1], batch[1].flip(1).float(), atol=1e-3, rtol=0)
+    upside_down = crop(batch, torch.tensor([[0.5, 0.5, 1, -1, 1]] * 2), 12)
+    torch.testing.assert_close(upside_down, batch.flip(1).float(), atol=1e-3, rtol=0)
 
 
 @given(
@@ -76,6 +78,18 @@ def test_half_of_the_images_are_mirrored():
     flips = boxes(4000, {"scale": [0.5, 1], "ratio": [1, 1], "flip": True}, np.random.default_rng(0))[:, 4]
     assert abs((flips < 0).mean() - 0.5) < 0.03
     assert set(flips.tolist()) == {-1.0, 1.0}
+
+
+def test_top_to_bottom_is_mirrored_apart_and_leaves_the_rest_as_it_was():
+    drawn = {
+        flip: boxes(4000, {"scale": [0.5, 1], "ratio": [1, 1], "flip": flip}, np.random.default_rng(0))
+        for flip in (True, "both")
+    }
+    assert np.array_equal(np.abs(drawn["both"]), np.abs(drawn[True]))
+    assert (drawn[True][:, 3] > 0).all()
+    quarters = np.unique(np.sign(drawn["both"][:, 3:]), axis=0, return_counts=True)[1]
+    assert quarters.shape == (4,)
+    assert (np.abs(quarters / 4000 - 0.25) < 0.03).all()
 
 
 def test_the_evaluation_view_is_the_exact_centre():

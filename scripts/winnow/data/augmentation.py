@@ -11,6 +11,9 @@ from torch.nn import functional
 
 from winnow.data.preprocessing import scale_and_shift
 
+# As a flip: left to right, and top to bottom.
+BOTH = "both"
+
 
 def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """A tensor on a device, itself if it lies there, without waiting for the device.
@@ -39,21 +42,29 @@ def boxes(count: int, augmentation: dict[str, Any], generator: np.random.Generat
         Number of images.
     augmentation
         ``scale`` (bounds of the crop's share of the area, drawn uniformly), ``ratio`` (bounds of width / height, drawn
-        log-uniformly) and ``flip``.
+        log-uniformly) and ``flip``: whether every other image is mirrored, left to right; ``both`` for top to bottom
+        too, drawn apart.
 
     Returns
     -------
     (count, 5) float32
         Centre x and y, width and height, as shares of the image's side, and −1 for a flip or else 1. A crop that would
-        be wider or higher than the image is cut to it.
+        be wider or higher than the image is cut to it. The height of one that is mirrored top to bottom is negative.
     """
     (least, most), (narrow, wide) = augmentation["scale"], np.log(augmentation["ratio"])
     area = generator.uniform(least, most, count)
     ratio = np.exp(generator.uniform(narrow, wide, count))
     width, height = np.minimum(np.sqrt(area * ratio), 1), np.minimum(np.sqrt(area / ratio), 1)
     x, y = (generator.uniform(side / 2, 1 - side / 2) for side in (width, height))
-    flip = 1 - 2.0 * (generator.random(count) < 0.5) if augmentation["flip"] else np.ones(count)
+    flip = _flips(count, generator) if augmentation["flip"] else np.ones(count)
+    if augmentation["flip"] == BOTH:
+        height *= _flips(count, generator)
     return np.stack([x, y, width, height, flip], axis=1).astype(np.float32)
+
+
+def _flips(count: int, generator: np.random.Generator) -> np.ndarray:
+    """(count,) float64, of −1 and 1, each half of the time."""
+    return 1 - 2.0 * (generator.random(count) < 0.5)
 
 
 def crop(images: torch.Tensor, box: torch.Tensor, size: int) -> torch.Tensor:

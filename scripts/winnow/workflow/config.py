@@ -72,6 +72,15 @@ LearningRate = Annotated[
 ]
 
 
+def _boolean_or_both(value: Any) -> Any:
+    if not isinstance(value, bool) and value != "both":
+        raise ValueError(f"{value!r} is not allowed; allowed: true, false, both")
+    return value
+
+
+Flip = Annotated[bool | Literal["both"], BeforeValidator(_boolean_or_both)]
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -98,8 +107,8 @@ class Augmentation(_Model):
     """Share of the image's area that a crop covers, drawn uniformly."""
     ratio: tuple[float, float] = (0.75, 4 / 3)
     """Aspect ratio of a crop, drawn log-uniformly."""
-    flip: bool = True
-    """Mirror every other image, left to right."""
+    flip: Flip = True
+    """Mirror every other image, left to right; ``both`` for top to bottom too, where no side is up."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Augmentation:
