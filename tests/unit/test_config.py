@@ -186,7 +186,11 @@ def test_the_projects_own_configuration_is_sound():
         ("recipes.quick.epochs", 0, ["recipes.quick.epochs", "greater than 0", "0"]),
         ("recipes.quick.warmup_epochs", 2, ["recipes.quick", "warmup_epochs 2", "2 epochs"]),
         ("recipes.quick.augmentation", {"scale": [0.9, 0.1]}, ["recipes.quick.augmentation", "[0.9, 0.1]"]),
-        ("recipes.quick.augmentation", {"flip": "up"}, ["recipes.quick.augmentation.flip", "'up'", "true, false, both"]),
+        (
+            "recipes.quick.augmentation",
+            {"flip": "up"},
+            ["recipes.quick.augmentation.flip", "'up'", "true, false, both"],
+        ),
         ("recipes.quick.augmentation", {"flap": True}, ["recipes.quick.augmentation.flap", "did you mean 'flip'"]),
         ("backbones.net.architecture", "vgg17", ["backbones.net.architecture", "'vgg17'", "vgg16"]),
         ("backbones.net.architecture", None, ["backbones.net", "exactly one of architecture and factory"]),

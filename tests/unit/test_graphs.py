@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import timm.layers
 import torch
 from torch import nn
 
@@ -50,6 +51,52 @@ def test_a_file_is_as_old_as_its_operators_allow_and_answers_for_any_batch(name,
         answers, logits = answered(path, batch)
         assert logits.std() > 0.1
         np.testing.assert_allclose(answers, logits, atol=1e-4 * max(1, np.abs(logits).max()))
+
+
+class PadsAsTensorFlow(nn.Module):
+    """timm's layers that work out what they pad: by nothing, on one side alone, or on both."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            timm.layers.Conv2dSame(3, 8, 3, stride=2, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU6(),
+            timm.layers.Conv2dSame(8, 8, 5, stride=2, groups=8),
+            timm.layers.pool2d_same.MaxPool2dSame(3, stride=2),
+            timm.layers.Conv2dSame(8, 8, (3, 1), stride=(2, 1), dilation=2),
+            timm.layers.pool2d_same.AvgPool2dSame(2, stride=2),
+        )
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, images):
+        return self.head(self.layers(images).mean((2, 3)))
+
+
+@pytest.mark.parametrize("opset", [10, 13])
+@pytest.mark.parametrize("size", [33, 36, 46])
+def test_what_is_padded_as_tensorflow_does_is_known_beforehand(size, opset, tmp_path):
+    torch.manual_seed(0)
+    network = PadsAsTensorFlow().eval()
+    for part in network.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_var.uniform_(0.5, 2)
+            part.running_mean.normal_()
+    description = {"image_size": size, "preprocessing": [], "classes": ["a", "b", "c"]}
+    graphs.write(tmp_path / "model.onnx", network, description, opset)
+    model = onnx.load(tmp_path / "model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    operators = Counter(node.op_type for node in model.graph.node)
+    assert operators["Conv"] == 3
+    assert not {"Shape", "Ceil", "BatchNormalization"} & set(operators)
+    # All but the pool of means pad for themselves.
+    assert operators["Pad"] <= 1
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    for count in (1, 3):
+        images = torch.randn(count, 3, size, size)
+        expected = network(images).detach().numpy()
+        assert expected.std() > 0.01
+        np.testing.assert_allclose(session.run(None, {"image": images.numpy()})[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("sides", [(1, 1), (2, 2), (3, 5), (10, 7)])

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import onnx
-import pytest
+from types import SimpleNamespace
 
-from winnow.exports import cards, prediction, quantization
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import timm.layers
+import torch
+from torch import nn
+
+from winnow.exports import cards, graphs, prediction, quantization
 from winnow.files import read_json
 
 from .test_export import exported, made  # noqa: F401 - a fixture
@@ -106,7 +113,97 @@ def test_the_schemes_are_tried_in_order_until_one_loses_little(made, tmp_path, m
     assert tried == list(quantization.SCHEMES[:2])
     model = read_json(tmp_path / "export" / "model.json")
     assert [each["scheme"] for each in model["int8"]["tried"]] == [scheme.name for scheme in tried]
-    assert "1 way before it cost more than is allowed" in cards.card(model, "x")
+    assert "1 other way cost more than is allowed" in cards.card(model, "x")
+
+
+@pytest.mark.parametrize(
+    ("lost", "changed", "distances", "taken"),
+    [
+        # One is within what is allowed: it is the last to be tried.
+        ([9, 1], [9, 1], [0.1, 0.2], 1),
+        # None is, and the loss of two of them may be chance: the nearer one is taken, whatever was lost.
+        ([9, 9, 3, 2, 8], [9, 9, 5, 4, 8], [0.1, 0.1, 0.2, 0.3, 0.1], 2),
+        # None may be: too much is lost, or too many images change sides.
+        ([9, 9, 4, 3, 9], [9, 9, 4, 7, 9], [0.1] * 5, None),
+    ],
+)
+def test_where_no_way_is_within_the_nearest_whose_loss_may_be_chance_is_taken(
+    lost,
+    changed,
+    distances,
+    taken,
+    made,  # noqa: F811
+    tmp_path,
+    monkeypatch,
+):
+    labels = np.zeros(100, int)
+
+    def logits(place):
+        """As far from the reference as is asked for, right on as many fewer, and on as many more where it was wrong."""
+        answers = np.tile([2.0 - distances[place], 0.0], (100, 1)) if place >= 0 else np.tile([2.0, 0.0], (100, 1))
+        answers[80:, 0] = -answers[80:, 0]
+        if place >= 0:
+            gains = (changed[place] - lost[place]) // 2
+            answers[: lost[place] + gains, 0] *= -1
+            answers[80 : 80 + gains, 0] *= -1
+        return answers
+
+    asked = iter(range(-1, len(lost)))
+    monkeypatch.setattr(quantization.certificates, "answers", lambda *_: logits(next(asked)))
+    monkeypatch.setattr(quantization.prediction, "load", lambda *_, **__: None)
+    monkeypatch.setattr(quantization.graphs, "write", lambda *_: None)
+    monkeypatch.setattr(quantization, "divergence", lambda reference, found: 2 - abs(found[50, 0]))
+    monkeypatch.setattr(quantization, "_Reader", lambda *_: None)
+
+    def quantize(base, target, scheme, *_):
+        target.write_text(scheme.name)
+
+    monkeypatch.setattr(quantization, "quantize", quantize)
+    rows = SimpleNamespace(counts={"val": 100}, rows=lambda part: np.arange(100))
+    (tmp_path / "model.onnx").write_bytes(bytes(1000))
+    record = quantization.write(tmp_path, None, {}, SimpleNamespace(labels=labels), rows, 1)
+    assert [each["lost"] for each in record["tried"]] == lost
+    assert [each["changed"] for each in record["tried"]] == changed
+    if taken is None:
+        assert "it loses more than 0.5 points" in record["left_out"]
+        assert not (tmp_path / "model.int8.onnx").exists()
+    else:
+        assert record["scheme"] == quantization.SCHEMES[taken].name
+        assert (tmp_path / "model.int8.onnx").read_text() == record["scheme"]
+
+
+def test_the_divergence_is_that_of_probabilities():
+    generator = np.random.default_rng(0)
+    one, other = generator.normal(size=(2, 7, 3))
+    p, q = (np.exp(each) / np.exp(each).sum(1, keepdims=True) for each in (one, other))
+    assert quantization.divergence(one, other) == pytest.approx((p * np.log(p / q)).sum(1).mean())
+    assert quantization.divergence(one, one + 5) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("pool", ["MaxPool2dSame", "AvgPool2dSame"])
+def test_what_is_padded_beforehand_stays_exact(pool, tmp_path):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        timm.layers.Conv2dSame(3, 16, 3, stride=2),
+        nn.ReLU6(),
+        getattr(timm.layers.pool2d_same, pool)(3, stride=2),
+        timm.layers.Conv2dSame(16, 16, 3, stride=2),
+        nn.ReLU6(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 2),
+    ).eval()
+    description = {"image_size": 46, "preprocessing": [], "classes": ["a", "b"]}
+    graphs.write(tmp_path / "base.onnx", network, description, quantization.OPSET)
+    images = np.random.default_rng(0).normal(size=(64, 3, 46, 46)).astype(np.float32)
+    reader = iter([{graphs.INPUT: images[start : start + 8]} for start in range(0, 64, 8)])
+    calibration = SimpleNamespace(get_next=lambda: next(reader, None))
+    scheme = quantization.SCHEMES[-1]
+    quantization.quantize(tmp_path / "base.onnx", tmp_path / "made.onnx", scheme, calibration, description)
+    session = onnxruntime.InferenceSession(tmp_path / "made.onnx", providers=["CPUExecutionProvider"])
+    expected = network(torch.from_numpy(images)).detach().numpy()
+    differences = session.run(None, {graphs.INPUT: images})[0] - expected
+    assert differences.std() < 0.1 * expected.std(0).mean()
 
 
 @pytest.mark.parametrize(("images", "most"), [(12, 1), (200, 1), (719, 3), (6_149, 30)])

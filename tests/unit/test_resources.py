@@ -131,7 +131,14 @@ def test_every_architecture_has_been_measured():
     assert set(costs._MEASURED) == set(NAMES)
 
 
-@pytest.mark.parametrize(("architecture", "size"), [("squeezenet1_1", 96), ("vgg_digits", 8), ("resnet18", 64)])
+def test_a_networks_costs_are_the_same_whatever_its_weights_are_called():
+    assert costs.parameters("timm/resnet18.a1_in1k") == costs.parameters("resnet18") != costs.parameters("timm/nobodys")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size"),
+    [("squeezenet1_1", 96), ("vgg_digits", 8), ("resnet18", 64), ("timm/tf_efficientnet_lite0", 96)],
+)
 def test_the_costs_are_those_of_the_networks(architecture, size):
     from winnow.networks import backbones, surgery
 

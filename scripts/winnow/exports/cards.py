@@ -184,9 +184,9 @@ def quantized(model: dict[str, Any]) -> str:
             f"There is no int8 file: {int8['left_out']}. Tried on {decided['images']} {part} images, in this order: "
             f"{tried}."
         )
-    *before, taken = int8["tried"]
-    ways = f"{len(before)} way{'s' * (len(before) > 1)}"
-    costly = f" {ways} before it cost more than is allowed, see `model.json`." if before else ""
+    others = len(int8["tried"]) - 1
+    ways = f"{others} other way{'s' * (others > 1)}"
+    costly = f" {ways} cost more than is allowed or answered less alike, see `model.json`." if others else ""
     certified = next(each for each in model[descriptions.CERTIFICATES] if each["file"] == int8["file"])
     times = ", ".join(
         f"{each['int8_ms']['median']:.3g} ms and {each['fp32_ms']['median']:.3g} ms in floating point for "
@@ -196,7 +196,7 @@ def quantized(model: dict[str, Any]) -> str:
     threads = int8["latency"][0]["threads"]
     return (
         f"`{int8['file']}` has {100 * int8['bytes'] / model['onnx']['bytes']:.1f} % of the bytes of "
-        f"`{model['onnx']['file']}`: weights and activations of 8 bits, {taken['scheme']}, ranges measured on "
+        f"`{model['onnx']['file']}`: weights and activations of 8 bits, {int8['scheme']}, ranges measured on "
         f"{int8['calibration']} training images.{costly} On {certified['as_pytorch']} of the {certified['images']} "
         f"test images it names the class that PyTorch names. Where it was made, on {threads} "
         f"thread{'s' * (threads != 1)}, it takes {times}."

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ from winnow.networks import backbones, descriptions
 # Opset 10 is the first whose pools round up. From 11 on Clip has its limits as inputs: OpenCV's dnn 4.6 refuses those.
 LOWEST, HIGHEST = 10, 20
 INPUT, OUTPUT = "image", "logits"
+# timm's layers that pad by the size of the images that they are given.
+PADDING = ("Conv2dSame", "MaxPool2dSame", "AvgPool2dSame")
 
 
 class Pool(nn.Module):
@@ -51,6 +54,80 @@ class Pool(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         # The constant is the second factor in both: OpenCV's dnn takes no other.
         return ((images @ self.across).transpose(2, 3) @ self.down).transpose(2, 3)
+
+
+class Padded(nn.Module):
+    """One of timm's layers that pad as TensorFlow does, for images of one size: what it pads is no matter of the batch.
+
+    Parameters
+    ----------
+    part
+        A convolution or a pool, made of torch's, that works out what it pads from the images that it is given.
+    sides
+        Of its input, height and width.
+    """
+
+    def __init__(self, part: nn.Module, sides: tuple[int, int]):
+        super().__init__()
+        from timm.layers.padding import pad_same_arg  # which takes its time, and few networks are timm's
+
+        window = [nn.modules.utils._pair(getattr(part, name, 1)) for name in ("kernel_size", "stride", "dilation")]
+        self.part, self.added = part, pad_same_arg(list(sides), *window)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        part = self.part
+        if isinstance(part, nn.AvgPool2d):
+            return nn.AvgPool2d.forward(part, nn.functional.pad(images, self.added))
+        way = {name: nn.modules.utils._pair(getattr(part, name)) for name in ("kernel_size", "stride", "dilation")}
+        if isinstance(part, nn.MaxPool2d):
+            return cast("torch.Tensor", _Maximum.apply(images, self.added, way))
+        way |= {"groups": part.groups}
+        return cast("torch.Tensor", _Convolution.apply(images, part.weight, part.bias, self.added, way))
+
+
+class _Convolution(torch.autograd.Function):
+    """A convolution that pads each side by a number of its own, which is one operator of ONNX, and two of torch's.
+
+    A Pad of its own would be rounded on its own in int8.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, images: Any, weight: Any, bias: Any, added: Any, way: Any) -> Any:
+        way = {name: value for name, value in way.items() if name != "kernel_size"}
+        return nn.functional.conv2d(nn.functional.pad(images, added), weight, bias, **way)
+
+    @staticmethod
+    def symbolic(g: Any, images: Any, weight: Any, bias: Any, added: Any, way: Any) -> Any:
+        tensors = [images, weight] if bias is None else [images, weight, bias]
+        return g.op("Conv", *tensors, group_i=way["groups"], **_attributes(added, way))
+
+
+class _Maximum(torch.autograd.Function):
+    """The same of a pool of maxima: none of them is of what was added."""
+
+    @staticmethod
+    def forward(ctx: Any, images: Any, added: Any, way: Any) -> Any:
+        return nn.functional.max_pool2d(nn.functional.pad(images, added, value=-math.inf), **way)
+
+    @staticmethod
+    def symbolic(g: Any, images: Any, added: Any, way: Any) -> Any:
+        return g.op("MaxPool", images, **_attributes(added, way))
+
+
+def _attributes(added: Any, way: Any) -> dict[str, Any]:
+    """The window of an operator of ONNX, which has what is added at the top and on the left first."""
+    left, right, top, bottom = added
+    return {
+        "kernel_shape_i": way["kernel_size"],
+        "strides_i": way["stride"],
+        "dilations_i": way["dilation"],
+        "pads_i": [top, left, bottom, right],
+    }
+
+
+def _pads(part: nn.Module) -> bool:
+    """Whether a module is one of those that work out what they pad from the images that they are given."""
+    return type(part).__module__.startswith("timm.") and type(part).__name__ in PADDING
 
 
 def _shares(size: int, windows: int) -> torch.Tensor:
@@ -128,19 +205,23 @@ def _plain(network: nn.Module, example: torch.Tensor) -> nn.Module:
     """The network, its tensors shared, with other steps to the same answers where runtimes lack those that it takes."""
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     network = copy.deepcopy(network, shared).eval()
-    pools = {name: part for name, part in network.named_modules() if isinstance(part, nn.AdaptiveAvgPool2d)}
+    replaced = {
+        name: part for name, part in network.named_modules() if isinstance(part, nn.AdaptiveAvgPool2d) or _pads(part)
+    }
     sizes: dict[str, tuple[int, int, int, int]] = {}
 
     def note(name: str) -> Callable[..., None]:
         return lambda part, given, output: sizes.__setitem__(name, (*given[0].shape[2:], *output.shape[2:]))
 
-    hooks = [part.register_forward_hook(note(name)) for name, part in pools.items()]
+    hooks = [part.register_forward_hook(note(name)) for name, part in replaced.items()]
     with torch.no_grad():
         network(example)
         for hook in hooks:
             hook.remove()
         for name, (height, width, rows, columns) in sizes.items():
-            if height % rows or width % columns:
+            if _pads(replaced[name]):
+                network.set_submodule(name, Padded(replaced[name], (height, width)))
+            elif height % rows or width % columns:
                 network.set_submodule(name, Pool(height, width, rows, columns))
         if getattr(network, "transform_input", False):
             # Inception's and GoogLeNet's own rescaling of their images, which they write down channel by channel.

@@ -34,6 +34,29 @@ _MEASURED = {
     "swin_v2_b": (17.0, 87.9, 86.4), "wide_resnet50_2": (11.4, 68.9, 28.1),
     "wide_resnet101_2": (22.8, 127.0, 41.8),
 }  # fmt: skip
+# The same of those of timm's that docs/architectures.md has.
+_OF_TIMM = {
+    "timm/resnet18": (1.81, 11.7, 5.55), "timm/resnet34": (3.66, 21.8, 8.06), "timm/resnet50": (4.09, 25.6, 21.5),
+    "timm/resnet101": (7.8, 44.5, 31.8), "timm/resnet26d": (2.58, 16.0, 15.9),
+    "timm/resnext50_32x4d": (4.23, 25.0, 28.1), "timm/seresnet50": (4.09, 28.1, 27.1),
+    "timm/ecaresnet26t": (2.55, 16.0, 18.7), "timm/resnetv2_50": (4.09, 25.5, 19.4),
+    "timm/convnext_tiny": (4.46, 28.6, 27.3), "timm/convnext_nano": (2.45, 15.6, 17.1),
+    "timm/convnextv2_atto": (0.547, 3.71, 12.1), "timm/efficientnet_b0": (0.386, 5.29, 22.1),
+    "timm/efficientnet_b1": (0.57, 7.79, 30.7), "timm/tf_efficientnet_b0": (0.386, 5.29, 22.2),
+    "timm/tf_efficientnet_lite0": (0.385, 4.65, 19.9), "timm/tf_efficientnetv2_b0": (0.718, 7.14, 15.2),
+    "timm/efficientnetv2_rw_t": (1.91, 13.6, 31.4), "timm/mixnet_s": (0.239, 4.13, 17.2),
+    "timm/mobilenetv1_100": (0.569, 4.23, 15.2), "timm/mobilenetv2_100": (0.301, 3.5, 19.6),
+    "timm/mobilenetv3_small_100": (0.0565, 2.54, 4.05), "timm/mobilenetv3_large_100": (0.217, 5.48, 11.0),
+    "timm/mobilenetv4_conv_small": (0.186, 3.77, 4.09), "timm/mnasnet_100": (0.314, 4.38, 11.1),
+    "timm/fbnetc_100": (0.385, 5.57, 13.2), "timm/lcnet_050": (0.0447, 1.88, 3.95),
+    "timm/ghostnet_100": (0.141, 5.18, 10.1), "timm/regnetx_002": (0.199, 2.68, 4.32),
+    "timm/regnety_002": (0.2, 3.16, 4.69), "timm/regnety_008": (0.797, 6.26, 11.3),
+    "timm/densenet121": (2.83, 7.98, 32.6), "timm/vgg11_bn": (7.61, 133.0, 19.6),
+    "timm/inception_v3": (2.84, 23.8, 12.6), "timm/inception_v4": (6.12, 42.7, 22.1),
+    "timm/hrnet_w18_small": (1.6, 13.2, 10.8), "timm/dla34": (3.06, 15.7, 11.8),
+    "timm/rexnet_100": (0.398, 4.8, 23.0), "timm/repvgg_a0": (1.51, 9.11, 5.55),
+    "timm/res2net50_14w_8s": (4.18, 25.1, 29.6),
+}  # fmt: skip
 _SIDES = {"inception_v3": 299, "vgg_digits": 8}
 _SIDE = 224
 # Of a network of one's own nobody knows anything: a medium one's, about a ResNet-50.
@@ -60,7 +83,8 @@ def activations(architecture: str, image_size: int) -> float:
 
 
 def _of(architecture: str) -> tuple[float, float, float]:
-    return _MEASURED.get(architecture, _UNKNOWN)
+    # Of timm's names a tag says which weights.
+    return _MEASURED.get(architecture) or _OF_TIMM.get(architecture.partition(".")[0], _UNKNOWN)
 
 
 def _area(architecture: str, image_size: int) -> float:
