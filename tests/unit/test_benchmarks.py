@@ -10,6 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from winnow.data import preprocessing
+from winnow.networks import backbones, models
+from winnow.workflow import grid
+
 from . import tiny
 
 pytestmark = pytest.mark.slow("benchmarks are run, small ones")
@@ -29,8 +33,8 @@ def run(monkeypatch, capsys):
             monkeypatch.delitem(sys.modules, loaded, raising=False)
         module = importlib.import_module(name)
         # Their names are plain words: no other test is to find them.
-        del sys.modules[name], sys.modules["paired"]
-        sys.modules.pop("copies", None)
+        for loaded in (name, "paired", "copies", "demo", "front_door"):
+            sys.modules.pop(loaded, None)
         module.main(module.parser().parse_args(arguments))
         return capsys.readouterr().out
 
@@ -131,3 +135,51 @@ def test_predicting(run, tmp_path):
 def test_regression(run):
     text = run("regression", "--images", "30", "--features", "12", "--classes", "3", "--repeats", "1")
     assert "scikit-learn / ours, 30 images x 12 features x 3 classes: " in text
+
+
+def test_promise(run, tmp_path, monkeypatch):
+    images, folder = tmp_path / "images", tmp_path / "0"
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 6, 20, 20, 3), np.uint8)
+    for kind, name in enumerate(("cats", "dogs")):
+        for number, image in enumerate(pixels[kind]):
+            path = images / "train" / name / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    front_door = importlib.import_module("front_door")
+    monkeypatch.setattr(front_door, "PHOTOGRAPHS", 4)
+    front_door.draw(str(images), folder / "photos", 0)
+    description = {
+        **{"architecture": "vgg_digits", "head": "gap", "classes": ["kind_0", "kind_1"], "store_size": 8},
+        **{"reading": preprocessing.Form(8).reading, "image_size": 8, "mean": [0.5] * 3, "std": [0.5] * 3},
+        "preprocessing": [],
+    }
+    results = folder / "checkout/results"
+    cell = grid.parse_path("photos/net/taylor/global/0.400/inherited/0")
+    # The one answers with a class always, the other one with the other: half of the photographs are of each.
+    for network, side in ((cell, 0), (cell.baseline, 1)):
+        for seed in (1, 2):
+            built = backbones.initialised("vgg_digits", "gap", 2, 0)
+            last = [part for part in built.modules() if isinstance(part, torch.nn.Linear)][-1]
+            torch.nn.init.zeros_(last.weight)
+            last.bias.data = torch.eye(2)[side]
+            place = (results / "models" / network.path).parent / str(seed)
+            place.mkdir(parents=True)
+            models.save(place, built, description)
+    answer = {"verdict": "holds", "chosen": {"cell": cell.path, "ratio": 0.4, "drop": 0.0, "low": -0.01, "high": 0.01}}
+    told = results / "experiments/photos/recommendation.json"
+    told.parent.mkdir(parents=True)
+    told.write_text(json.dumps({"answer": [answer]}))
+    text = run("promise", "--images", str(images), str(folder))
+    assert "holds, ratio 0.4, drop 0.0 (-1.0 to 1.0); of 8 others 0.0 with 2 trainings (0.0, 0.0), 50.0 % right" in text
+    assert text.endswith("within\n")
+    # Without the dogs that were not drawn the one that says cats is always right.
+    for path in (images / "train/dogs").glob("*.jpg"):
+        if not list(folder.glob(f"photos/kind_1/dogs_{path.name}")):
+            path.unlink()
+    text = run("promise", "--images", str(images), str(folder))
+    assert "of 4 others -100.0 with 2 trainings" in text
+    assert text.endswith("OUTSIDE\n")
+    for path in results.glob("models/**/model.safetensors"):
+        path.unlink()
+    with pytest.raises(SystemExit, match="has no networks"):
+        run("promise", "--images", str(images), str(folder))
