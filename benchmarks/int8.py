@@ -1,10 +1,12 @@
 """What int8 costs: networks trained on the digits or on photographs, and quantized: a row each of a Markdown table.
 
     python benchmarks/int8.py [NAME ...] [--photographs FOLDER [--weights SQUEEZENET.pt]]
+    python benchmarks/int8.py --kept results/models/solar/…/0 ...
 
 The digits are scikit-learn's, at 32 pixels, a fifth of them to decide and two fifths to test; networks are trained from
 drawn weights for a few epochs. Photographs are a folder with train, val and test, a folder a class in each; SqueezeNet
-begins with its published weights there.
+begins with its published weights there. ``--kept`` takes networks that a workflow has trained and kept, with the images
+of their own data set, which is not in folds.
 """
 
 from __future__ import annotations
@@ -72,9 +74,9 @@ def trained(network: nn.Module, store: Store, rows: np.ndarray, size: int, epoch
     return network.eval()
 
 
-def row(folder: Path, name: str, network: nn.Module, store: Store, split: Split, size: int) -> str:
-    """The network's row: bytes in floating point, share in int8, what was taken, accuracies on the test images."""
-    description = {
+def described(name: str, store: Store, size: int) -> dict:
+    """What a network that was trained here has to be known of."""
+    return {
         "architecture": name,
         "head": "gap" if name == "vgg_digits" else "classifier",
         "classes": store.classes,
@@ -85,6 +87,10 @@ def row(folder: Path, name: str, network: nn.Module, store: Store, split: Split,
         "std": STD,
         "preprocessing": [],
     }
+
+
+def row(folder: Path, name: str, network: nn.Module, description: dict, store: Store, split: Split) -> str:
+    """The network's row: bytes in floating point, share in int8, what was taken, accuracies on the test images."""
     folder.mkdir()
     models.save(folder, network, description)
     fp32 = folder / descriptions.FILES["onnx"]
@@ -95,7 +101,7 @@ def row(folder: Path, name: str, network: nn.Module, store: Store, split: Split,
     labels = store.labels[rows]
     before = certificates.answers(prediction.load(fp32), store, rows).argmax(1)
     tried = "; ".join(f"{each['scheme']}: {each['lost']} lost" for each in record["tried"])
-    start = f"| {name} | {size} | {fp32.stat().st_size / 1e6:.2f} MB |"
+    start = f"| {name} | {description['image_size']} | {fp32.stat().st_size / 1e6:.2f} MB |"
     if "left_out" in record:
         return f"{start} | {100 * (before == labels).mean():.1f} % | | | | {tried}; {record['left_out']} |"
     path = folder / descriptions.FILES["int8"]
@@ -110,17 +116,32 @@ def row(folder: Path, name: str, network: nn.Module, store: Store, split: Split,
     )
 
 
+def kept(place: Path, folder: Path) -> str:
+    """The row of a network that a workflow has kept."""
+    network, description = models.load(place)
+    results = next(above for above in place.resolve().parents if above.name == "models").parent
+    name, *cell = place.resolve().relative_to(results / "models").parts
+    store = Store.open(results / "datasets" / name)
+    split = Split.open(results / "splits" / name / "only.parquet", store)
+    return row(folder, "/".join(cell), network, description | {"preprocessing": []}, store, split)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of torchvision's (default: {', '.join(FAMILIES)})")
     parser.add_argument("--photographs", type=Path, metavar="FOLDER")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="SqueezeNet 1.1's")
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--kept", type=Path, nargs="+", metavar="FOLDER", default=[])
     arguments = parser.parse_args()
     print("| network | pixels | fp32 | int8 | accuracy | in int8 | same answer | by OpenVINO | tried in turn: lost |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|---|")
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
+        for number, place in enumerate(arguments.kept):
+            print(kept(place, root / str(number)), flush=True)
+        if arguments.kept:
+            return
         if arguments.photographs:
             parts = {part: part for part in ("train", "val", "test")}
             dataset = {"source": "folder", "path": str(arguments.photographs.resolve()), "splits": parts}
@@ -139,7 +160,7 @@ def main() -> None:
                 network.load_state_dict(network.state_dict() | own)
                 rate = 2e-4
             network = trained(network, store, split.rows("train"), size, arguments.epochs, rate)
-            print(row(root / name, name, network, store, split, size), flush=True)
+            print(row(root / name, name, network, described(name, store, size), store, split), flush=True)
 
 
 if __name__ == "__main__":
