@@ -25,7 +25,7 @@ from winnow.answers import words
 from winnow.data import preprocessing, splits
 from winnow.data.splits import Split
 from winnow.data.store import Store
-from winnow.exports import bundle, cards, certificates, graphs, prediction
+from winnow.exports import bundle, cards, certificates, contents, graphs, prediction, quantization
 from winnow.files import InputError, read_json, write_json
 from winnow.networks import backbones, descriptions, models, surgery
 
@@ -137,6 +137,11 @@ def test_a_folder_has_all_that_its_user_needs(made):
     assert model["provenance"]["versions"] == metrics["versions"]
     assert (model["mean"], model["std"]) == ([0.4, 0.5, 0.6], [0.3, 0.25, 0.2])
     assert model["preprocessing"] == preprocessing.steps(preprocessing.Form(16), 12, model["mean"], model["std"])
+    assert model.keys() == contents.Exported.__annotations__.keys()
+    assert model["onnx"].keys() == contents.Graph.__annotations__.keys() - {"not_by"}
+    assert all(layer.keys() | {"kernel"} == contents.Layer.__annotations__.keys() for layer in model["layers"])
+    assert model["provenance"].keys() == contents.Provenance.__annotations__.keys()
+    assert model["int8"].keys() <= quantization.Quantized.__annotations__.keys()
     weights, onnx, int8 = model["certificates"][:3]
     kinds = certificates.Certificate, certificates.OfOnnx, certificates.OfInt8
     for certificate, kind in zip((weights, onnx, int8), kinds, strict=True):
@@ -408,8 +413,9 @@ def damage(path, how):
     elif how == "empty":
         path.write_bytes(b"")
     elif how == "changed":
-        middle = len(content) // 2
-        path.write_bytes(content[:middle] + bytes([content[middle] ^ 4]) + content[middle + 1 :])
+        # What is said of the files is held against nothing: it was found after they were written.
+        place = content.index(b"image_size") if path.suffix == ".json" else len(content) // 2
+        path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
     else:
         path.write_bytes(b'["not what it was"]')
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -18,6 +18,7 @@ from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.exports import cards, certificates, graphs, prediction, quantization, robustness, runtimes
 from winnow.exports.certificates import Certificate, Disagreement, Exam, OfInt8, OfOnnx
+from winnow.exports.contents import Exported, Graph, Layer, Network
 from winnow.files import InputError, atomic_folder, write_json
 from winnow.networks import backbones, descriptions, models, surgery
 
@@ -33,7 +34,7 @@ def export(
     threads: int,
     answer: dict[str, Any] | None = None,
     whole_network: Path | None = None,
-) -> dict[str, Any]:
+) -> Exported:
     """Export a cell.
 
     Parameters
@@ -79,28 +80,41 @@ def export(
     store = Store.open(dataset)
     parts = Split.open(split, store)
     kept, found, exam = judged(cell, unpruned, network, store, parts)
-    description = described(kept, found, parts, store, spec) | {"answer": answer}
+    description = described(kept, found, parts, store, spec, answer)
     with atomic_folder(output) as folder:
         weights = models.save(folder, kept, description)
         onnx = folder / descriptions.FILES["onnx"]
         graphs.write(onnx, kept, description)
-        whole = description | {
-            "weights": weights,
-            "onnx": {**descriptions.written(onnx), **graphs.interface(description)},
+        own, both = descriptions.written(onnx), graphs.interface(description)
+        graph: Graph = {
+            "file": own["file"],
+            "sha256": own["sha256"],
+            "bytes": own["bytes"],
+            "input": both["input"],
+            "output": both["output"],
         }
-        write_json(folder / descriptions.DESCRIPTION, whole)
-        whole["int8"] = quantization.write(folder, kept, description, store, parts, threads)
-        write_json(folder / descriptions.DESCRIPTION, whole)
-        whole[descriptions.CERTIFICATES], refused, elsewhere = certified(folder, exam, threads)
-        for kind, reasons in elsewhere.items():
-            whole[kind]["not_by"] = reasons
+        files: dict[str, object] = {"weights": weights, "onnx": graph}
+        write_json(folder / descriptions.DESCRIPTION, {**description, **files})
+        int8 = quantization.write(folder, kept, description, store, parts, threads)
+        write_json(folder / descriptions.DESCRIPTION, {**description, **files, "int8": int8})
+        found_of_files, refused, elsewhere = certified(folder, exam, threads)
+        if "onnx" in elsewhere:
+            graph["not_by"] = elsewhere["onnx"]
+        if "int8" in elsewhere:
+            int8["not_by"] = elsewhere["int8"]
         if refused:
-            whole["int8"] |= quantization.left_out(folder / descriptions.FILES["int8"], refused)
-        elif "left_out" not in whole["int8"]:
-            whole["int8"]["latency"] = quantization.timed(folder, threads)
-        whole[descriptions.CORRUPTIONS] = (
-            robustness.measured(whole_network, folder, store, parts, threads) if whole_network else None
-        )
+            int8["left_out"] = quantization.left_out(folder / descriptions.FILES["int8"], refused)
+        elif "left_out" not in int8:
+            int8["latency"] = quantization.timed(folder, threads)
+        corrupted = robustness.measured(whole_network, folder, store, parts, threads) if whole_network else None
+        whole: Exported = {
+            **description,
+            "weights": weights,
+            "onnx": graph,
+            "int8": int8,
+            "certificates": found_of_files,
+            "corruptions": corrupted,
+        }
         write_json(folder / descriptions.DESCRIPTION, whole)
         (folder / "README.md").write_text(cards.card(whole, output.name), encoding="utf-8")
         (folder / "example.py").write_text(cards.EXAMPLE, encoding="utf-8")
@@ -196,38 +210,75 @@ def certified(
 
 
 def described(
-    network: nn.Module, kept: dict[str, Any], split: Split, store: Store, spec: dict[str, Any]
-) -> dict[str, Any]:
+    network: nn.Module,
+    kept: dict[str, Any],
+    split: Split,
+    store: Store,
+    spec: dict[str, Any],
+    answer: dict[str, Any] | None = None,
+) -> Network:
     """All that is to be known about a network, less what is known of its files."""
     unpruned = backbones.build(kept["architecture"], kept["head"], len(kept["classes"]))
     params, macs = surgery.cost(unpruned, kept["image_size"])
     form = preprocessing.Form.of(kept["store_size"], kept["reading"])
-    made = ("versions", "device", "precision")
-    return {name: value for name, value in kept.items() if name not in ("spec", *made)} | {
-        "layers": layers(network, unpruned),
-        "unpruned": {"params": params, "macs": macs, "bytes": models.stored_bytes(unpruned)},
+    return {
+        "architecture": kept["architecture"],
+        "head": kept["head"],
+        "classes": kept["classes"],
+        "image_size": kept["image_size"],
+        "store_size": kept["store_size"],
+        "reading": kept["reading"],
+        "mean": kept["mean"],
+        "std": kept["std"],
+        "params": kept["params"],
+        "macs": kept["macs"],
         "bytes": models.stored_bytes(network),
+        "unpruned": {"params": params, "macs": macs, "bytes": models.stored_bytes(unpruned)},
+        "accuracy": kept["accuracy"],
+        "class_accuracy": kept["class_accuracy"],
+        "per_class": kept["per_class"],
+        "val_accuracy": kept["val_accuracy"],
+        "epoch": kept["epoch"],
+        "requested_ratio": kept["requested_ratio"],
+        "achieved_ratio": kept["achieved_ratio"],
+        "learning_rate": kept["learning_rate"],
+        "weights_sha256": kept["weights_sha256"],
+        "layers": layers(network, unpruned),
         "images": split.counts,
         "skipped": len(store.manifest.get("skipped", ())),
         "preprocessing": preprocessing.steps(form, kept["image_size"], kept["mean"], kept["std"]),
-        "provenance": {"cell": kept["spec"], "export": spec, **{name: kept[name] for name in made}},
+        "provenance": {
+            "cell": kept["spec"],
+            "export": spec,
+            "versions": kept["versions"],
+            "device": kept["device"],
+            "precision": kept["precision"],
+        },
+        "answer": answer,
     }
 
 
-def layers(network: nn.Module, unpruned: nn.Module) -> list[dict[str, Any]]:
+def layers(network: nn.Module, unpruned: nn.Module) -> list[Layer]:
     """Every layer that has weights, in network order: name, kind, widths, and the outputs that it had unpruned."""
-    found = []
+    found: list[Layer] = []
     for name, module in network.named_modules():
-        before = unpruned.get_submodule(name)
-        widths: dict[str, Any]
+        before, kind = unpruned.get_submodule(name), type(module).__name__
         if isinstance(module, nn.Conv2d):
-            widths = {"inputs": module.in_channels, "outputs": module.out_channels, "unpruned": before.out_channels}
-            widths["kernel"] = list(module.kernel_size)
+            inputs, outputs, unpruned_outputs = module.in_channels, module.out_channels, before.out_channels
         elif isinstance(module, nn.Linear):
-            widths = {"inputs": module.in_features, "outputs": module.out_features, "unpruned": before.out_features}
+            inputs, outputs, unpruned_outputs = module.in_features, module.out_features, before.out_features
         elif isinstance(module, nn.BatchNorm2d):
-            widths = {"inputs": module.num_features, "outputs": module.num_features, "unpruned": before.num_features}
+            inputs, outputs, unpruned_outputs = module.num_features, module.num_features, before.num_features
         else:
             continue
-        found.append({"layer": name, "kind": type(module).__name__, **widths})
+        row: Layer = {
+            "layer": name,
+            "kind": kind,
+            "inputs": inputs,
+            "outputs": outputs,
+            "unpruned": cast("int", unpruned_outputs),
+        }
+        if isinstance(module, nn.Conv2d):
+            row["kernel"] = list(module.kernel_size)
+        found.append(row)
     return found

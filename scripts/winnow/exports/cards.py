@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 from scipy.stats import binomtest
 
 from winnow.answers import words
 from winnow.answers.intervals import CONFIDENCE
 from winnow.answers.summary import INIT_NAMES, SCOPE_NAMES, bracketed, label, quantity
-from winnow.exports.certificates import Certificate
+from winnow.exports.certificates import Certificate, OfInt8, OfOnnx
+from winnow.exports.contents import Exported
 from winnow.files import readable
 from winnow.importance.scopes import share_of
-from winnow.networks import descriptions
 from winnow.training import rates
 from winnow.training.protocols import (
     COMPENSATED,
@@ -64,7 +65,7 @@ for name in sys.argv[1:]:
 '''
 
 
-def card(model: dict[str, Any], name: str) -> str:
+def card(model: Exported, name: str) -> str:
     """The model card, in Markdown.
 
     Parameters
@@ -79,9 +80,9 @@ def card(model: dict[str, Any], name: str) -> str:
     epochs = budget(cell["protocol"], recipe["epochs"], model["macs"], model["unpruned"]["macs"])
     images, unpruned = model["images"], model["unpruned"]
     low, high = interval(model["accuracy"], images["test"])
-    worst = min(model["per_class"], key=model["per_class"].get)
-    certified = model[descriptions.CERTIFICATES]
-    by_onnx = next(each for each in certified if each["file"] == model["onnx"]["file"])
+    worst = min(model["per_class"], key=model["per_class"].__getitem__)
+    certified = model["certificates"]
+    by_onnx = cast("OfOnnx", next(each for each in certified if each["file"] == model["onnx"]["file"]))
     int8 = model["int8"]
     size, stored, channels = model["image_size"], model["store_size"], len(model["mean"])
     sections = [
@@ -93,11 +94,11 @@ def card(model: dict[str, Any], name: str) -> str:
         table(
             ["", "this network", "unpruned", "share"],
             [
-                [what, form(model[key]), form(unpruned[key]), f"{100 * model[key] / unpruned[key]:.1f} %"]
-                for what, key, form in (
-                    ("parameters", "params", quantity),
-                    ("multiply-accumulates an image", "macs", quantity),
-                    ("weights", "bytes", readable),
+                [what, form(own), form(whole), f"{100 * own / whole:.1f} %"]
+                for what, own, whole, form in (
+                    ("parameters", model["params"], unpruned["params"], quantity),
+                    ("multiply-accumulates an image", model["macs"], unpruned["macs"], quantity),
+                    ("weights", model["bytes"], unpruned["bytes"], readable),
                 )
             ],
         ),
@@ -119,7 +120,7 @@ def card(model: dict[str, Any], name: str) -> str:
         words.two_intervals(model["answer"], certified[0]),
         f"The files are made of the weights that were judged, SHA-256 `{model['weights_sha256']}`; their own are in "
         "`model.json`.",
-        *(spoiled(model) if model[descriptions.CORRUPTIONS] else []),
+        *(spoiled(model["corruptions"]) if model["corruptions"] else []),
         "## How it was made",
         f"{method(cell, model)} Then it was fine-tuned on {images['train']} images: {epochs} epochs, batches "
         f"of {recipe['batch_size']}, {recipe['optimizer']} at learning rate {model['learning_rate']:g}"
@@ -173,7 +174,7 @@ def card(model: dict[str, Any], name: str) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def quantized(model: dict[str, Any]) -> str:
+def quantized(model: Exported) -> str:
     """What is to be known of the int8 file, or why there is none."""
     int8 = model["int8"]
     decided = int8["decided_on"]
@@ -187,7 +188,7 @@ def quantized(model: dict[str, Any]) -> str:
     others = len(int8["tried"]) - 1
     ways = f"{others} other way{'s' * (others > 1)}"
     costly = f" {ways} cost more than is allowed or answered less alike, see `model.json`." if others else ""
-    certified = next(each for each in model[descriptions.CERTIFICATES] if each["file"] == int8["file"])
+    certified = cast("OfInt8", next(each for each in model["certificates"] if each["file"] == int8["file"]))
     times = ", ".join(
         f"{each['int8_ms']['median']:.3g} ms and {each['fp32_ms']['median']:.3g} ms in floating point for "
         f"{count(each['images'])}"
@@ -203,11 +204,11 @@ def quantized(model: dict[str, Any]) -> str:
     )
 
 
-def elsewhere(model: dict[str, Any]) -> list[str]:
+def elsewhere(model: Exported) -> list[str]:
     """What was found of the ONNX files by what only an extra has, a sentence each: none where it is absent."""
     said: list[str] = []
     by: dict[str, str] = {}
-    for each in model[descriptions.CERTIFICATES]:
+    for each in cast("list[OfOnnx]", model["certificates"]):
         first = by.setdefault(each["file"], each["runtime"])
         if each["runtime"] != first:
             logits = f", logits to within {each['largest_difference']:.1g}" if "largest_difference" in each else ""
@@ -241,9 +242,8 @@ def certificates(certified: list[Certificate]) -> str:
     return table(["file", "accuracy", drop, "same answer as when judged", "run by"], rows)
 
 
-def spoiled(model: dict[str, Any]) -> list[str]:
-    """The section on what the files lose on corrupted images."""
-    found = model[descriptions.CORRUPTIONS]
+def spoiled(found: Mapping[str, Any]) -> list[str]:
+    """The section on what the files lose on corrupted images, of :func:`winnow.exports.robustness.measured`."""
     files = [code(each["file"]) for each in found["networks"][1:]]
     rows = [
         [
@@ -263,7 +263,7 @@ def interval(accuracy: float, images: int) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
-def removed(model: dict[str, Any]) -> str:
+def removed(model: Exported) -> str:
     if not model["achieved_ratio"]:
         return ", with all of its filters"
     share = model["params"] / model["unpruned"]["params"]
@@ -271,7 +271,7 @@ def removed(model: dict[str, Any]) -> str:
     return f", less {percent(model['achieved_ratio'])} of its {lost}: {percent(share)} of the parameters are left"
 
 
-def method(cell: dict[str, Any], model: dict[str, Any]) -> str:
+def method(cell: dict[str, Any], model: Exported) -> str:
     """How the filters were chosen, in a sentence or two."""
     start = f"It started with {INIT_NAMES[cell['init']]}."
     if cell["criterion"] == UNPRUNED:
@@ -299,7 +299,7 @@ def method(cell: dict[str, Any], model: dict[str, Any]) -> str:
     )
 
 
-def validation(model: dict[str, Any]) -> str:
+def validation(model: Exported) -> str:
     if model["val_accuracy"] is None:
         return "There were no validation images: the last epoch was taken. "
     return (
@@ -307,7 +307,7 @@ def validation(model: dict[str, Any]) -> str:
     )
 
 
-def skipped(model: dict[str, Any]) -> str:
+def skipped(model: Exported) -> str:
     """That files of the data set could not be read, where there were some."""
     if not model["skipped"]:
         return ""

@@ -11,7 +11,7 @@ import copy
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.onnx.errors import OnnxExporterError
 
+from winnow.exports.contents import Interface
 from winnow.files import InputError, first_line
 from winnow.networks import backbones, descriptions
 
@@ -135,7 +136,7 @@ def _shares(size: int, windows: int) -> torch.Tensor:
     return nn.functional.adaptive_avg_pool1d(torch.eye(size)[:, None], windows)[:, 0]
 
 
-def write(path: Path, network: nn.Module, description: dict[str, Any], lowest: int = LOWEST) -> None:
+def write(path: Path, network: nn.Module, description: Mapping[str, Any], lowest: int = LOWEST) -> None:
     """Write a network as ONNX, for batches of any size, with its description in the file's metadata.
 
     Parameters
@@ -180,7 +181,7 @@ def write(path: Path, network: nn.Module, description: dict[str, Any], lowest: i
     onnx.save(model, path)
 
 
-def describe(model: onnx.ModelProto, description: dict[str, Any]) -> None:
+def describe(model: onnx.ModelProto, description: Mapping[str, Any]) -> None:
     """Put a network's description into a graph's metadata, in the place of what is there."""
     onnx.helper.set_model_props(
         model,
@@ -192,7 +193,7 @@ def describe(model: onnx.ModelProto, description: dict[str, Any]) -> None:
     )
 
 
-def interface(description: dict[str, Any]) -> dict[str, Any]:
+def interface(description: Mapping[str, Any]) -> Interface:
     """The graph's one input and one output."""
     size = description["image_size"]
     return {

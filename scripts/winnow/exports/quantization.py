@@ -19,7 +19,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -111,6 +111,8 @@ class Quantized(TypedDict):
     file: NotRequired[str]
     sha256: NotRequired[str]
     bytes: NotRequired[int]
+    latency: NotRequired[list[Timed]]
+    not_by: NotRequired[dict[str, str]]
 
 
 class Timed(TypedDict):
@@ -125,7 +127,7 @@ class Timed(TypedDict):
 
 
 def write(
-    folder: Path, network: nn.Module, description: dict[str, Any], store: Store, split: Split, threads: int
+    folder: Path, network: nn.Module, description: Mapping[str, Any], store: Store, split: Split, threads: int
 ) -> Quantized:
     """Put a network's int8 file into a folder that has its ONNX file, or none.
 
@@ -218,10 +220,10 @@ def _seconds(model: prediction.Model, images: np.ndarray) -> float:
     return time.perf_counter() - start
 
 
-def left_out(path: Path, reason: str) -> dict[str, str]:
-    """Take a file away again, and say why."""
+def left_out(path: Path, reason: str) -> str:
+    """Take a file away again; returns why."""
     path.unlink(missing_ok=True)
-    return {"left_out": reason}
+    return reason
 
 
 def allowed(images: int) -> float:
@@ -254,11 +256,11 @@ def spread(rows: np.ndarray, most: int) -> np.ndarray:
 class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
     """Images of a store, as a network gets them, batch by batch."""
 
-    def __init__(self, store: Store, rows: np.ndarray, description: dict[str, Any]):
+    def __init__(self, store: Store, rows: np.ndarray, description: Mapping[str, Any]):
         self._batches = self._read(store, rows, description)
 
     @staticmethod
-    def _read(store: Store, rows: np.ndarray, description: dict[str, Any]) -> Iterator[dict[str, np.ndarray]]:
+    def _read(store: Store, rows: np.ndarray, description: Mapping[str, Any]) -> Iterator[dict[str, np.ndarray]]:
         # Batches that are as mixed as all are: their extremes are averaged.
         parts = max(1, len(rows) // BATCH)
         for first in range(parts):
@@ -271,7 +273,7 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
 
 
 def quantize(
-    source: Path, target: Path, scheme: Scheme, reader: CalibrationDataReader, description: dict[str, Any]
+    source: Path, target: Path, scheme: Scheme, reader: CalibrationDataReader, description: Mapping[str, Any]
 ) -> None:
     """Quantize a file in floating point of at least :data:`OPSET`."""
     model = onnx.load(source)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Final, TypedDict
 
 from winnow.files import InputError, canonical_json, file_digest, read_json
 
@@ -19,10 +19,11 @@ DESCRIPTION = "model.json"
 FILES = {"weights": "model.safetensors", "onnx": "model.onnx", "int8": "model.int8.onnx"}
 _KINDS = {name: kind for kind, name in FILES.items()}
 # And what was found of the files once they were written.
-CERTIFICATES, CORRUPTIONS = "certificates", "corruptions"
+CERTIFICATES: Final = "certificates"
+CORRUPTIONS: Final = "corruptions"
 
 
-def pack(description: dict[str, Any]) -> str:
+def pack(description: Mapping[str, Any]) -> str:
     """A description as the text that a file of weights carries."""
     return canonical_json(description)
 

@@ -24,7 +24,7 @@ FILES = (WEIGHTS, DESCRIPTION)
 DIVERGED = "diverged"
 
 
-def save(directory: Path, network: nn.Module, description: dict[str, Any]) -> descriptions.Written:
+def save(directory: Path, network: nn.Module, description: Mapping[str, Any]) -> descriptions.Written:
     """Write a network's weights and description.
 
     Parameters
@@ -54,13 +54,13 @@ def divergence(directory: Path) -> str | None:
     return read_json(directory / descriptions.DESCRIPTION).get(DIVERGED)
 
 
-def _write(directory: Path, tensors: dict[str, torch.Tensor], description: dict[str, Any]) -> descriptions.Written:
+def _write(directory: Path, tensors: dict[str, torch.Tensor], description: Mapping[str, Any]) -> descriptions.Written:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     path = directory / WEIGHTS
     with atomic_path(path) as temporary:
         save_file(state, temporary, metadata={descriptions.KEY: descriptions.pack(description)})
     written = descriptions.written(path)
-    write_json(directory / descriptions.DESCRIPTION, description | {"weights": written})
+    write_json(directory / descriptions.DESCRIPTION, {**description, "weights": written})
     return written
 
 
