@@ -18,7 +18,7 @@ from torch import nn
 from winnow.files import InputError
 from winnow.importance.passes import Batch, full_float32
 from winnow.importance.statistics import reduce_maps
-from winnow.importance.sums import Sums
+from winnow.importance.sums import Summed, Sums
 from winnow.networks.backbones import last_layer
 from winnow.networks.consumers import block, consumers, unnormalised
 from winnow.networks.tracing import Watch
@@ -145,7 +145,8 @@ def measure(
             images_of += np.bincount(labels.cpu().numpy(), minlength=classes)
             progress(images.shape[0])
 
-    layers, arrays = [], {}
+    layers: list[Summed] = []
+    arrays = {}
     for name, kind, tally in (look for at in looks.values() for look in at):
         array = tally.result()
         if not np.isfinite(array).all():

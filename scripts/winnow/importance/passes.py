@@ -18,7 +18,7 @@ from winnow.data.augmentation import normalise
 from winnow.data.preprocessing import evaluation_view
 from winnow.data.splits import Split
 from winnow.data.store import Store
-from winnow.importance.sums import Sums
+from winnow.importance.sums import Summed, Sums
 from winnow.networks import backbones
 from winnow.runtime import devices
 
@@ -80,12 +80,14 @@ class Tally:
             of positions of a map to the arrays that are kept, (classes, filters) each, by name.
         """
         images = self._images.cpu().numpy().astype(np.int64)
-        layers: list[dict[str, Any]] = []
+        layers: list[Summed] = []
         arrays: dict[str, np.ndarray] = {}
         for layer in self._every:
             step = layer["activation"]
             positions = self._positions[step]
-            layers.append({name: layer[name] for name in ("layer", "filters", "activation")} | {"positions": positions})
+            layers.append(
+                {"layer": layer["layer"], "filters": layer["filters"], "activation": step, "positions": positions}
+            )
             found = of_layer(layer, self._sums[step].cpu().numpy(), images, positions)
             arrays |= {f"{layer['layer']}.{name}": array for name, array in found.items()}
         return Sums(kind, images, layers, arrays)

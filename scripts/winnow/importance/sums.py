@@ -13,7 +13,7 @@ import functools
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -49,6 +49,23 @@ class OverClasses(Mapping[str, np.ndarray]):
         return len(self._names)
 
 
+class Summed(TypedDict):
+    """A layer of which something was added up.
+
+    Of its outputs, class by class: how many ``filters`` it has, ``activation``, the step that was looked at, and
+    ``positions``, the height × width of its map. Of moments: their ``kind``, how many ``channels``, and the ``map``'s
+    height and width, see :func:`winnow.importance.moments.measure`.
+    """
+
+    layer: str
+    filters: NotRequired[int]
+    activation: NotRequired[str]
+    positions: NotRequired[int]
+    kind: NotRequired[str]
+    channels: NotRequired[int]
+    map: NotRequired[tuple[int, int]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Sums:
     """Statistics of a network's filters on a data set's images.
@@ -59,9 +76,8 @@ class Sums:
         A key of :data:`SUMS`.
     images : (classes,) int64
         How many there are of each class.
-    layers : list of dict
-        In network order: ``layer``, ``filters``, ``activation``, the step whose output was looked at, and
-        ``positions``, the height × width of its map.
+    layers : list of Summed
+        In network order.
     arrays : mapping
         ``{layer}.{sum}`` → (classes, filters).
     path : Path or None
@@ -70,7 +86,7 @@ class Sums:
 
     kind: str
     images: np.ndarray
-    layers: list[dict[str, Any]]
+    layers: list[Summed]
     arrays: Mapping[str, np.ndarray]
     path: Path | None = None
 
@@ -107,7 +123,8 @@ class Sums:
         InputError
             If the statistics are of another network, or were measured on no image.
         """
-        known = next((each for each in self.layers if each["layer"] == layer), {"filters": 0})
+        nothing: Summed = {"layer": layer, "filters": 0, "positions": 0}
+        known = next((each for each in self.layers if each["layer"] == layer), nothing)
         if known["filters"] != filters:
             raise InputError(
                 f"the statistics know {known['filters']} filters of layer {layer}, the backbone has {filters}: "
@@ -118,9 +135,11 @@ class Sums:
         if not images:
             raise InputError(f"the statistics of layer {layer} were measured on no image: is the training split empty?")
 
+        positions = known["positions"]
+
         def make(name: str) -> np.ndarray:
             if name in ("images", "positions"):
-                return np.full(filters, images if name == "images" else known["positions"], dtype=np.float64)
+                return np.full(filters, images if name == "images" else positions, dtype=np.float64)
             array = self.of(layer, name)
             rows = (array[number] for number in chosen)
             # Class after class, so that last bits do not depend on how many filters there are.
