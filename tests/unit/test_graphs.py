@@ -99,6 +99,26 @@ def test_what_is_padded_as_tensorflow_does_is_known_beforehand(size, opset, tmp_
         np.testing.assert_allclose(session.run(None, {"image": images.numpy()})[0], expected, atol=1e-5)
 
 
+def test_what_is_called_with_images_of_several_sizes_works_out_what_it_pads(tmp_path):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = timm.layers.Conv2dSame(3, 3, 3, stride=2)
+
+        def forward(self, images):
+            return self.layer(self.layer(images)).mean((2, 3))
+
+    torch.manual_seed(0)
+    network = Twice().eval()
+    description = {"image_size": 30, "preprocessing": [], "classes": ["a", "b", "c"]}
+    graphs.write(tmp_path / "model.onnx", network, description, 13)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    images = torch.randn(2, 3, 30, 30)
+    np.testing.assert_allclose(
+        session.run(None, {"image": images.numpy()})[0], network(images).detach().numpy(), atol=1e-5
+    )
+
+
 @pytest.mark.parametrize("sides", [(1, 1), (2, 2), (3, 5), (10, 7)])
 def test_a_pool_of_windows_of_several_sizes_is_torchs(sides):
     images = torch.randn(2, 3, *sides, generator=torch.Generator().manual_seed(0))

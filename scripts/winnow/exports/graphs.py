@@ -209,17 +209,20 @@ def _plain(network: nn.Module, example: torch.Tensor) -> nn.Module:
     replaced = {
         name: part for name, part in network.named_modules() if isinstance(part, nn.AdaptiveAvgPool2d) or _pads(part)
     }
-    sizes: dict[str, tuple[int, int, int, int]] = {}
+    sizes: dict[str, set[tuple[int, int, int, int]]] = {}
 
     def note(name: str) -> Callable[..., None]:
-        return lambda part, given, output: sizes.__setitem__(name, (*given[0].shape[2:], *output.shape[2:]))
+        return lambda part, given, output: sizes.setdefault(name, set()).add((*given[0].shape[2:], *output.shape[2:]))
 
     hooks = [part.register_forward_hook(note(name)) for name, part in replaced.items()]
     with torch.no_grad():
         network(example)
         for hook in hooks:
             hook.remove()
-        for name, (height, width, rows, columns) in sizes.items():
+        for name, seen in sizes.items():
+            if len(seen) > 1:
+                continue  # It is called with images of several sizes, for which one module can't stand.
+            ((height, width, rows, columns),) = seen
             if _pads(replaced[name]):
                 network.set_submodule(name, Padded(replaced[name], (height, width)))
             elif height % rows or width % columns:
