@@ -12,7 +12,7 @@ from PIL import Image
 
 from winnow.data import preprocessing
 from winnow.networks import backbones, models
-from winnow.workflow import grid
+from winnow.workflow import costs, grid
 
 from . import tiny
 
@@ -135,6 +135,19 @@ def test_predicting(run, tmp_path):
 def test_regression(run):
     text = run("regression", "--images", "30", "--features", "12", "--classes", "3", "--repeats", "1")
     assert "scikit-learn / ours, 30 images x 12 features x 3 classes: " in text
+
+
+def test_costs(run):
+    names = "squeezenet1_1", "timm/lcnet_050"
+    known = {**costs._MEASURED, **costs._OF_TIMM}
+    assert run("costs", *names).splitlines() == [f'"{name}": {known[name]},' for name in names]
+
+
+def test_what_timms_networks_cost_is_known_of_all_that_are_documented(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    architectures = importlib.import_module("architectures")
+    del sys.modules["architectures"]
+    assert set(costs._OF_TIMM) == {f"timm/{name}" for name in architectures.TIMM}
 
 
 def test_promise(run, tmp_path, monkeypatch):

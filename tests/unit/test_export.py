@@ -138,6 +138,9 @@ def test_a_folder_has_all_that_its_user_needs(made):
     assert (model["mean"], model["std"]) == ([0.4, 0.5, 0.6], [0.3, 0.25, 0.2])
     assert model["preprocessing"] == preprocessing.steps(preprocessing.Form(16), 12, model["mean"], model["std"])
     assert model.keys() == contents.Exported.__annotations__.keys()
+    # What a kept network is described by is all there.
+    kept = models.load(made / "cell")[1]
+    assert kept.keys() - {"spec", "versions", "device", "precision"} <= model.keys()
     assert model["onnx"].keys() == contents.Graph.__annotations__.keys() - {"not_by"}
     assert all(layer.keys() | {"kernel"} == contents.Layer.__annotations__.keys() for layer in model["layers"])
     assert model["provenance"].keys() == contents.Provenance.__annotations__.keys()

@@ -93,8 +93,13 @@ def test_what_the_deciding_images_do_not_show_the_test_images_do(made, tmp_path,
     monkeypatch.setattr(quantization, "write", lenient)
     exported(made, tmp_path / "export")
     assert not (tmp_path / "export" / "model.int8.onnx").exists()
-    left_out = read_json(tmp_path / "export" / "model.json")["int8"]["left_out"]
-    assert "fewer of the 27 test images than in floating point" in left_out
+    model = read_json(tmp_path / "export" / "model.json")
+    assert "fewer of the 27 test images than in floating point" in model["int8"]["left_out"]
+    # Nothing is said of a file that is not there.
+    assert model["int8"].keys() == {"calibration", "decided_on", "tried", "left_out"}
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert "There is no int8 file: it is right on" in card
+    assert "model.int8.onnx" not in card
 
 
 def test_the_schemes_are_tried_in_order_until_one_loses_little(made, tmp_path, monkeypatch):  # noqa: F811
@@ -114,6 +119,11 @@ def test_the_schemes_are_tried_in_order_until_one_loses_little(made, tmp_path, m
     model = read_json(tmp_path / "export" / "model.json")
     assert [each["scheme"] for each in model["int8"]["tried"]] == [scheme.name for scheme in tried]
     assert "1 other way cost more than is allowed" in cards.card(model, "x")
+    # 7 bits are the same with any processor; of all 8 the card says with which ones they are not.
+    assert model["int8"]["weight_bits"] == 7
+    assert "without VNNI" not in cards.card(model, "x")
+    model["int8"]["weight_bits"] = 8
+    assert "On x86 processors without VNNI it may answer otherwise" in cards.card(model, "x")
 
 
 @pytest.mark.parametrize(
@@ -169,6 +179,7 @@ def test_where_no_way_is_within_the_nearest_whose_loss_may_be_chance_is_taken(
         assert not (tmp_path / "model.int8.onnx").exists()
     else:
         assert record["scheme"] == quantization.SCHEMES[taken].name
+        assert record["weight_bits"] == (8 if quantization.SCHEMES[taken].whole else 7)
         assert (tmp_path / "model.int8.onnx").read_text() == record["scheme"]
 
 

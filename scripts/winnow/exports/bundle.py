@@ -103,7 +103,7 @@ def export(
         if "int8" in elsewhere:
             int8["not_by"] = elsewhere["int8"]
         if refused:
-            int8["left_out"] = quantization.left_out(folder / descriptions.FILES["int8"], refused)
+            int8 = quantization.left_out(folder / descriptions.FILES["int8"], int8, refused)
         elif "left_out" not in int8:
             int8["latency"] = quantization.timed(folder, threads)
         corrupted = robustness.measured(whole_network, folder, store, parts, threads) if whole_network else None

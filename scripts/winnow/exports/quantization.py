@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
 import numpy as np
 import onnx
@@ -108,6 +108,7 @@ class Quantized(TypedDict):
     tried: list[Tried]
     left_out: NotRequired[str]
     scheme: NotRequired[str]
+    weight_bits: NotRequired[int]
     file: NotRequired[str]
     sha256: NotRequired[str]
     bytes: NotRequired[int]
@@ -146,8 +147,8 @@ def write(
         ``tried``, an object a scheme in the order of trial: its ``scheme``, how many images it ``lost`` of those that
         decide, ``decided_on`` ``images`` of this ``part``, and on how many one of both files alone was right
         (``changed``); ``calibration``, how many images; and either the file's own, see
-        :func:`winnow.networks.descriptions.written`, and the ``scheme`` that it was made in, or ``left_out``, why there
-        is none.
+        :func:`winnow.networks.descriptions.written`, and the ``scheme`` and ``weight_bits`` that it was made with, or
+        ``left_out``, why there is none.
     """
     fp32 = folder / descriptions.FILES["onnx"]
     part = "val" if split.counts["val"] else "train"
@@ -173,7 +174,7 @@ def write(
             passed = lost <= allowed(len(rows))
             distance = divergence(reference, found)
             if passed or (may_be_chance(lost, changed, len(rows)) and distance < nearest):
-                record["scheme"], nearest = scheme.name, distance
+                record["scheme"], record["weight_bits"], nearest = scheme.name, 7 + scheme.whole, distance
                 made.replace(taken)
             if passed:
                 break
@@ -181,7 +182,7 @@ def write(
             reason = f"it loses more than {100 * ALLOWED:g} points on the images that decide, whichever way it is made"
             return {**record, "left_out": reason}
         if taken.stat().st_size >= fp32.stat().st_size:
-            return {**record, "left_out": f"it is no smaller than {fp32.name}"}
+            return left_out(taken, record, f"it is no smaller than {fp32.name}")
         path = taken.rename(folder / descriptions.FILES["int8"])
     return {**record, **descriptions.written(path)}
 
@@ -220,10 +221,11 @@ def _seconds(model: prediction.Model, images: np.ndarray) -> float:
     return time.perf_counter() - start
 
 
-def left_out(path: Path, reason: str) -> str:
-    """Take a file away again; returns why."""
+def left_out(path: Path, made: Quantized, reason: str) -> Quantized:
+    """Take a file away again; returns what is to be said in the place of what was: nothing of the file, and why."""
     path.unlink(missing_ok=True)
-    return reason
+    kept = {"calibration": made["calibration"], "decided_on": made["decided_on"], "tried": made["tried"]}
+    return cast("Quantized", {**kept, "left_out": reason})
 
 
 def allowed(images: int) -> float:

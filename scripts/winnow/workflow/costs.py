@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 # Multiply-accumulates of a forward pass in units of 10⁹, parameters in units of 10⁶, and numbers that a forward pass
-# keeps for the backward pass in units of 10⁶: networks with 1,000 classes, an image of 224 pixels, torch 2.14.
+# keeps for the backward pass in units of 10⁶: networks with 1,000 classes, an image of 224 pixels, torch 2.14
+# (benchmarks/costs.py).
 _MEASURED = {
     "vgg11": (7.61, 133.0, 12.2), "vgg11_bn": (7.61, 133.0, 19.6), "vgg13": (11.3, 133.0, 17.0),
     "vgg13_bn": (11.3, 133.0, 29.3), "vgg16": (15.5, 138.0, 18.3), "vgg16_bn": (15.5, 138.0, 31.9),
