@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import dataclasses
+import functools
 import itertools
 import json
 import operator
@@ -571,9 +573,42 @@ def speed_ups(check: Check) -> None:
                 check.put(f"{what}: speed-up / MAC reduction", row["share"], row=row)
 
 
+def recorded(check: Check) -> None:
+    """Training of small networks with its step recorded against one that is started kernel by kernel, and whether both
+    come to the same, bit for bit."""
+    import torch
+    from winnow.data.images import Images
+    from winnow.networks import backbones
+    from winnow.training import loop, steps
+
+    size = min(128, check.sizes.size)
+    rows = np.arange(min(1020, 8 * check.sizes.measured))
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (rows.size, size, size, 3), np.uint8))
+    labels = torch.arange(rows.size) % check.sizes.classes
+    images = Images(pixels.to(check.device), labels.to(check.device), size, MEAN, STD)
+    short = recipe(32, 2) | {"learning_rate": 0.001, "clip_norm": 5.0}
+
+    def train(network: torch.nn.Module, least: float) -> dict[str, torch.Tensor]:
+        network = copy.deepcopy(network).to(check.device)
+        steps.LEAST_STEPS = least
+        return loop.train(network, images, rows, rows[:0], short, 0, "bf16", report=lambda line: None).state
+
+    for name in ("squeezenet1_1", "googlenet", "mobilenet_v2")[: None if check.gpu else 1]:
+        network = backbones.initialised(name, "classifier", check.sizes.classes, 0)
+        usual = steps.LEAST_STEPS
+        first, second = train(network, usual), train(network, float("inf"))
+        differing = [name for name, tensor in first.items() if not torch.equal(tensor, second[name])]
+        check.put(f"{name}: recorded or not, the same weights", not differing, "= 1", differing=differing[:9])
+        ways = (functools.partial(train, network, least) for least in (usual, float("inf")))
+        found = compare(f"{name}, 2 epochs of {rows.size} at {size}: recorded / by kernel", *ways, 3, warm_up=False)
+        check.compared(found, steps=2 * -(-rows.size // 32))
+        steps.LEAST_STEPS = usual
+
+
 # What they do, and for how many seconds at most; the most important first: a run that is cut short has them.
 SECTIONS: dict[str, tuple[Callable[[Check], None], float]] = {
     "tests": (tests, 70),
+    "recorded": (recorded, 30),
     "training": (bare, 40),
     "statistics": (passes, 45),
     "prepare": (prepare, 35),

@@ -22,7 +22,7 @@ from winnow.data.store import Store
 from winnow.files import read_json
 from winnow.importance import masks, statistics, sums
 from winnow.networks import backbones, latency, models
-from winnow.training import checkpoints, judging, loop
+from winnow.training import checkpoints, judging, loop, steps
 
 from . import programs
 
@@ -106,9 +106,10 @@ def test_a_job_leases_the_device_and_sees_no_other(tmp_path):
     assert json.loads(said.stdout) == ["0", "0", "cuda", torch.cuda.get_device_name(0), 1, 1]
 
 
-@pytest.mark.parametrize("precision", ["auto", "fp32"])
-def test_a_killed_cell_goes_on_and_ends_with_the_same_files(inputs, tmp_path, monkeypatch, precision):
-    reference = finetuned(inputs, tmp_path / "a", precision=precision)
+# In the longer one steps are recorded, in another of them where it goes on.
+@pytest.mark.parametrize(("precision", "epochs"), [("auto", 2), ("fp32", 2), ("auto", 12)])
+def test_a_killed_cell_goes_on_and_ends_with_the_same_files(inputs, tmp_path, monkeypatch, precision, epochs):
+    reference = finetuned(inputs, tmp_path / "a", precision=precision, epochs=epochs)
     assert reference["device"] == torch.cuda.get_device_name()
     assert reference["precision"] == ("bf16" if precision == "auto" else "fp32")
     write = checkpoints.Checkpoint.write
@@ -122,9 +123,9 @@ def test_a_killed_cell_goes_on_and_ends_with_the_same_files(inputs, tmp_path, mo
 
     monkeypatch.setattr(checkpoints.Checkpoint, "write", mortal)
     with pytest.raises(Killed):
-        finetuned(inputs, tmp_path / "b", checkpoint_seconds=0, precision=precision)
+        finetuned(inputs, tmp_path / "b", checkpoint_seconds=0, precision=precision, epochs=epochs)
     monkeypatch.setattr(checkpoints.Checkpoint, "write", write)
-    resumed = finetuned(inputs, tmp_path / "b", precision=precision)
+    resumed = finetuned(inputs, tmp_path / "b", precision=precision, epochs=epochs)
     assert resumed["resumed"] == 1
     assert comparable(resumed) == comparable(reference)
     for name in ("predictions.parquet", "model.safetensors"):
@@ -160,6 +161,47 @@ def test_two_trainings_are_alike_bit_for_bit(architecture, head, precision):
     first, second = trained(), trained()
     assert [name for name, tensor in first.state.items() if not torch.equal(tensor, second.state[name])] == []
     assert first.val_accuracy == second.val_accuracy
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("architecture", ["vgg11_bn", "squeezenet1_1", "googlenet", "mobilenet_v2"])
+def test_a_recorded_step_trains_bit_for_bit_as_one_by_kernel(monkeypatch, architecture, precision):
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (130, 72, 72, 3), np.uint8)).cuda()
+    images = Images(pixels, torch.arange(130, device="cuda") % 5, 64, MEAN, STD)
+    rows, recorded, real = np.arange(130), [], steps.Recording.play
+    recipe = RECIPE | {"batch_size": 16, "learning_rate": 0.01, "epochs": 5, "clip_norm": 1.0}
+    monkeypatch.setattr(steps.Recording, "play", lambda *given: recorded.append(1) or real(*given))
+
+    def trained():
+        network = copy.deepcopy(initialised(architecture, "classifier")).cuda()
+        return loop.train(network, images, rows[:120], rows[120:], recipe, 0, precision, report=lambda line: None)
+
+    first = trained()
+    # Of eight batches an epoch the last has eight images; three come before it is recorded.
+    assert len(recorded) == 5 * 7 - steps.WARM_UP
+    monkeypatch.setattr(steps, "LEAST_STEPS", float("inf"))
+    second = trained()
+    assert len(recorded) == 5 * 7 - steps.WARM_UP
+    assert [name for name, tensor in first.state.items() if not torch.equal(tensor, second.state[name])] == []
+    assert [row["train_loss"] for row in first.history] == [row["train_loss"] for row in second.history]
+
+
+def test_a_network_for_which_the_host_waits_is_trained_by_kernel(monkeypatch):
+    class Waiting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = torch.nn.Linear(3 * 64, 5)
+
+        def forward(self, views):
+            found = torch.nn.functional.adaptive_avg_pool2d(views, 8).flatten(1)
+            return self.last(found / max(found.abs().max().item(), 1.0))
+
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (128, 72, 72, 3), np.uint8)).cuda()
+    images = Images(pixels, torch.arange(128, device="cuda") % 5, 64, MEAN, STD)
+    monkeypatch.setattr(steps, "Recording", lambda *given: pytest.fail("it was recorded"))
+    recipe = RECIPE | {"epochs": 10, "batch_size": 16}
+    found = loop.train(Waiting().cuda(), images, np.arange(120), np.arange(120, 128), recipe, 0, "fp32")
+    assert len(found.history) == 10
 
 
 def test_images_that_do_not_fit_on_the_device_train_the_same_network(inputs, tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ from torch.nn import functional
 from winnow.data.augmentation import normalise
 from winnow.data.images import Images
 from winnow.data.preprocessing import evaluation_view
-from winnow.training import checkpoints, choice, judging, loop, precision
+from winnow.training import checkpoints, choice, judging, loop, precision, steps
 from winnow.training.checkpoints import Checkpoint
 from winnow.training.distillation import Teacher
 from winnow.training.judging import Diverged, evaluate
@@ -246,7 +246,7 @@ def test_gradients_of_passes_add_up_to_the_batchs(images, micro_batch):
 )
 def test_a_batchs_passes_are_of_equal_size_and_none_is_of_fewer_images_than_it_needs(count, micro_batch, least, sizes):
     views, labels = torch.randn(count, 3, 2, 2), torch.arange(count)
-    parts = loop.in_passes(micro_batch, least, views, labels)
+    parts = steps.in_passes(micro_batch, least, views, labels)
     assert [len(part) for _, part in parts] == sizes
     assert torch.equal(torch.cat([part for part, _ in parts]), views)
     assert torch.equal(torch.cat([part for _, part in parts]), labels)

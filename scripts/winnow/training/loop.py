@@ -9,14 +9,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import nn
-from torch.nn import functional
 
 from winnow.data.augmentation import boxes, crop, normalise, upload
 from winnow.data.images import Images
@@ -29,7 +28,7 @@ from winnow.training.determinism import reproducible
 from winnow.training.distillation import Teacher
 from winnow.training.judging import require_finite
 from winnow.training.metrics import Epoch
-from winnow.training.precision import autocast
+from winnow.training.steps import Steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +140,7 @@ def train(
     batch_size = recipe["batch_size"]
     count = trained_images(network, train_rows.size, batch_size)
     steps = math.ceil(count / batch_size)
-    least = least_images(network)
+    computing = Steps(network, recipe, precision, teacher, least_images(network))
     # A phase of its own has dropout of its own.
     run = Run(generator_state=seeded_state(device, seed + (epochs_before << 32)))
     if checkpoint is not None:
@@ -161,12 +160,8 @@ def train(
                     group["lr"] = learning_rate(recipe, (epoch - 1) * steps + step, steps)
                 batch = slice(step * batch_size, min((step + 1) * batch_size, count))
                 views = training_views(images, order[batch], recipe["augmentation"], seed, number, step)
-                optimizer.zero_grad(set_to_none=True)
-                parts = in_passes(run.micro_batch, least, views, labels[batch])
-                for loss in passes(network, parts, recipe, precision, teacher):
-                    loss_sum += loss
-                if (longest := recipe.get("clip_norm")) is not None:
-                    nn.utils.clip_grad_norm_(network.parameters(), longest)
+                to_come = (recipe["epochs"] - epoch + 1) * steps - step
+                loss_sum += computing.gradients(views, labels[batch], run.micro_batch, to_come)
                 optimizer.step()
 
                 if checkpoint is not None and (interruption.asked or checkpoint.due()):
@@ -241,18 +236,6 @@ def fewest(*sizes: int | None) -> int | None:
     return min((size for size in sizes if size is not None), default=None)
 
 
-def in_passes(
-    micro_batch: int | None, least: int, views: torch.Tensor, labels: torch.Tensor
-) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """A batch in as few parts as have at most ``micro_batch`` images each, their sizes as equal as can be.
-
-    Where a part would have fewer than ``least`` there are fewer parts.
-    """
-    count = labels.shape[0]
-    parts = min(math.ceil(count / (micro_batch or count)), max(1, count // least))
-    return list(zip(views.tensor_split(parts), labels.tensor_split(parts), strict=True))
-
-
 def shuffled(
     images: Images, rows: np.ndarray, seed: int, epoch: int, by_class: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -282,26 +265,6 @@ def balanced(rows: np.ndarray, labels: np.ndarray, generator: np.random.Generato
         rounds = [generator.permutation(own) for _ in range(math.ceil(share / own.size))]
         found.append(np.concatenate([own[:0], *rounds])[:share])
     return np.concatenate(found)
-
-
-def passes(
-    network: nn.Module,
-    parts: list[tuple[torch.Tensor, torch.Tensor]],
-    recipe: dict[str, Any],
-    precision: str,
-    teacher: Teacher | None,
-) -> Iterator[torch.Tensor]:
-    """Add a batch's gradients to the network's, a pass a part of its views and labels; yields each's summed loss."""
-    count = sum(labels.shape[0] for _, labels in parts)
-    for views, labels in parts:
-        with autocast(views.device, precision):
-            logits = network(views)
-        logits = logits.float()
-        loss = functional.cross_entropy(logits, labels, label_smoothing=recipe["label_smoothing"], reduction="sum")
-        if teacher is not None:
-            loss = teacher.loss(loss, logits, teacher.answers(views, precision))
-        (loss / count).backward()
-        yield loss.detach()
 
 
 def training_views(

@@ -1,0 +1,147 @@
+"""A recorded step, with what stands in for the device's recording: what is played back trains as what is computed.
+
+What a GPU makes of it is tested there.
+"""
+
+import contextlib
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from winnow.training import steps
+from winnow.training.steps import Steps
+
+RECIPE = {"batch_size": 4, "label_smoothing": 0.1, "clip_norm": 0.5}
+
+
+class Played:
+    """Keeps the addresses that a recording has: gradients are written to tensors of its own."""
+
+    made = 0
+
+    def __init__(self, computing, views, labels):
+        type(self).made += 1
+        self.computing, self.views, self.labels = computing, views.clone(), labels.clone()
+        self.gradients = [torch.full_like(parameter, torch.nan) for parameter in computing.network.parameters()]
+
+    def play(self, views, labels):
+        self.views.copy_(views)
+        self.labels.copy_(labels)
+        network = copy.deepcopy(self.computing.network)
+        network.zero_grad(set_to_none=True)
+        other = copy.copy(self.computing)
+        other.network = network
+        loss = other._by_kernel([(self.views, self.labels)])
+        both = zip(self.computing.network.parameters(), network.parameters(), self.gradients, strict=True)
+        for parameter, found, gradient in both:
+            parameter.grad = gradient.copy_(found.grad)
+        return loss
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """As if the processor could record: with as much room, and waiting in as many steps, as is put here."""
+    found = {"room": True, "waits": []}
+
+    @contextlib.contextmanager
+    def watched():
+        waited = []
+        yield waited
+        waited += found["waits"][:1]
+        del found["waits"][:1]
+
+    monkeypatch.setattr(Played, "made", 0)
+    monkeypatch.setattr(steps, "Recording", Played)
+    monkeypatch.setattr(steps, "_room", lambda: found["room"])
+    monkeypatch.setattr(steps, "_watched", watched)
+    return found
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+
+
+def trained(recordable, sizes, left=steps.LEAST_STEPS, micro_batch=None):
+    """A network's tensors and its losses after a step of each size."""
+    found, generator = network(), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.SGD(found.parameters(), 0.1, 0.9)
+    computing, losses = Steps(found, RECIPE, "fp32", None, 1), []
+    computing._recordable = recordable
+    for number, size in enumerate(sizes):
+        views = torch.randn(size, 3, 5, 5, generator=generator)
+        labels = torch.randint(0, 3, (size,), generator=generator)
+        losses.append(computing.gradients(views, labels, micro_batch, left + len(sizes) - number - 1).item())
+        optimizer.step()
+    return found.state_dict(), losses
+
+
+def same(one, other):
+    assert one[1] == other[1]
+    assert all(torch.equal(one[0][name], other[0][name]) for name in one[0])
+
+
+# Epochs whose last batch is not full.
+SIZES = [4, 4, 2] * 4
+
+
+def test_what_is_recorded_trains_as_what_is_not(device):
+    same(trained(True, SIZES), trained(False, SIZES))
+    assert Played.made == 1
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options"),
+    [
+        # Too few steps are left, at the end and from the beginning.
+        (SIZES, {"left": steps.LEAST_STEPS - len(SIZES)}),
+        # Not one whole batch after the warm-up.
+        ([4, 4, 4, 2, 2, 2], {}),
+        # In parts, since memory is short.
+        (SIZES, {"micro_batch": 2}),
+    ],
+)
+def test_what_is_not_worth_it_is_not_recorded(device, sizes, options):
+    same(trained(True, sizes, **options), trained(False, sizes, **options))
+    assert Played.made == 0
+
+
+def test_nothing_is_recorded_without_room_for_it(device):
+    device["room"] = False
+    same(trained(True, SIZES), trained(False, SIZES))
+    assert Played.made == 0
+
+
+def test_the_first_step_may_wait_for_the_device_a_later_one_may_not(device):
+    waiting = "called a synchronizing CUDA operation"
+    device["waits"] = [waiting]
+    trained(True, SIZES)
+    assert Played.made == 1
+    device["waits"] = [waiting] * steps.WARM_UP
+    same(trained(True, SIZES), trained(False, SIZES))
+    assert Played.made == 1
+
+
+def test_a_recording_for_which_memory_runs_out_is_done_without(device, monkeypatch):
+    def full(*given):
+        raise torch.cuda.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(steps, "Recording", full)
+    same(trained(True, SIZES), trained(False, SIZES))
+
+
+def test_what_else_fails_in_a_recording_is_raised(device, monkeypatch):
+    def broken(*given):
+        raise RuntimeError("a capture is broken")
+
+    monkeypatch.setattr(steps, "Recording", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        trained(True, SIZES)
+
+
+def test_a_processor_records_nothing(monkeypatch):
+    monkeypatch.setattr(steps, "Recording", lambda *given: pytest.fail("it was recorded"))
+    trained_by_default = Steps(network(), RECIPE, "fp32", None, 1)
+    assert not trained_by_default._recordable
