@@ -1,6 +1,7 @@
 """What the answer promises and what it decides: the whole of it simulated, and its intervals on real draws.
 
     python benchmarks/answers.py [--runs 2000] [--only WORDS]
+    python benchmarks/answers.py [--runs 2000] [--only WORDS] ratios
     python benchmarks/answers.py draws [--draws 64] [--rounds 2] --folder DIR
 
 A simulated experiment has six sizes of network, or one, and several candidates of each. All are trained once and
@@ -8,6 +9,9 @@ compared on validation images; of each size the best is a finalist, judged by fr
 winnow.answers.procedure has it, until that asks for no more. An image has its difficulty, which all networks share in
 part; each candidate finds some images easier and others harder than the rest do, in all of its trainings; each training
 shifts the accuracy. With folds, the validation images of the choosing training are images that judge, too.
+
+``ratios``: what ``make run`` asks for, seven ratios of one criterion, so that neighbours are of one size and chance
+among few images says which of them is a finalist: the rule of winnow.answers.growth and others, all on the same runs.
 
 ``draws``: 300 of scikit-learn's 1,797 digits are drawn, and an unpruned and a pruned network trained and judged in five
 folds of them. What the same networks do on the other 1,497 images is the truth. Draws are kept in ``--folder`` and
@@ -22,7 +26,7 @@ import functools
 import itertools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -32,7 +36,9 @@ import scipy.special
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from winnow.answers import intervals, procedure
+from winnow.answers import growth, intervals, procedure
+from winnow.answers.growth import Candidate
+from winnow.workflow.grid import Cell
 
 if TYPE_CHECKING:
     from winnow.networks.backbones import Backbone
@@ -144,6 +150,22 @@ def kept() -> dict[str, Callable]:
     return cached | {"parts": parts}
 
 
+def answer(
+    world: World, baseline: np.ndarray, outcomes: Sequence[np.ndarray], allowed: Sequence[bool], proposal: int
+) -> tuple[list[procedure.Judgement], list[int]]:
+    """Finalists, the largest first, judged until no more trainings are asked for: what is known, and by how many."""
+    looks, trained = procedure.looks(world.scenario.folds), [0] * len(outcomes)
+    while True:
+        finalists = [
+            procedure.Finalist(str(place), -place, False, baseline[:count], outcomes[place][:count], allowed[place])
+            for place, count in enumerate(trained)
+        ]
+        judged = procedure.judge(finalists, proposal, world.labels, TOLERANCE, MARGIN, looks)
+        if not any(each.wanted for each in judged):
+            return judged, trained
+        trained = [max(count, each.wanted) for count, each in zip(trained, judged, strict=True)]
+
+
 def run(scenario: Scenario, generator: np.random.Generator) -> dict[str, float]:
     """One experiment from choice to answer."""
     world, looks = World(scenario, generator), procedure.looks(scenario.folds)
@@ -160,19 +182,9 @@ def run(scenario: Scenario, generator: np.random.Generator) -> dict[str, float]:
         losses.append(min(found))
     within = [place for place, loss in enumerate(losses) if loss <= TOLERANCE / 100 + 1e-9]
     proposal = within[-2:][0] if within else int(np.argmin(losses))
-    trained = [0] * scenario.sizes
     with mock.patch.multiple(intervals, **kept()):
-        while True:
-            finalists = [
-                procedure.Finalist(
-                    str(place), -place, False, baseline[:count], outcomes[place][:count], place in within
-                )
-                for place, count in enumerate(trained)
-            ]
-            judged = procedure.judge(finalists, proposal, world.labels, TOLERANCE, MARGIN, looks)
-            if not any(each.wanted for each in judged):
-                break
-            trained = [max(count, each.wanted) for count, each in zip(trained, judged, strict=True)]
+        allowed = [place in within for place in range(scenario.sizes)]
+        judged, trained = answer(world, baseline, outcomes, allowed, proposal)
     held = [place for place, each in enumerate(judged) if each.verdict == procedure.HOLDS]
     _, low, high = intervals.paired_interval(baseline[: looks[0]], outcomes[proposal][: looks[0]])
     return {
@@ -229,6 +241,165 @@ def simulate(runs: int, only: str) -> None:
             digits = 1 if key in ("decided", "proposal", "seeds", "trainings") else 2
             fields.append(f"{factor * values.mean():.{digits}f}" + " %" * (factor == 100) if values.size else "–")
         print(f"| {name} | {' | '.join(fields)} | {time.perf_counter() - began:.0f} |", flush=True)
+
+
+# Whether each candidate's network is right on the validation images.
+Right = Mapping[Cell, np.ndarray]
+
+
+def best_of(size: Sequence[Candidate], right: Right) -> Candidate:
+    return min(size, key=lambda each: each.rank)
+
+
+def smallest_allowed(size: Sequence[Candidate], right: Right) -> Candidate:
+    """The smallest that is within the tolerance on validation images; the best where none is."""
+    best = best_of(size, right)
+    return next((each for each in size if growth.allowed(each, TOLERANCE)), best)
+
+
+def within_error(size: Sequence[Candidate], right: Right) -> Candidate:
+    """The smallest that is no more than a standard error, of the paired difference, worse than the best."""
+    best = best_of(size, right)
+
+    def equal(each: Candidate) -> bool:
+        more = right[best.cell] - right[each.cell]
+        return more.mean() <= more.std(ddof=1) / np.sqrt(more.size) + 1e-12
+
+    return next(each for each in size if equal(each))
+
+
+def of_sizes(
+    candidates: Sequence[Candidate],
+    right: Right,
+    stands: Callable[[Sequence[Candidate], Right], Candidate] = best_of,
+    step: float = growth.SIZE_STEP,
+) -> growth.Choice:
+    """One finalist a size."""
+    sizes: list[list[Candidate]] = []
+    for each in sorted(candidates, key=lambda each: each.sizes[0]):
+        if sizes and each.sizes[0] <= step * sizes[-1][0].sizes[0]:
+            sizes[-1].append(each)
+        else:
+            sizes.append([each])
+    with mock.patch.object(growth, "SIZE_STEP", 1.0):
+        return as_it_is([stands(size, right) for size in sizes], right)
+
+
+def as_it_is(candidates: Sequence[Candidate], right: Right) -> growth.Choice:
+    choice = growth.choose(candidates, TOLERANCE)
+    assert choice is not None
+    return choice
+
+
+# The first is what the others are held against.
+RULES: dict[str, Callable[[Sequence[Candidate], Right], growth.Choice]] = {
+    "the best of a size": of_sizes,
+    "the smallest within a standard error of it": functools.partial(of_sizes, stands=within_error),
+    "the smallest within the tolerance": functools.partial(of_sizes, stands=smallest_allowed),
+    "the best, sizes apart by 1.1": functools.partial(of_sizes, step=1.1),
+    "each ratio": functools.partial(of_sizes, step=1.0),
+    "the best, and below the proposal each ratio": as_it_is,
+}
+# MACs in % of the unpruned network's, ratio after ratio: in four steps of size, and in three.
+PAIRS, TRIPLES = (94, 87, 79, 70, 60, 50, 40), (94, 90, 85, 80, 74, 67, 50)
+# Points that they lose.
+SHAPES = {
+    "gains": (-1.5, -1.5, -1.5, -1.5, -1, 0, 2),
+    "late": (0, 0, 0, 0, 0, 0.5, 3),
+    "flat, then rising": (0, 0, 0, 0, 1, 2.5, 5),
+    "steady": (0, 0.5, 1, 1.5, 2, 3, 5),
+    "early": (0, 1, 2, 3, 4, 6, 9),
+    "all at the tolerance": (TOLERANCE,) * 7,
+}
+DATA = {
+    "300 in 5 folds, 95 % right, spread 1": (Scenario(7, 7, 300, 60, 5, 0.95, 0.01), PAIRS),
+    "300 in 5 folds, 97 % right, spread 0.5": (Scenario(7, 7, 300, 60, 5, 0.97, 0.005), PAIRS),
+    "the same in three steps": (Scenario(7, 7, 300, 60, 5, 0.97, 0.005), TRIPLES),
+    "300 images, 95 % right, spread 0.5": (Scenario(7, 7, 300, 60, None, 0.95, 0.005), PAIRS),
+    "150 in 5 folds, 97 % right, spread 0.5": (Scenario(7, 7, 150, 30, 5, 0.97, 0.005), PAIRS),
+}
+
+
+def run_of_ratios(
+    scenario: Scenario, sizes: Sequence[float], drops: Sequence[float], generator: np.random.Generator
+) -> np.ndarray:
+    """One experiment by each of the rules.
+
+    Parameters
+    ----------
+    sizes, drops
+        Of each ratio: MACs in % of the unpruned network's, points that it loses.
+
+    Returns
+    -------
+    (rules, 4) float
+        MACs of the smallest network that holds, 100 where none does; whether one holds; whether one does that loses
+        the tolerance or more; trainings that judged.
+    """
+    world = World(scenario, generator)
+    last = procedure.looks(scenario.folds)[-1]
+    unpruned, networks = world.network(), [world.network() for _ in drops]
+    baseline, reference = world.judge(unpruned, 0.0, last), world.train(unpruned[world.choosing], 0.0).mean()
+    cells = [
+        Cell("photos", "net", "taylor", "global_normalized", (place + 1) / 10, None, "inherited", 0)
+        for place in range(len(drops))
+    ]
+    right, outcomes = {}, {}
+    for cell, network, drop in zip(cells, networks, drops, strict=True):
+        (right[cell],) = world.train(network[world.choosing], drop / 100)
+        outcomes[cell] = world.judge(network, drop / 100, last)
+    candidates = [
+        Candidate(cell, "one_shot", right[cell].mean(), reference - right[cell].mean(), (size, size), False)
+        for cell, size in zip(cells, sizes, strict=True)
+    ]
+    truth = dict(zip(cells, drops, strict=True))
+    found, known = [], {}
+    with mock.patch.multiple(intervals, **kept()):
+        for rule in RULES.values():
+            choice = rule(candidates, right)
+            if choice not in known:
+                finalists = choice.finalists
+                allowed = [growth.allowed(each, TOLERANCE) for each in finalists]
+                judged, trained = answer(
+                    world, baseline, [outcomes[each.cell] for each in finalists], allowed, choice.proposal
+                )
+                held = [
+                    each for each, judgement in zip(finalists, judged, strict=True)
+                    if judgement.verdict == procedure.HOLDS
+                ]  # fmt: skip
+                known[choice] = (
+                    min((each.sizes[0] for each in held), default=100),
+                    bool(held),
+                    any(truth[each.cell] >= TOLERANCE for each in held),
+                    max(trained) + sum(trained),
+                )
+            found.append(known[choice])
+    return np.array(found, dtype=float)
+
+
+def simulate_ratios(runs: int, only: str) -> None:
+    print(f"| {runs} runs a scenario | rule | MACs | against the first | holds | wrong *holds* | trainings |")
+    print(f"|---|---|{'--:|' * 5}")
+    for data, (scenario, sizes) in DATA.items():
+        everything = []
+        for shape, drops in SHAPES.items():
+            if only in (name := f"{shape}: {data}"):
+                generator = np.random.default_rng(0)
+                found = np.array([run_of_ratios(scenario, sizes, drops, generator) for _ in range(runs)])
+                print_ratios(name, found)
+                everything.append(found)
+        if len(everything) == len(SHAPES):
+            print_ratios(f"all shapes: {data}", np.concatenate(everything))
+
+
+def print_ratios(name: str, found: np.ndarray) -> None:
+    """A row a rule of (runs, rules, 4) outcomes."""
+    for place, rule in enumerate(RULES):
+        macs, holds, wrong, trainings = found[:, place].mean(axis=0)
+        more = found[:, place, 0] - found[:, 0, 0]
+        against = f"{more.mean():+.1f} ± {1.96 * more.std(ddof=1) / np.sqrt(more.size):.1f}" if place else ""
+        fields = f"{macs:.1f} % | {against} | {100 * holds:.1f} % | {100 * wrong:.2f} % | {trainings:.1f}"
+        print(f"| {'' if place else name} | {rule} | {fields} |", flush=True)
 
 
 def draw_of_digits(
@@ -377,6 +548,7 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--only", default="", metavar="WORDS", help="scenarios whose name has them")
     ways = parser.add_subparsers(dest="way")
+    ways.add_parser("ratios")
     drawing = ways.add_parser("draws")
     drawing.add_argument("--draws", type=int, default=64)
     drawing.add_argument("--rounds", type=int, default=2)
@@ -387,5 +559,7 @@ if __name__ == "__main__":
         if not arguments.done:
             draws(arguments.draws, arguments.rounds, arguments.folder)
         coverage(arguments.folder, arguments.draws, arguments.rounds)
+    elif arguments.way == "ratios":
+        simulate_ratios(arguments.runs, arguments.only)
     else:
         simulate(arguments.runs, arguments.only)

@@ -109,8 +109,12 @@ def test_the_better_half_is_what_its_words_say(candidates):
 
 
 @settings(deadline=None)
-@given(CANDIDATES, st.sampled_from([0.0, 2.0, 10.0]), st.randoms())
-def test_finalists_are_the_best_of_each_size_and_the_second_smallest_within_is_proposed(candidates, tolerance, random):
+@given(CANDIDATES, st.sampled_from([0.0, 30.0]), st.sampled_from([0.0, 10.0, 60.0]), st.randoms())
+def test_of_each_size_the_best_is_a_finalist_and_the_second_smallest_within_is_proposed(
+    candidates, more, tolerance, random
+):
+    # With more, many are of one size.
+    candidates = [dataclasses.replace(each, sizes=(each.sizes[0] + more, each.sizes[1] + more)) for each in candidates]
     choice = growth.choose(candidates, tolerance)
     known = [each for each in candidates if each.drop is not None]
     if not known:
@@ -118,25 +122,60 @@ def test_finalists_are_the_best_of_each_size_and_the_second_smallest_within_is_p
         return
     sizes = [each.sizes[0] for each in choice.finalists]
     assert sizes == sorted(sizes, reverse=True)
-    # Each is of the size of one finalist, which is preferred to it; and finalists are of different sizes.
-    starts, covered = [], []
+    starts, steps = [], []
     for size in sorted({each.sizes[0] for each in known}):
         if not starts or size > growth.SIZE_STEP * starts[-1]:
             starts.append(size)
     for start in starts:
         step = [each for each in known if start <= each.sizes[0] <= growth.SIZE_STEP * start]
-        step = [each for each in step if not any(start < other <= each.sizes[0] for other in starts)]
-        covered.append(min(step, key=lambda each: each.rank))
-    assert set(choice.finalists) == set(covered)
+        steps.append([each for each in step if not any(start < other <= each.sizes[0] for other in starts)])
+    best = [min(step, key=lambda each: each.rank) for step in steps]
+    assert set(best) <= set(choice.finalists)
     proposed = choice.finalists[choice.proposal]
-    within = [e for e in choice.finalists if not e.diverged and preference.within(e.drop, tolerance)]
+    within = [each for each in best if not each.diverged and preference.within(each.drop, tolerance)]
     if within:
         assert proposed in within
         assert proposed.sizes[0] == sorted(each.sizes[0] for each in within)[:2][-1]
     else:
-        assert proposed == min(choice.finalists, key=lambda each: each.rank)
+        assert proposed == min(best, key=lambda each: each.rank)
+
+    # Below the proposal, those that are within and differ from their size's best by their ratio alone.
+    expected = set(best)
+    for first, step in zip(best, steps, strict=True):
+        alike = [e for e in step if (e.cell.criterion, e.cell.scope) == (first.cell.criterion, first.cell.scope)]
+        for size in {each.sizes[0] for each in alike} - {first.sizes[0]}:
+            other = min((each for each in alike if each.sizes[0] == size), key=lambda each: each.rank)
+            if size < proposed.sizes[0] and growth.allowed(other, tolerance):
+                expected.add(other)
+    assert set(choice.finalists) == expected
     shuffled = random.sample(candidates, len(candidates))
     assert growth.choose(shuffled, tolerance) == choice
+
+
+def test_below_the_proposal_chance_does_not_choose_between_networks_that_differ_by_their_ratio_alone():
+    axes = AXES | {
+        "criteria": ["taylor", "apoz"],
+        "scopes": ["global"],
+        "ratios": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75],
+    }
+    sizes = {0.1: 94.0, 0.2: 87.0, 0.3: 79.0, 0.4: 70.0, 0.5: 60.0, 0.6: 55.0, 0.7: 50.0, 0.75: 50.0}
+    # In images of 100, the unpruned network 95: those of one size are 0.1 and 0.2, 0.3 and 0.4, the others.
+    right = {0.1: 95, 0.2: 94, 0.3: 95, 0.4: 94, 0.5: 95, 0.6: 92, 0.7: 93, 0.75: 94}
+    candidates = [
+        candidate(
+            cell, right[cell.ratio] / 100 if cell.criterion == "taylor" else 0.94, sizes[cell.ratio], unpruned=0.95
+        )
+        for cell in growth.networks(axes)
+    ]
+    choice = growth.choose(candidates, 2.0)
+    # 0.2 is larger than the proposal, 0.6 loses too much, 0.7 is as large as 0.75; between criteria validation chooses.
+    assert [each.cell.ratio for each in choice.finalists] == [0.1, 0.3, 0.4, 0.5, 0.75]
+    assert {each.cell.criterion for each in choice.finalists} == {"taylor"}
+    assert choice.finalists[choice.proposal].cell.ratio == 0.3
+    _, rows = growth.places(candidates, 2.0, None)
+    assert {row["reason"] for row in rows if row["ratio"] in (0.2, 0.6, 0.7)} == {
+        "another one of its size is preferred"
+    }
 
 
 @settings(deadline=None)

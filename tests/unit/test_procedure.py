@@ -332,6 +332,16 @@ def test_experiments_whose_networks_lose_nothing_are_decided(simulated):
     assert np.mean([each["seeds"] for each in found]) <= 7
 
 
+def test_smaller_networks_hold_where_each_ratio_below_the_proposal_is_tried(simulated):
+    scenario, sizes = simulated.DATA["300 in 5 folds, 97 % right, spread 0.5"]
+    generator = np.random.default_rng(0)
+    found = [simulated.run_of_ratios(scenario, sizes, simulated.SHAPES["gains"], generator) for _ in range(8)]
+    before, now = np.mean(found, axis=0)[[0, -1]]
+    assert list(simulated.RULES)[-1] == "the best, and below the proposal each ratio"
+    assert now[0] < before[0]
+    assert now[1] >= before[1]
+
+
 class TestWithinBudget:
     def judged(self, seeds, loss=0.0, other=0.0):
         chosen, runner_up = with_losses(loss, other, seeds=[seeds, seeds], accuracy=0.99)

@@ -1,9 +1,9 @@
 """How a grid grows: a step at a time, until its question is answered.
 
 With ``seeds: auto`` an experiment first trains every network once, with one seed, and compares them on validation
-images. The *finalists*, of each size the best, are then judged on the test images by trainings with fresh seeds, as
-many as :mod:`winnow.answers.procedure` wants. A step reads what the one before it asked for and says what is trained
-next, all of it side by side; the last one is ``done``.
+images. The *finalists*, of each size the best and others that :func:`choose` names, are then judged on the test images
+by trainings with fresh seeds, as many as :mod:`winnow.answers.procedure` wants. A step reads what the one before it
+asked for and says what is trained next, all of it side by side; the last one is ``done``.
 
 With ``screening`` the first comparisons are of short trainings, by successive halving [Jamieson & Talwalkar 2016; Li et
 al., *Hyperband*, 2018]: every network that may be chosen is trained for a fourth of the epochs; of those of a ratio and
@@ -240,8 +240,11 @@ def choose(
     Of each size (:data:`SIZE_STEP`) the best is a finalist. Of those whose drop is within the tolerance the second
     smallest is proposed: one training judged on few images flatters some of them, the smallest most likely, and that
     one's turn comes when the other one holds. Where one alone is within, it is proposed; where none is, the one that
-    loses least. With a limit, those that take no more are compared, whatever their size: the best is proposed, and the
-    next best is its rival. A control that is not smaller than the unpruned network is left out.
+    loses least. Where networks of one size differ by their ratio alone it is chance that prefers one: those of them
+    that are smaller than the proposal and within the tolerance are finalists too, whose turn comes when it holds.
+
+    With a limit, those that take no more are compared, whatever their size: the best is proposed, and the next best is
+    its rival. A control that is not smaller than the unpruned network is left out.
 
     Parameters
     ----------
@@ -278,6 +281,12 @@ def choose(
     best = [min(step, key=lambda each: each.rank) for step in steps]
     within = [each for each in best if allowed(each, tolerance)]
     proposed = within[:2][-1] if within else min(best, key=lambda each: each.rank)
+    best += [
+        other
+        for first, step in zip(list(best), steps, strict=True)
+        for other in _finer(first, step)
+        if other.sizes[0] < proposed.sizes[0] and allowed(other, tolerance)
+    ]
     if claim:
         plain = (CLAIM_RATIO, "inherited", ONE_SHOT)
         named = [
@@ -288,6 +297,15 @@ def choose(
         best += [each for each in named[:1] if each not in best]
     listed = _by_size(best)
     return Choice(listed, listed.index(proposed))
+
+
+def _finer(first: Candidate, others: Iterable[Candidate]) -> list[Candidate]:
+    """Those that differ from the first by their ratio alone; of networks that take the same the preferred one."""
+    found = {first.sizes[0]: first}
+    for each in sorted(others, key=lambda each: each.rank):
+        if dataclasses.replace(each.cell, ratio=first.cell.ratio) == first.cell:
+            found.setdefault(each.sizes[0], each)
+    return list(found.values())[1:]
 
 
 def allowed(candidate: Candidate, tolerance: float) -> bool:

@@ -4,10 +4,10 @@ Finalists were chosen on validation images, by trainings that judge nothing, and
 by fresh trainings, a few at first and more where the answer is open. That a network is said to hold and does not has a
 chance of at most :data:`ALPHA`, over all finalists and looks together:
 
-- The proposal, the second smallest that validation allows, is tested with half of α, the next larger one with a
-  quarter, and so on, the largest with what is left. What is found to hold hands its share to the next one in turn:
-  after the proposal come the smaller ones that validation allows, then the other smaller ones (a graph of tests [Bretz,
-  Maurer, Brannath & Posch, Statistics in Medicine 28, 2009], over looks [Maurer & Bretz, Statistics in
+- The proposal, of each size's best the second smallest that validation allows, is tested with half of α, the next
+  larger one with a quarter, and so on, the largest with what is left. What is found to hold hands its share to the next
+  one in turn: after the proposal come the smaller ones that validation allows, then the other smaller ones (a graph of
+  tests [Bretz, Maurer, Brannath & Posch, Statistics in Medicine 28, 2009], over looks [Maurer & Bretz, Statistics in
   Biopharmaceutical Research 5, 2013]). That a smaller network loses more is not assumed.
 - A share is spent over the looks, each having its own part of it (:data:`SPENDING`; Bonferroni over looks, so that
   nothing is assumed of how they hang together).

@@ -673,8 +673,9 @@ def notes(frame: pd.DataFrame, question: Mapping[str, Any]) -> list[str]:
         f"A class is lost where it surely loses more than {margin:g} points of its own accuracy, or where it is never "
         "found, and that not for want of test images.",
         f"That any network is said to hold and does not has a chance of at most {100 * ALPHA:g} %, over all networks "
-        "and looks together: the second smallest that validation allows is tested with half of it, larger ones with "
-        "what is left, and what holds hands its part to the next smaller one, those that validation allows first.",
+        "and looks together: of each size's best the second smallest that validation allows is tested with half of it, "
+        "larger ones with what is left, and what holds hands its part to the next smaller one, those that validation "
+        "allows first.",
     ]
     if experiment.get("controls"):
         named = ", ".join(experiment["controls"])
