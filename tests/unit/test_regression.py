@@ -59,6 +59,91 @@ def test_the_gradient_ends_below_the_tolerance():
     assert max(layer.grad.abs().max(), bias.grad.abs().max()) / 400 < 5 * regression.TOLERANCE
 
 
+def in_float64(x, y, penalty):
+    """Scikit-learn's (weight, bias) for features as they are, classes in rows; two classes share out the difference."""
+    scaler = StandardScaler()
+    model = LogisticRegression(C=1 / penalty, tol=1e-9, max_iter=10_000).fit(scaler.fit_transform(x.numpy()), y.numpy())
+    weight, bias = model.coef_ / scaler.scale_, model.intercept_
+    if len(weight) == 1:
+        weight, bias = (np.concatenate([-each, each]) / 2 for each in (weight, bias))
+    return weight, bias - weight @ scaler.mean_
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("penalty", [1.0, 30.0])
+def test_float64_comes_nearer_and_wherever_it_begins_it_ends_there(classes, penalty, monkeypatch):
+    monkeypatch.setattr(regression, "TOLERANCE", 1e-10)
+    x, y = drawn(300, 64, classes, 0.3)
+    x = x.double()
+    third = torch.arange(300) % 3 == 1
+    # Another penalty's, of other images, which have other means.
+    near = regression.fit(x[~third], y[~third], classes, 10 * penalty, x.std(0))
+    generator = torch.Generator().manual_seed(0)
+    far = torch.randn(classes, 64, generator=generator), torch.randn(classes, generator=generator)
+    expected = in_float64(x, y, penalty)
+    # What is added to all classes alike the loss doesn't see, and a fit leaves it as it was.
+    for begin in (None, near, (far[0], far[1] - far[1].mean())):
+        weight, bias = regression.fit(x.clone(), y, classes, penalty, begin=begin)
+        np.testing.assert_allclose(weight, expected[0], atol=1e-5 * np.abs(expected[0]).max())
+        np.testing.assert_allclose(bias - bias.mean(), expected[1] - expected[1].mean(), atol=1e-5)
+
+
+def test_a_fit_that_begins_at_its_end_stays_there(looks):
+    x, y = drawn(300, 64, 5, 0.3)
+    first = regression.fit(x.clone(), y, 5)
+    looks.clear()
+    again = regression.fit(x.clone(), y, 5, begin=first)
+    assert looks.count("gradient") <= 3
+    for one, other in zip(first, again, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """Gradients, and what waits for a device, as they come."""
+    found = []
+
+    def counted(name):
+        way = getattr(torch.Tensor, name)
+
+        def call(*arguments):
+            found.append("gradient" if name == "softmax" else "wait")
+            return way(*arguments)
+
+        return call
+
+    for name in ("softmax", "cpu", "item", "tolist", "__bool__", "__float__", "__int__"):
+        monkeypatch.setattr(torch.Tensor, name, counted(name))
+    return found
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_the_device_is_waited_for_once_a_gradient(classes, looks):
+    regression.fit(*drawn(300, 64, classes, 0.3), classes)
+    assert looks.count("wait") == looks.count("gradient")
+    # Many more if the past were mixed up.
+    assert regression.MEMORY < looks.count("gradient") < 200
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_the_direction_is_that_of_the_two_loops(steps):
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(12, 12))
+    ways = rng.normal(size=(steps + 1, 12))
+    slopes = rng.normal(size=12) + np.cumsum(ways @ root @ root.T, axis=0)
+    changes = np.diff(slopes, axis=0)
+    expected, shares = -slopes[-1], []
+    for way, change in zip(ways[:0:-1], changes[::-1], strict=True):
+        shares.append(way @ expected / (way @ change))
+        expected = expected - shares[-1] * change
+    expected *= ways[-1] @ changes[-1] / (changes[-1] @ changes[-1])
+    for way, change, share in zip(ways[1:], changes, shares[::-1], strict=True):
+        expected = expected + (share - change @ expected / (way @ change)) * way
+    found, slope = regression._direction(ways @ slopes.T, slopes @ slopes.T, 1.0)
+    np.testing.assert_allclose(found[0] @ ways + found[1] @ slopes, expected, rtol=1e-8)
+    assert slope == pytest.approx(expected @ slopes[-1])
+
+
 def test_the_same_features_give_the_same_bits():
     x, y = drawn(200, 64, 5, 0.3)
     first, again = (regression.fit(x.clone(), y, 5) for _ in range(2))
@@ -69,6 +154,16 @@ def test_a_fit_that_does_not_end_says_so(monkeypatch):
     monkeypatch.setattr(regression, "STEPS", 3)
     with pytest.warns(UserWarning, match=r"fit ended at a gradient of .* an image, not 1e-07"):
         regression.fit(*drawn(200, 64, 5, 0.3), 5)
+
+
+def test_a_fit_stays_where_digits_are_used_up(monkeypatch):
+    x, y = drawn(200, 64, 5, 0.3)
+    expected = regression.fit(x.clone(), y, 5)
+    monkeypatch.setattr(regression, "TOLERANCE", 0.0)
+    with pytest.warns(UserWarning, match="not 0e"):
+        found = regression.fit(x.clone(), y, 5)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture(scope="module")

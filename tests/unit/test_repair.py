@@ -15,7 +15,7 @@ from winnow.data.splits import Split
 from winnow.data.store import Store
 from winnow.exports import cards
 from winnow.files import InputError, read_json
-from winnow.importance import compensation, moments, passes, recalibration, sums
+from winnow.importance import compensation, moments, passes, recalibration, regression, sums
 from winnow.networks import backbones, channels, consumers, couplings, models, surgery
 from winnow.networks.backbones import Backbone
 from winnow.tables import read_table
@@ -434,9 +434,15 @@ def test_the_penalty_is_the_one_that_tells_held_out_images_best():
     clear = noise.clone()
     clear[:, :3] += 10 * torch.eye(3)[labels]
     # What says nothing is not believed, and the more a clear sign is believed the better.
-    assert repair.penalty_for(noise, labels, 3, noise.std(0)) == repair.PENALTIES[-1]
-    assert repair.penalty_for(clear, labels, 3, clear.std(0)) < repair.PENALTIES[-1]
-    assert repair.penalty_for(clear[:3], labels[:3], 3, clear.std(0)) == repair.PENALTIES[-1]
+    assert repair.penalty_for(noise, labels, 3, noise.std(0))[0] == repair.PENALTIES[-1]
+    penalty, (weight, bias) = repair.penalty_for(clear, labels, 3, clear.std(0))
+    assert penalty < repair.PENALTIES[-1]
+    assert repair.penalty_for(clear[:3], labels[:3], 3, clear.std(0)) == (repair.PENALTIES[-1], None)
+    # The layer of the images that were not held out, as from zero.
+    seen = torch.arange(60) // 3 % 3 != 1
+    cold = regression.fit(clear[seen], labels[seen], 3, penalty, clear.std(0))
+    torch.testing.assert_close(weight, cold[0], rtol=1e-3, atol=1e-3 * weight.abs().max().item())
+    torch.testing.assert_close(bias, cold[1], rtol=1e-3, atol=1e-3)
 
 
 def test_what_needs_moments_says_so(made, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import torch
 
 # The largest entry of the gradient at which the minimum counts as found, divided by the number of images.
@@ -14,15 +15,26 @@ MEMORY = 10
 # A step ends where the loss still falls, or rises at no more than this share of the slope at its beginning.
 RISE = 0.1
 
+# Weights (classes, D) and biases (classes,).
+Layer = tuple[torch.Tensor, torch.Tensor]
+
 
 def fit(
-    features: torch.Tensor, labels: torch.Tensor, classes: int, penalty: float = 1.0, spread: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
+    features: torch.Tensor,
+    labels: torch.Tensor,
+    classes: int,
+    penalty: float = 1.0,
+    spread: torch.Tensor | None = None,
+    begin: Layer | None = None,
+) -> Layer:
     """The layer that minimises Σ cross-entropy + ½p‖W‖² over standardised features; it takes the features as they were.
 
-    With two classes the penalty is p‖W‖²: that of the one vector ½p‖w‖², w their difference. Found by L-BFGS from zero
+    With two classes the penalty is p‖W‖²: that of the one vector ½p‖w‖², w their difference. Found by L-BFGS
     (Liu and Nocedal, *On the limited memory BFGS method for large scale optimization*, 1989). The loss is convex, so
     that the slope along a step tells whether it went too far; the loss itself, in float32, could not near the minimum.
+    The device is waited for once a gradient: its dot products with those before it and the steps between them, in
+    float64, are all that the next direction and the line search need (Byrd, Nocedal and Schnabel, *Representations of
+    quasi-Newton matrices and their use in limited memory methods*, 1994).
 
     Parameters
     ----------
@@ -37,6 +49,8 @@ def fit(
         p.
     spread : (D,) or None
         What each feature is divided by; None for its standard deviation.
+    begin : (weight, bias) or None
+        A layer near the minimum, as a fit to like features returns it; None for zero.
 
     Returns
     -------
@@ -52,57 +66,106 @@ def fit(
     wanted = torch.nn.functional.one_hot(labels, classes).to(features.dtype)
     penalty *= 2.0 if classes == 2 else 1.0
 
-    def gradient(layer: torch.Tensor) -> torch.Tensor:
-        """(classes, D + 1): by the weights, and by the bias in the last column."""
+    slots = MEMORY + 1
+    # In a slot the way that was gone and the gradient where it ended, in float64; the oldest makes room for the next.
+    rows = features.new_zeros(2, slots, classes * (width + 1), dtype=torch.float64)
+    ways, slopes = rows
+    # Dot products, on the host: of ways with slopes, and of slopes with slopes.
+    crossed, squared = np.zeros((2, slots, slots))
+
+    def look(layer: torch.Tensor, slot: int) -> float:
+        """Put the gradient and its dot products into a slot; its largest entry. All that waits for the device."""
         weight, bias = layer[:, :-1], layer[:, -1]
-        excess = (features @ weight.T + bias).softmax(1) - wanted
-        return torch.cat([excess.T @ features + penalty * weight, excess.sum(0)[:, None]], 1)
+        excess = torch.addmm(bias, features, weight.T).softmax(1).sub_(wanted)
+        slope = torch.cat([torch.addmm(weight, excess.T, features, beta=penalty), excess.sum(0)[:, None]], 1).flatten()
+        slopes[slot] = slope
+        largest = torch.linalg.vector_norm(slope, torch.inf, dtype=torch.float64)
+        found = torch.cat([rows.flatten(0, 1) @ slopes[slot], largest[None]]).cpu().numpy()
+        crossed[:, slot], squared[slot] = found[:slots], found[slots:-1]
+        squared[:, slot] = squared[slot]
+        return float(found[-1])
 
     layer = features.new_zeros(classes, width + 1)
-    slope = gradient(layer)
-    past: list[tuple[torch.Tensor, torch.Tensor, float]] = []
+    if begin is not None:
+        weight, bias = (part.double() for part in begin)
+        layer[:, :-1], layer[:, -1] = weight * scale, bias + weight @ mean.double()
+    largest = look(layer, 0)
+    # The slots in use, the newest last; of the first one there is only the gradient.
+    past = [0]
     for _ in range(STEPS):
-        if slope.abs().max().item() <= TOLERANCE * images:
+        if largest <= TOLERANCE * images:
             break
-        direction = _direction(slope, past, 1 / images)
-        begun = _dot(slope, direction)
+        shares, begun = _direction(crossed[past][:, past], squared[past][:, past], 1 / images)
+        weights = np.zeros((2, slots))
+        weights[:, past] = shares
+        now, slot = past[-1], (past[-1] + 1) % slots
+        ways[slot] = torch.from_numpy(weights.ravel()).to(rows.device, non_blocking=True) @ rows.flatten(0, 1)
+        direction = ways[slot].to(features.dtype).view_as(layer)
         length = 1.0
-        after = gradient(layer + direction)
-        while (ended := _dot(after, direction)) > RISE * -begun and length > 1e-6:
+        after = layer + direction
+        ahead = look(after, slot)
+        while (ended := crossed[slot, slot]) > RISE * -begun and length > 1e-6:
             # Where the slope would be 0 if it changed evenly.
             length *= begun / (begun - ended)
-            after = gradient(layer + length * direction)
-        step, change = length * direction, after - slope
-        curvature = _dot(step, change)
-        if not curvature > 0:
+            after = layer + length * direction
+            ahead = look(after, slot)
+        curvature = length * ended - length * begun
+        change = squared[slot, slot] - 2 * squared[slot, now] + squared[now, now]
+        if not (curvature > 0 and change > 0):
             # Digits are used up: the past is no guide to what is left, and without it there is nothing left.
-            if not past:
+            if len(past) == 1:
                 break
-            past = []
+            past = [now]
+            # Slots that are not in use get a share of 0, which makes NaN of what overflowed.
+            rows[:, slot] = 0
             continue
-        past = [*past, (step, change, curvature)][-MEMORY:]
-        layer, slope = layer + step, after
-    largest = slope.abs().max().item() / images
-    if not largest <= TOLERANCE:
+        if length != 1:
+            ways[slot] *= length
+        crossed[slot, [now, slot]] = length * begun, length * ended
+        past = [*past, slot][-slots:]
+        layer, largest = after, ahead
+    if not largest <= TOLERANCE * images:
         warnings.warn(
-            f"the last layer's fit ended at a gradient of {largest:.1e} an image, not {TOLERANCE:.0e}",
+            f"the last layer's fit ended at a gradient of {largest / images:.1e} an image, not {TOLERANCE:.0e}",
             stacklevel=2,
         )
     weight = layer[:, :-1].double() / scale.double()
     return weight, layer[:, -1].double() - weight @ mean.double()
 
 
-def _direction(slope: torch.Tensor, past: list[tuple[torch.Tensor, torch.Tensor, float]], first: float) -> torch.Tensor:
-    """Minus the slope times what the past says of the curvature's inverse: the two loops of L-BFGS."""
-    result, shares = -slope, []
-    for step, change, curvature in reversed(past):
-        shares.append(_dot(step, result) / curvature)
-        result = result - shares[-1] * change
-    result = result * (past[-1][2] / _dot(past[-1][1], past[-1][1]) if past else first)
-    for (step, change, curvature), share in zip(past, reversed(shares), strict=True):
-        result = result + (share - _dot(change, result) / curvature) * step
-    return result
+def _direction(crossed: np.ndarray, squared: np.ndarray, first: float) -> tuple[np.ndarray, float]:
+    """Minus the slope times what the past says of the curvature's inverse, from dot products alone.
 
+    That is the inverse in its compact form, γI + [S γY] M [S γY]ᵀ, with the steps as columns of S and the changes of
+    the slope as columns of Y.
 
-def _dot(one: torch.Tensor, other: torch.Tensor) -> float:
-    return (one * other).sum(dtype=torch.float64).item()
+    Parameters
+    ----------
+    crossed : (n + 1, n + 1)
+        Dot products of ways, by rows, with slopes, the newest last: the first way and what is left of the diagonal by
+        more than one column are not looked at.
+    squared : (n + 1, n + 1)
+        Of slopes with slopes.
+    first
+        γ where there are no steps yet, n = 0.
+
+    Returns
+    -------
+    (shares, slope)
+        Of each way and each slope in the direction, (2, n + 1), and the direction's dot product with the newest slope.
+    """
+    shares = np.zeros((2, len(squared)))
+    if len(squared) == 1:
+        shares[1] = -first
+    else:
+        # SᵀY, of which a triangle is needed, and YᵀY.
+        upper, changes = np.triu(np.diff(crossed[1:])), np.diff(np.diff(squared, axis=0))
+        curvatures = upper.diagonal()
+        scale = curvatures[-1] / changes[-1, -1]
+        of_changes = np.linalg.solve(upper, crossed[1:, -1])
+        of_steps = curvatures * of_changes + scale * (changes @ of_changes - np.diff(squared[-1]))
+        shares[0, 1:] = -np.linalg.solve(upper.T, of_steps)
+        shares[1, 1:] = scale * of_changes
+        shares[1, :-1] -= scale * of_changes
+        shares[1, -1] -= scale
+    return shares, float(shares[0, 1:] @ crossed[1:, -1] + shares[1] @ squared[-1])

@@ -134,8 +134,8 @@ def fitted(network: nn.Module, bench: cells.Bench) -> None:
     def fit(batch: int) -> None:
         found = heads.features(network.eval(), lambda: batches(batch))
         count = found.known.numel()
-        penalty = penalty_for(found.x, found.y, count, found.spread)
-        weight, bias = regression.fit(found.x, found.y, count, penalty, found.spread)
+        penalty, begin = penalty_for(found.x, found.y, count, found.spread)
+        weight, bias = regression.fit(found.x, found.y, count, penalty, found.spread, begin)
         drawn = network.get_parameter(f"{name}.weight")
         size = min(1.0, (drawn.double().square().mean() / weight.square().mean()).sqrt().item())
         # Of a class without images no logit is minus infinity while there is something to be learnt.
@@ -148,10 +148,17 @@ def fitted(network: nn.Module, bench: cells.Bench) -> None:
     network.requires_grad_()
 
 
-def penalty_for(features: torch.Tensor, labels: torch.Tensor, classes: int, spread: torch.Tensor) -> float:
+def penalty_for(
+    features: torch.Tensor, labels: torch.Tensor, classes: int, spread: torch.Tensor
+) -> tuple[float, regression.Layer | None]:
     """Which of :data:`PENALTIES` gives images that were held out, a third of each class, the least cross-entropy.
 
-    The largest where each class has but one image.
+    Each fit begins where that of the next larger penalty ended, which is nearer than zero.
+
+    Returns
+    -------
+    (penalty, layer)
+        And the layer of the images that were not held out; the largest and None where each class has but one image.
     """
     place = torch.zeros_like(labels)
     for number in range(classes):
@@ -159,13 +166,16 @@ def penalty_for(features: torch.Tensor, labels: torch.Tensor, classes: int, spre
         place[own] = torch.arange(int(own.sum()), device=labels.device)
     out = place % 3 == 1
     if not out.any():
-        return PENALTIES[-1]
-
-    def loss(penalty: float) -> float:
-        weight, bias = regression.fit(features[~out], labels[~out], classes, penalty, spread)
-        return nn.functional.cross_entropy(features[out].double() @ weight.T + bias, labels[out]).item()
-
-    return min(PENALTIES, key=loss)
+        return PENALTIES[-1], None
+    layers: dict[float, regression.Layer] = {}
+    losses, layer = {}, None
+    for penalty in reversed(PENALTIES):
+        layer = regression.fit(features[~out], labels[~out], classes, penalty, spread, layer)
+        weight, bias = layers[penalty] = layer
+        logits = features[out].double() @ weight.T + bias
+        losses[penalty] = nn.functional.cross_entropy(logits, labels[out]).item()
+    best = min(PENALTIES, key=losses.__getitem__)
+    return best, layers[best]
 
 
 def lowest(network: nn.Module, layer: nn.Module, batches: Iterable[passes.Batch]) -> float:
