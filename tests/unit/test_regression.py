@@ -210,3 +210,20 @@ def test_batches_change_no_more_than_last_digits(network, size):
         layers.append(network.get_submodule(backbones.last_layer(network)))
     one, other = layers
     torch.testing.assert_close(one.weight, other.weight, rtol=1e-3, atol=1e-4 * one.weight.abs().max().item())
+
+
+@pytest.mark.parametrize("penalty", [1.0, 100.0])
+def test_classes_that_lie_far_apart_take_no_more_passes_than_others(monkeypatch, penalty):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(400) % 2
+    x = torch.randn(400, 256, generator=generator) * torch.logspace(0, -1.5, 256) + 3 * labels[:, None]
+    passes, real = [], torch.addmm
+    monkeypatch.setattr(torch, "addmm", lambda *given, **options: passes.append(1) or real(*given, **options))
+    weight, bias = regression.fit(x.clone(), labels, 2, penalty)
+    assert len(passes) < 2 * 150
+    monkeypatch.undo()
+    scaled = StandardScaler().fit(x.double())
+    theirs = LogisticRegression(C=1 / penalty, tol=1e-10, max_iter=10_000).fit(scaled.transform(x.double()), labels)
+    np.testing.assert_allclose(
+        probabilities(x, weight, bias), theirs.predict_proba(scaled.transform(x.double())), atol=1e-4
+    )

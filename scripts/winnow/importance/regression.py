@@ -14,6 +14,9 @@ STEPS = 1000
 MEMORY = 10
 # A step ends where the loss still falls, or rises at no more than this share of the slope at its beginning.
 RISE = 0.1
+# Having gone too far, a step does not go back to where it falls at more than this share of it: next to nothing would be
+# learnt of the curvature, and the next step would go as far too far.
+FALL = 0.9
 
 # Weights (classes, D) and biases (classes,).
 Layer = tuple[torch.Tensor, torch.Tensor]
@@ -104,9 +107,19 @@ def fit(
         length = 1.0
         after = layer + direction
         ahead = look(after, slot)
-        while (ended := crossed[slot, slot]) > RISE * -begun and length > 1e-6:
-            # Where the slope would be 0 if it changed evenly.
-            length *= begun / (begun - ended)
+        # The last length that was too short, and the last that was too long, with the slopes there.
+        short, long = (0.0, begun), None
+        while True:
+            ended = crossed[slot, slot]
+            if ended > RISE * -begun and length > 1e-6:
+                long = length, ended
+            elif long is not None and ended < FALL * begun and long[0] - length > 1e-3 * long[0]:
+                short = length, ended
+            else:
+                break
+            # Where the slope would be 0 if it changed evenly, but not at either end.
+            share = min(max(short[1] / (short[1] - long[1]), 0.1), 0.9)
+            length = short[0] + share * (long[0] - short[0])
             after = layer + length * direction
             ahead = look(after, slot)
         curvature = length * ended - length * begun
