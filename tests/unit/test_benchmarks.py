@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -55,6 +56,13 @@ def test_layers(run):
 def test_statistics(run):
     text = run("statistics_pass", "--architecture", "vgg_digits", "--size", "8", "--repeats", "1")
     assert "statistics / plain forward: " in text
+
+
+def test_sharing():
+    command = [sys.executable, ROOT / "benchmarks/sharing.py", "--device", "cpu", "--processes", "1"]
+    text = subprocess.run([*command, "--seconds", "0.1"], capture_output=True, text=True, check=True).stdout
+    said = [line.split(":")[0] for line in text.splitlines()]
+    assert said == ["1 processes, kernel by kernel", "1 processes, recorded"]
 
 
 def test_repair(run):

@@ -202,6 +202,8 @@ def train(
                 report(f"stopped by a signal after epoch {number}")
                 raise SystemExit(TERMINATED)
 
+    # What a step took of the device is held by its gradients.
+    network.zero_grad(set_to_none=True)
     choice = run.choice
     found = choice.state, choice.epoch, choice.val_accuracy, run.history, choice.seconds
     return Training(*found, run.resumed, run.micro_batch)
