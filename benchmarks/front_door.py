@@ -79,7 +79,10 @@ def main(arguments: argparse.Namespace) -> None:
         start = time.perf_counter()
         # What configure.py writes is laid over config.yaml; the weights are a file's in place of torchvision's.
         command = [sys.executable, ROOT / "scripts/configure.py", folder / "photos", "--backbone", "squeezenet1_1"]
-        subprocess.run([*command, "--size", "128", "--folder", folder / "own"], check=True, stdout=subprocess.DEVNULL)
+        # What it foretells is of its own settings.
+        other = subprocess.DEVNULL if arguments.set or arguments.recipe else None
+        command += ["--size", "128", "--folder", folder / "own"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=other)
         own = folder / "own/photos.yaml"
         config = yaml.safe_load(own.read_text(encoding="utf-8"))
         backbone = config["backbones"]["squeezenet1_1"]

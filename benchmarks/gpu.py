@@ -66,7 +66,7 @@ class Sizes:
     batch: int = 64
     classes: int = 102
     images: tuple[int, int, int] = (10, 10, 10)
-    steps: int = 24  # of an epoch that is compared with the bare steps
+    steps: int = 40  # of an epoch that is compared with the bare steps
     measured: int = 512  # images of a statistics pass
     repeats: int = 3
     epochs: int = 3  # of a cell
@@ -581,7 +581,7 @@ def recorded(check: Check) -> None:
     from winnow.networks import backbones
     from winnow.training import loop, steps
 
-    size = min(128, check.sizes.size)
+    size = 128 if check.gpu else 32
     rows = np.arange(min(1020, 8 * check.sizes.measured))
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (rows.size, size, size, 3), np.uint8))
     labels = torch.arange(rows.size) % check.sizes.classes
@@ -593,9 +593,9 @@ def recorded(check: Check) -> None:
         steps.LEAST_STEPS = least
         return loop.train(network, images, rows, rows[:0], short, 0, "bf16", report=lambda line: None).state
 
+    usual = steps.LEAST_STEPS
     for name in ("squeezenet1_1", "googlenet", "mobilenet_v2")[: None if check.gpu else 1]:
         network = backbones.initialised(name, "classifier", check.sizes.classes, 0)
-        usual = steps.LEAST_STEPS
         first, second = train(network, usual), train(network, float("inf"))
         differing = [name for name, tensor in first.items() if not torch.equal(tensor, second[name])]
         check.put(f"{name}: recorded or not, the same weights", not differing, "= 1", differing=differing[:9])

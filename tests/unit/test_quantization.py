@@ -108,8 +108,9 @@ def test_the_schemes_are_tried_in_order_until_one_loses_little(made, tmp_path, m
 
     def second(source, target, scheme, reader, description):
         if not tried:
-            sabotage = reader.get_next()
-            reader._batches = iter([{name: 0.01 * images[:1] for name, images in sabotage.items()}])
+            sabotage = {name: 0.01 * images[:1] for name, images in reader.get_next().items()}
+            reader.begin = lambda: setattr(reader, "_batches", iter([sabotage]))
+            reader.begin()
         tried.append(scheme)
         real(source, target, scheme, reader, description)
 
@@ -191,6 +192,85 @@ def test_the_divergence_is_that_of_probabilities():
     assert quantization.divergence(one, one + 5) == pytest.approx(0, abs=1e-12)
 
 
+class Calibration(quantization.CalibrationDataReader):
+    """Images as the network gets them, eight at a time."""
+
+    def __init__(self, images):
+        self.images = images
+        self.begin()
+
+    def begin(self):
+        self.batches = iter(np.split(self.images, len(self.images) // 8))
+
+    def get_next(self):
+        batch = next(self.batches, None)
+        return None if batch is None else {graphs.INPUT: batch}
+
+
+@pytest.mark.parametrize("scheme", quantization.SCHEMES[:2])
+def test_rounded_weights_add_nothing_to_an_output_on_average(scheme, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 4),
+    ).eval()
+    description = {"image_size": 12, "preprocessing": [], "classes": list("abcd")}
+    graphs.write(tmp_path / "base.onnx", network, description, quantization.OPSET)
+    images = np.random.default_rng(0).normal(1, 1, size=(64, 3, 12, 12)).astype(np.float32)
+    expected = network(torch.from_numpy(images)).detach().numpy()
+
+    def error():
+        target = tmp_path / "made.onnx"
+        quantization.quantize(tmp_path / "base.onnx", target, scheme, Calibration(images), description)
+        session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+        return (session.run(None, {graphs.INPUT: images})[0] - expected).mean(0)
+
+    centred = error()
+    monkeypatch.setattr(quantization.centring, "centre", lambda *_: None)
+    as_rounded = error()
+    assert abs(centred).max() < 0.5 * abs(as_rounded).max()
+
+
+def test_a_layers_mean_is_right_to_half_a_step_of_its_bias(tmp_path):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1, groups=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    description = {"image_size": 12, "preprocessing": [], "classes": list("abcdefgh")}
+    graphs.write(tmp_path / "base.onnx", network, description, quantization.OPSET)
+    # Of 256 values, one a step: images are not rounded.
+    images = np.random.default_rng(0).integers(0, 256, (64, 3, 12, 12)).astype(np.float32)
+    images[0, 0, 0, :2] = 0, 255
+    source = onnx.load(tmp_path / "base.onnx")
+    quantization.quantize_static(
+        tmp_path / "base.onnx",
+        tmp_path / "made.onnx",
+        Calibration(images),
+        per_channel=True,
+        weight_type=quantization.QuantType.QInt8,
+        activation_type=quantization.QuantType.QUInt8,
+        op_types_to_quantize=["Conv"],
+    )
+    model = onnx.load(tmp_path / "made.onnx")
+    # What comes out is compared as it is, not as it would be rounded for the next layer.
+    (layer,) = (node for node in model.graph.node if node.op_type == "Conv")
+    batches = Calibration(images)
+    quantization.centring.centre(model.graph, source, iter(batches.get_next, None))
+    del model.graph.output[:]
+    model.graph.output.append(onnx.helper.make_empty_tensor_value_info(layer.output[0]))
+    found = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    means = found.run(None, {graphs.INPUT: images})[0].mean((0, 2, 3))
+    wanted = network[0](torch.from_numpy(images)).detach().numpy().mean((0, 2, 3))
+    constants = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    step = constants[made_by[layer.input[2]].input[1]]
+    assert (abs(means - wanted) <= 0.51 * step + 1e-3).all()
+    assert (step < 0.05).all()
+
+
 @pytest.mark.parametrize("pool", ["MaxPool2dSame", "AvgPool2dSame"])
 def test_what_is_padded_beforehand_stays_exact(pool, tmp_path):
     torch.manual_seed(0)
@@ -207,10 +287,8 @@ def test_what_is_padded_beforehand_stays_exact(pool, tmp_path):
     description = {"image_size": 46, "preprocessing": [], "classes": ["a", "b"]}
     graphs.write(tmp_path / "base.onnx", network, description, quantization.OPSET)
     images = np.random.default_rng(0).normal(size=(64, 3, 46, 46)).astype(np.float32)
-    reader = iter([{graphs.INPUT: images[start : start + 8]} for start in range(0, 64, 8)])
-    calibration = SimpleNamespace(get_next=lambda: next(reader, None))
     scheme = quantization.SCHEMES[-1]
-    quantization.quantize(tmp_path / "base.onnx", tmp_path / "made.onnx", scheme, calibration, description)
+    quantization.quantize(tmp_path / "base.onnx", tmp_path / "made.onnx", scheme, Calibration(images), description)
     session = onnxruntime.InferenceSession(tmp_path / "made.onnx", providers=["CPUExecutionProvider"])
     expected = network(torch.from_numpy(images)).detach().numpy()
     differences = session.run(None, {graphs.INPUT: images})[0] - expected

@@ -49,7 +49,7 @@ def device(monkeypatch):
     def watched():
         waited = []
         yield waited
-        waited += found["waits"][:1]
+        waited += filter(None, found["waits"][:1])
         del found["waits"][:1]
 
     monkeypatch.setattr(Played, "made", 0)
@@ -114,34 +114,65 @@ def test_nothing_is_recorded_without_room_for_it(device):
     assert Played.made == 0
 
 
-def test_the_first_step_may_wait_for_the_device_a_later_one_may_not(device):
-    waiting = "called a synchronizing CUDA operation"
-    device["waits"] = [waiting]
+def test_the_first_step_may_wait_for_the_device_the_last_before_a_recording_may_not(device):
+    device["waits"] = [""]
     trained(True, SIZES)
-    assert Played.made == 1
-    device["waits"] = [waiting] * steps.WARM_UP
+    assert (Played.made, device["waits"]) == (1, [])
+    device["waits"] = ["called a synchronizing CUDA operation"]
     same(trained(True, SIZES), trained(False, SIZES))
     assert Played.made == 1
 
 
 def test_a_recording_for_which_memory_runs_out_is_done_without(device, monkeypatch):
-    def full(*given):
-        raise torch.cuda.OutOfMemoryError("out of memory")
+    tried = []
+
+    def full(computing, *given):
+        tried.append(1)
+        for parameter in computing.network.parameters():
+            parameter.grad = torch.full_like(parameter, torch.nan)
+        try:
+            raise torch.cuda.OutOfMemoryError("out of memory")
+        finally:
+            # As torch does where what was recorded so far cannot be ended.
+            raise RuntimeError("operation failed due to a previous error during capture")
 
     monkeypatch.setattr(steps, "Recording", full)
     same(trained(True, SIZES), trained(False, SIZES))
+    assert tried == [1]
 
 
-def test_what_else_fails_in_a_recording_is_raised(device, monkeypatch):
+def test_a_step_that_cannot_be_recorded_is_its_workers_last(device, monkeypatch):
     def broken(*given):
         raise RuntimeError("a capture is broken")
 
+    retired = []
     monkeypatch.setattr(steps, "Recording", broken)
-    with pytest.raises(RuntimeError, match="broken"):
+    monkeypatch.setattr(steps.workers, "retire", lambda: retired.append(1))
+    with pytest.raises(RuntimeError, match=r"a training step of Sequential cannot be recorded: set \w+=off"):
         trained(True, SIZES)
+    assert retired == [1]
 
 
-def test_a_processor_records_nothing(monkeypatch):
-    monkeypatch.setattr(steps, "Recording", lambda *given: pytest.fail("it was recorded"))
-    trained_by_default = Steps(network(), RECIPE, "fp32", None, 1)
-    assert not trained_by_default._recordable
+def test_partial_batches_are_no_warm_up(device):
+    trained(True, [2, 2, 2, 4, 4, 4])
+    assert Played.made == 0
+    trained(True, [2, 2, 2, 4, 4, 4, 4])
+    assert Played.made == 1
+
+
+def test_gradients_are_cut_to_their_length(device):
+    computing = Steps(network(), RECIPE | {"clip_norm": 0.01}, "fp32", None, 1)
+    computing.gradients(torch.randn(4, 3, 5, 5), torch.arange(4) % 3, None, 1)
+    length = torch.stack([parameter.grad.norm() for parameter in computing.network.parameters()]).norm()
+    assert length.item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("switched", [None, "off"])
+def test_who_records(device, monkeypatch, switched):
+    if switched:
+        monkeypatch.setenv(steps.SWITCH, switched)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda tensor: switched is not None))
+    computing = Steps(network(), RECIPE, "fp32", None, 1)
+    for left in range(2 * steps.LEAST_STEPS, steps.LEAST_STEPS, -1):
+        computing.gradients(torch.randn(4, 3, 5, 5), torch.arange(4) % 3, None, left)
+    assert Played.made == 0

@@ -91,6 +91,8 @@ def test_training_and_judging_leave_cudnn_no_choice_between_algorithms(images, m
     evaluate(watched, images, TEST, "fp32")
     assert len(seen) > judged
     assert set(seen) == {(True, False)}
+    # What holds a step's memory is gone.
+    assert all(parameter.grad is None for parameter in watched.parameters())
     assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == (False, True)
 
 

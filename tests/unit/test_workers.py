@@ -193,6 +193,13 @@ def test_a_job_is_what_it_is_in_a_process_of_its_own(shared, code):
     assert not set(shared.pids[-2:]) & {job.pid for job in shared.jobs}
 
 
+def test_a_job_that_retires_its_worker_is_its_last(run):
+    retiring = "from winnow.runtime import workers; workers.retire(); print(1)"
+    assert [run.job(code)[0] for code in (retiring, "print(2)", "print(3)")] == [0] * 3
+    first, second, third = run.pids
+    assert first != second == third
+
+
 def test_jobs_one_after_another_have_one_worker_and_jobs_side_by_side_one_each(run):
     for _ in range(3):
         assert run.job("print(1)")[0] == 0

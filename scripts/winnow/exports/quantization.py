@@ -2,7 +2,8 @@
 
 A QuantizeLinear and a DequantizeLinear stand around each operator (QDQ). Weights are signed, symmetric, with a scale a
 channel; activations unsigned with a zero point a tensor, so that what a ReLU or ReLU6 cuts off is cut off by the range
-and takes none of the 256 steps. The ranges are those of training images, as the network gets them.
+and takes none of the 256 steps. The ranges are those of training images, as the network gets them. What rounding adds
+to a layer's outputs on average is taken off its bias (:mod:`winnow.exports.centring`).
 
 The file is made in the first of :data:`SCHEMES` that loses no more than :data:`ALLOWED` on the validation images
 against the file in floating point. Where none does it is, of those whose loss may be chance, as few images tell little,
@@ -32,7 +33,7 @@ from torch import nn
 from winnow.data.preprocessing import network_input
 from winnow.data.splits import Split
 from winnow.data.store import Store
-from winnow.exports import certificates, graphs, prediction
+from winnow.exports import centring, certificates, graphs, prediction
 from winnow.networks import descriptions, latency
 
 # So many training images say which ranges activations have, a batch at a time.
@@ -259,7 +260,8 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
     """Images of a store, as a network gets them, batch by batch."""
 
     def __init__(self, store: Store, rows: np.ndarray, description: Mapping[str, Any]):
-        self._batches = self._read(store, rows, description)
+        self._of = store, rows, description
+        self.begin()
 
     @staticmethod
     def _read(store: Store, rows: np.ndarray, description: Mapping[str, Any]) -> Iterator[dict[str, np.ndarray]]:
@@ -270,13 +272,15 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has n
             form = description["image_size"], description["mean"], description["std"]
             yield {graphs.INPUT: network_input(squares, *form)}
 
+    def begin(self) -> None:
+        """Begin anew."""
+        self._batches = self._read(*self._of)
+
     def get_next(self) -> dict[str, np.ndarray] | None:
         return next(self._batches, None)
 
 
-def quantize(
-    source: Path, target: Path, scheme: Scheme, reader: CalibrationDataReader, description: Mapping[str, Any]
-) -> None:
+def quantize(source: Path, target: Path, scheme: Scheme, reader: _Reader, description: Mapping[str, Any]) -> None:
     """Quantize a file in floating point of at least :data:`OPSET`."""
     model = onnx.load(source)
     layers = [node.name for node in model.graph.node if node.op_type in ("Conv", "Gemm")]
@@ -302,6 +306,8 @@ def quantize(
     finally:
         logger.setLevel(level)
     model = onnx.load(target)
+    reader.begin()
+    centring.centre(model.graph, onnx.load(source), iter(reader.get_next, None))
     _multiply(model.graph)
     _share(model.graph)
     _shorten(model.graph)

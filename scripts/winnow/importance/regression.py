@@ -99,6 +99,10 @@ def fit(
         if largest <= TOLERANCE * images:
             break
         shares, begun = _direction(crossed[past][:, past], squared[past][:, past], 1 / images)
+        if not begun < 0 and len(past) > 1:
+            # By the last digits of what is there it would go up.
+            past = past[-1:]
+            continue
         weights = np.zeros((2, slots))
         weights[:, past] = shares
         now, slot = past[-1], (past[-1] + 1) % slots
@@ -111,7 +115,7 @@ def fit(
         short, long = (0.0, begun), None
         while True:
             ended = crossed[slot, slot]
-            if ended > RISE * -begun and length > 1e-6:
+            if ended > RISE * -begun and length - short[0] > 1e-3 * short[0] + 1e-6:
                 long = length, ended
             elif long is not None and ended < FALL * begun and long[0] - length > 1e-3 * long[0]:
                 short = length, ended

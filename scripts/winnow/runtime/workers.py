@@ -55,11 +55,19 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _serving = False
 _run_folder: Path | None = None
+# Whether this worker's present job is its last.
+_retiring = False
 
 
 def run_folder() -> Path | None:
     """Where the run of this worker has its sockets, for this user alone; None in a process that is no worker."""
     return _run_folder
+
+
+def retire() -> None:
+    """Let this process's present job be its last, where it is a worker: it is no longer as a new process."""
+    global _retiring
+    _retiring = True
 
 
 def delegate(file: str) -> None:
@@ -413,7 +421,8 @@ def _serve(connection: socket.socket, path: Path, run: str, nothing: int, last_w
         # In a context of its own: numpy's error state and its like end with the job.
         status = contextvars.Context().run(_run, job)
     _clean_up()
-    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+    left_running = [each for each in threading.enumerate() if not each.daemon and each is not threading.main_thread()]
+    if left_running or _retiring:
         # What a job leaves running it waits for at its end, with all of Python's rites: this worker's last job.
         _remove(path)
         # The answer lets the job's process go, and that would end this one: all output comes before.

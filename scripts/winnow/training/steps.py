@@ -2,13 +2,14 @@
 
 Of a small network the host takes longer to start a step's kernels than the device to run them. A recording (a CUDA
 graph) starts them all at once. It has the same kernels in the same order and draws the same numbers, so that a training
-is bit for bit what it is without.
+is bit for bit what it is without. The environment variable :data:`SWITCH`, if it is ``off``, does without.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import os
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -17,10 +18,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from winnow.runtime import workers
 from winnow.runtime.memory import ran_out, release
 from winnow.training.distillation import Teacher
 from winnow.training.precision import autocast
 
+SWITCH = "WINNOW_RECORDED_STEPS"
 # Whole batches that go kernel by kernel before one is recorded: libraries choose and set up what they use in the first.
 WARM_UP = 3
 # A recording takes about as long as a few steps. For fewer that are left it is not made.
@@ -55,7 +58,7 @@ class Steps:
         self._recording: Recording | None = None
         self._whole = 0
         # Until something is found that cannot be recorded.
-        self._recordable = next(network.parameters()).is_cuda
+        self._recordable = next(network.parameters()).is_cuda and os.environ.get(SWITCH) != "off"
 
     def gradients(self, views: torch.Tensor, labels: torch.Tensor, micro_batch: int | None, left: int) -> torch.Tensor:
         """A batch's gradients, cut to ``clip_norm``, in place of those that were there.
@@ -82,13 +85,13 @@ class Steps:
             return recorded.play(views, labels)
         self.network.zero_grad(set_to_none=True)
         whole = len(parts) == 1 and labels.shape[0] == self.recipe["batch_size"]
-        if not (self._recordable and whole and recorded is None):
+        self._whole += whole
+        if not (self._recordable and whole and self._whole == WARM_UP):
             return self._by_kernel(parts)
-        # The first step of all may wait for the device; what waits in a later one will wait in each.
-        self._whole += 1
+        # The first step of all may wait for the device; for what this one waits each of them would.
         with _watched() as waited:
             loss = self._by_kernel(parts)
-        self._recordable = self._whole < WARM_UP or not waited
+        self._recordable = not waited
         return loss
 
     def _by_kernel(self, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
@@ -103,16 +106,23 @@ class Steps:
     def _worth_recording(self, parts: int, images: int, left: int) -> bool:
         if not self._recordable or self._whole < WARM_UP or left < LEAST_STEPS:
             return False
+        if parts > 1 or images != self.recipe["batch_size"]:
+            return False
         # What steps by kernel have taken stays taken by those that go on that way: the last batch of an epoch.
-        return parts == 1 and images == self.recipe["batch_size"] and _room()
+        self._recordable = _room()
+        return self._recordable
 
     def _record(self, views: torch.Tensor, labels: torch.Tensor) -> Recording | None:
         self.network.zero_grad(set_to_none=True)
         try:
             return Recording(self, views, labels)
         except (MemoryError, RuntimeError) as error:
-            if not ran_out(error):
-                raise
+            if not (ran_out(error) or (error.__context__ is not None and ran_out(error.__context__))):
+                # What torch has of the device may go on taking itself for recorded.
+                workers.retire()
+                raise RuntimeError(
+                    f"a training step of {type(self.network).__name__} cannot be recorded: set {SWITCH}=off"
+                ) from error
         self.network.zero_grad(set_to_none=True)
         self._recordable = False
         release()
@@ -132,9 +142,13 @@ class Recording:
         self.views, self.labels = views.clone(memory_format=torch.preserve_format), labels.clone()
         self._parameters = list(steps.network.parameters())
         self._graph = torch.cuda.CUDAGraph()
-        # Other threads of the process may go on using the device.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._loss = steps._by_kernel([(self.views, self.labels)])
+        stream = torch.cuda.current_stream()
+        try:
+            # Other threads of the process may go on using the device.
+            with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+                self._loss = steps._by_kernel([(self.views, self.labels)])
+        finally:
+            torch.cuda.set_stream(stream)
         self._gradients = [parameter.grad for parameter in self._parameters]
 
     def play(self, views: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -180,8 +194,8 @@ def passes(
 
 
 def _room() -> bool:
-    """Whether the device has as much memory left as this process has taken of it."""
-    return torch.cuda.mem_get_info()[0] >= torch.cuda.memory_reserved()
+    """Whether the device has twice as much memory left as this process has taken of it: others may want some, too."""
+    return torch.cuda.mem_get_info()[0] >= 2 * torch.cuda.memory_reserved()
 
 
 @contextlib.contextmanager
