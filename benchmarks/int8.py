@@ -1,12 +1,14 @@
 """What int8 costs: networks trained on the digits or on photographs, and quantized: a row each of a Markdown table.
 
     python benchmarks/int8.py [NAME ...] [--photographs FOLDER [--weights SQUEEZENET.pt]]
-    python benchmarks/int8.py --kept results/models/solar/…/0 ...
+    python benchmarks/int8.py --kept results/models/solar/…/0 ... [--ways]
 
 The digits are scikit-learn's, at 32 pixels, a fifth of them to decide and two fifths to test; networks are trained from
 drawn weights for a few epochs. Photographs are a folder with train, val and test, a folder a class in each; SqueezeNet
 begins with its published weights there. ``--kept`` takes networks that a workflow has trained and kept, with the images
-of their own data set, which is not in folds.
+of their own data set, which is not in folds; with ``--ways`` a row each of the ways to make a file, and what the biases
+that make up for rounding do to it: of the test images so many are lost, in so many does the answer change, and so far
+are answers from floating point's.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT)]
@@ -116,14 +120,37 @@ def row(folder: Path, name: str, network: nn.Module, description: dict, store: S
     )
 
 
-def kept(place: Path, folder: Path) -> str:
-    """The row of a network that a workflow has kept."""
+def opened(place: Path) -> tuple[str, nn.Module, dict, Store, Split]:
+    """A network that a workflow has kept, by its cell, with what is known of it, and its images."""
     network, description = models.load(place)
     results = next(above for above in place.resolve().parents if above.name == "models").parent
     name, *cell = place.resolve().relative_to(results / "models").parts
     store = Store.open(results / "datasets" / name)
     split = Split.open(results / "splits" / name / "only.parquet", store)
-    return row(folder, "/".join(cell), network, description | {"preprocessing": []}, store, split)
+    return "/".join(cell), network, description | {"preprocessing": []}, store, split
+
+
+def ways(folder: Path, name: str, network: nn.Module, description: dict, store: Store, split: Split) -> Iterator[str]:
+    """A row a way, as weights are rounded and with biases that make up for it."""
+    folder.mkdir()
+    base, made = folder / "base.onnx", folder / "made.onnx"
+    graphs.write(base, network, description, quantization.OPSET)
+    rows = split.rows("test")
+    labels = store.labels[rows]
+    before = certificates.answers(prediction.load(base), store, rows)
+    right = before.argmax(1) == labels
+    images = quantization.spread(split.rows("train"), quantization.CALIBRATED)
+    for scheme in quantization.SCHEMES:
+        found = []
+        for centre in (lambda *_: None, quantization.centring.centre):
+            reader = quantization._Reader(store, images, description)
+            with mock.patch.object(quantization.centring, "centre", centre):
+                quantization.quantize(base, made, scheme, reader, description)
+            after = certificates.answers(prediction.load(made), store, rows)
+            lost = int(right.sum()) - int((after.argmax(1) == labels).sum())
+            changed = int((before.argmax(1) != after.argmax(1)).sum())
+            found.append(f"{lost}, {changed}, {quantization.divergence(before, after):.4f}")
+        yield f"| {name} | {scheme.name} | {len(rows)} | {' | '.join(found)} |"
 
 
 def main() -> None:
@@ -133,13 +160,22 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, metavar="FILE", help="SqueezeNet 1.1's")
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--kept", type=Path, nargs="+", metavar="FOLDER", default=[])
+    parser.add_argument("--ways", action="store_true", help="of each that is kept")
     arguments = parser.parse_args()
+    if arguments.ways:
+        print("| network | way | test images | lost, changed, divergence as rounded | made up for |")
+        print("|---|---|--:|--:|--:|")
+        with tempfile.TemporaryDirectory() as scratch:
+            for number, place in enumerate(arguments.kept):
+                for line in ways(Path(scratch) / str(number), *opened(place)):
+                    print(line, flush=True)
+        return
     print("| network | pixels | fp32 | int8 | accuracy | in int8 | same answer | by OpenVINO | tried in turn: lost |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|---|")
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         for number, place in enumerate(arguments.kept):
-            print(kept(place, root / str(number)), flush=True)
+            print(row(root / str(number), *opened(place)), flush=True)
         if arguments.kept:
             return
         if arguments.photographs:

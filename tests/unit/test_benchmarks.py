@@ -106,9 +106,11 @@ def test_training_of_a_network_that_is_no_vgg_rounded(run):
 def test_what_breaks_in_one_section_of_the_gpu_check_is_recorded_and_the_others_run(run, tmp_path):
     output = tmp_path / "gpu.json"
     options = ("--device", "cpu", "--small", "--seconds", "4600", "--output", str(output))
-    text = run("gpu", *options, "--photos", str(tmp_path / "none"), "--only", "conventional", "statistics", "latency")
+    sections = ("conventional", "statistics", "latency", "recorded")
+    text = run("gpu", *options, "--photos", str(tmp_path / "none"), "--only", *sections)
     found = json.loads(output.read_text())
     assert {name: part["status"] for name, part in found["sections"].items()} == {
+        "recorded": "done",
         "statistics": "done",
         "conventional": "failed with status 1",
         "latency": "done",
