@@ -275,12 +275,7 @@ def of_sizes(
     step: float = growth.SIZE_STEP,
 ) -> growth.Choice:
     """One finalist a size."""
-    sizes: list[list[Candidate]] = []
-    for each in sorted(candidates, key=lambda each: each.sizes[0]):
-        if sizes and each.sizes[0] <= step * sizes[-1][0].sizes[0]:
-            sizes[-1].append(each)
-        else:
-            sizes.append([each])
+    sizes = growth.of_one_size(candidates, step)
     with mock.patch.object(growth, "SIZE_STEP", 1.0):
         return as_it_is([stands(size, right) for size in sizes], right)
 

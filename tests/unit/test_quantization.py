@@ -65,6 +65,7 @@ def test_an_int8_file_says_what_the_others_say_and_is_read_like_them(made):  # n
     card = (export / "README.md").read_text()
     assert "`model.int8.onnx` has" in card
     assert "a scale a channel, 7 bits of each weight, ranges measured on 15 training images." in card
+    assert "What rounding the weights adds on average is taken off the biases." in card
 
 
 def test_a_calibration_by_one_image_of_the_wrong_range_is_caught_and_not_exported(made, tmp_path, monkeypatch):  # noqa: F811

@@ -108,19 +108,23 @@ def test_what_is_not_worth_it_is_not_recorded(device, sizes, options):
     assert Played.made == 0
 
 
-def test_nothing_is_recorded_without_room_for_it(device):
+def test_nothing_is_recorded_without_room_for_it_which_is_said(device, capsys):
     device["room"] = False
     same(trained(True, SIZES), trained(False, SIZES))
     assert Played.made == 0
+    # Once, and not for the one that nobody would record.
+    assert capsys.readouterr().out.count("steps are started kernel by kernel") == 1
 
 
-def test_the_first_step_may_wait_for_the_device_the_last_before_a_recording_may_not(device):
+def test_the_first_step_may_wait_for_the_device_the_last_before_a_recording_may_not(device, capsys):
     device["waits"] = [""]
     trained(True, SIZES)
     assert (Played.made, device["waits"]) == (1, [])
+    assert "kernel by kernel" not in capsys.readouterr().out
     device["waits"] = ["called a synchronizing CUDA operation"]
     same(trained(True, SIZES), trained(False, SIZES))
     assert Played.made == 1
+    assert "the network lets the host wait for the device amid a step" in capsys.readouterr().out
 
 
 def test_a_recording_for_which_memory_runs_out_is_done_without(device, monkeypatch):

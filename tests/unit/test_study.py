@@ -103,6 +103,20 @@ def test_repairs_of_a_place_stand_in_one_table_and_the_claim_is_judged_of_what_v
     assert line.endswith("| fails |")
 
 
+def test_a_claim_is_judged_of_what_is_best_with_the_seeds_that_all_have(study):
+    settings = study.configuration()
+    names = ("study_repairs_cats", "study_repairs_cats_scopes")
+    cells = dict.fromkeys(cell for name in names for cell in grid.cells(settings.experiments[name].model_dump()))
+    generator = np.random.default_rng(0)
+    for cell in cells:
+        best = (cell.criterion, cell.scope, cell.protocol) == ("average_weight", "layer", "compensated")
+        # Two seeds that three trainings know nothing of.
+        val_accuracy = 1.0 if cell.seed > 2 else 0.8 if best else 0.7
+        write_cell(study.RESULTS, cell, generator.random(400) < 0.8, val_accuracy=val_accuracy)
+    (line,) = study.claims(settings).to_dict("records")
+    assert line["best on validation"] == "average_weight, layer, compensated"
+
+
 def test_recipes_are_held_against_each_other_on_validation_images(study):
     settings = study.configuration()
     cells = grid.cells(settings.experiments["study_recipes"].model_dump())

@@ -272,12 +272,7 @@ def choose(
         return Choice(listed, listed.index(best[0]), listed.index(best[1]) if best[1:] else None)
     if not ranked:
         return None
-    steps: list[list[Candidate]] = []
-    for each in sorted(ranked, key=lambda each: each.sizes[0]):
-        if steps and each.sizes[0] <= SIZE_STEP * steps[-1][0].sizes[0]:
-            steps[-1].append(each)
-        else:
-            steps.append([each])
+    steps = of_one_size(ranked, SIZE_STEP)
     best = [min(step, key=lambda each: each.rank) for step in steps]
     within = [each for each in best if allowed(each, tolerance)]
     proposed = within[:2][-1] if within else min(best, key=lambda each: each.rank)
@@ -297,6 +292,17 @@ def choose(
         best += [each for each in named[:1] if each not in best]
     listed = _by_size(best)
     return Choice(listed, listed.index(proposed))
+
+
+def of_one_size(candidates: Iterable[Candidate], step: float) -> list[list[Candidate]]:
+    """Candidates, the smallest first, apart where one is more than ``step`` times as large as the first beside it."""
+    found: list[list[Candidate]] = []
+    for each in sorted(candidates, key=lambda each: each.sizes[0]):
+        if found and each.sizes[0] <= step * found[-1][0].sizes[0]:
+            found[-1].append(each)
+        else:
+            found.append([each])
+    return found
 
 
 def _finer(first: Candidate, others: Iterable[Candidate]) -> list[Candidate]:

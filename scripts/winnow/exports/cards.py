@@ -205,7 +205,8 @@ def quantized(model: Exported) -> str:
     return (
         f"`{int8['file']}` has {100 * int8['bytes'] / model['onnx']['bytes']:.1f} % of the bytes of "
         f"`{model['onnx']['file']}`: weights and activations of 8 bits, {int8['scheme']}, ranges measured on "
-        f"{int8['calibration']} training images.{costly} On {certified['as_pytorch']} of the {certified['images']} "
+        f"{int8['calibration']} training images. What rounding the weights adds on average is taken off the "
+        f"biases.{costly} On {certified['as_pytorch']} of the {certified['images']} "
         f"test images it names the class that PyTorch names. Where it was made, on {threads} "
         f"thread{'s' * (threads != 1)}, it takes {times}.{NARROW * (int8['weight_bits'] == 8)}"
     )

@@ -140,7 +140,7 @@ def train(
     batch_size = recipe["batch_size"]
     count = trained_images(network, train_rows.size, batch_size)
     steps = math.ceil(count / batch_size)
-    computing = Steps(network, recipe, precision, teacher, least_images(network))
+    computing = Steps(network, recipe, precision, teacher, least_images(network), report)
     # A phase of its own has dropout of its own.
     run = Run(generator_state=seeded_state(device, seed + (epochs_before << 32)))
     if checkpoint is not None:

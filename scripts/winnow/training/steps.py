@@ -11,7 +11,7 @@ import contextlib
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional
 
 from winnow.runtime import workers
+from winnow.runtime.counting import say
 from winnow.runtime.memory import ran_out, release
 from winnow.training.distillation import Teacher
 from winnow.training.precision import autocast
@@ -49,12 +50,21 @@ class Steps:
         None to learn from the labels alone.
     least
         How many images a pass needs at least.
+    report
+        Gets a line where a step that would be worth a recording cannot have one.
     """
 
     def __init__(
-        self, network: nn.Module, recipe: dict[str, Any], precision: str, teacher: Teacher | None, least: int
+        self,
+        network: nn.Module,
+        recipe: dict[str, Any],
+        precision: str,
+        teacher: Teacher | None,
+        least: int,
+        report: Callable[[str], None] = say,
     ) -> None:
         self.network, self.recipe, self.precision, self.teacher, self.least = network, recipe, precision, teacher, least
+        self._report = report
         self._recording: Recording | None = None
         self._whole = 0
         # Until something is found that cannot be recorded.
@@ -91,8 +101,13 @@ class Steps:
         # The first step of all may wait for the device; for what this one waits each of them would.
         with _watched() as waited:
             loss = self._by_kernel(parts)
-        self._recordable = not waited
+        if waited:
+            self._go_by_kernel("the network lets the host wait for the device amid a step")
         return loss
+
+    def _go_by_kernel(self, reason: str) -> None:
+        self._recordable = False
+        self._report(f"steps are started kernel by kernel, which is slower for small networks: {reason}")
 
     def _by_kernel(self, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
         losses = passes(self.network, parts, self.recipe, self.precision, self.teacher)
@@ -109,7 +124,8 @@ class Steps:
         if parts > 1 or images != self.recipe["batch_size"]:
             return False
         # What steps by kernel have taken stays taken by those that go on that way: the last batch of an epoch.
-        self._recordable = _room()
+        if not _room():
+            self._go_by_kernel("the device has less than twice as much memory left as they take")
         return self._recordable
 
     def _record(self, views: torch.Tensor, labels: torch.Tensor) -> Recording | None:
@@ -124,7 +140,7 @@ class Steps:
                     f"a training step of {type(self.network).__name__} cannot be recorded: set {SWITCH}=off"
                 ) from error
         self.network.zero_grad(set_to_none=True)
-        self._recordable = False
+        self._go_by_kernel("the device has no memory left for more")
         release()
         return None
 
