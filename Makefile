@@ -5,7 +5,7 @@
 #              the same for your own images: verdict, report and the exported model; BUDGET: what it may take, see README.md
 # make photos  install, and do the same with photographs of solar cells that the package index has
 #
-# make study   run the experiments of docs/study/config.yaml (hours) and renew the tables of docs/study.md
+# make study   run the experiments of docs/study/config.yaml (hours), keep their cells and renew the tables of docs/study.md
 #
 # make lint, format, clean: see below. Every command uses .venv. CORES=4 sets how many cores are used, PYTHON=... which
 # Python makes .venv, TORCH=cpu or cuda which torch it has, EXTRAS="photos cluster" which of envs/extras (envs/install.sh),

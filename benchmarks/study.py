@@ -1,25 +1,29 @@
 """The tables and figures of docs/study.md, from the cells, masks and statistics of its experiments.
 
     make study                               runs what of the study is not done, then this
+    python benchmarks/study.py               renews the tables from the cells that are kept, in any checkout
     python benchmarks/study.py --needs       names the files that the tables need beside the experiments
 
-Tables stand in docs/study.md between `<!-- table NAME -->` and `<!-- end -->`, and are replaced there; an experiment
-without finished cells leaves its table as it is. Figures are those of the experiments' reports, copied to docs/study/.
-A drop is the unpruned network's test accuracy less the pruned one's, in points, paired by seed and image, with its 95 %
-interval (winnow.answers.intervals).
+What results/ has of the study's cells goes to docs/study/cells.csv first, a line a cell: so a study of hours may be run
+in parts and on several machines. Tables stand in docs/study.md between `<!-- table NAME -->` and `<!-- end -->`, and
+are replaced there, but for one of which less is kept than it says. Figures are those of the experiments' reports,
+copied to docs/study/. A drop is the unpruned network's test accuracy less the pruned one's, in points, paired by seed
+and image, with its 95 % interval (winnow.answers.intervals).
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import dataclasses
 import functools
 import itertools
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -31,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from winnow import tables
-from winnow.answers import analysis, intervals, procedure, verdict
+from winnow.answers import analysis, intervals, outcomes, procedure, verdict
 from winnow.importance import criteria, masks, sums
 from winnow.training import protocols
 from winnow.workflow import config, grid
@@ -39,17 +43,20 @@ from winnow.files import InputError, read_json
 
 RESULTS = ROOT / "results"
 DOCUMENT = ROOT / "docs/study.md"
-TABLE = re.compile(r"<!-- table (.*?) -->.*?<!-- end -->", re.S)
+CELLS = ROOT / "docs/study/cells.csv"
+TABLE = re.compile(r"<!-- table (.*?) -->(.*?)<!-- end -->", re.S)
 SUBSETS = {1: "flowers_1", 2: "flowers_2", 5: "flowers_5"}
 RATIO = 0.4
 RANKED = ("apoz", "mean_activation")
-# What the names of experiments begin with that repair; a word for the place follows, and one for what is tried there.
-REPAIRS = "study_repairs_"
+# What the names of experiments begin with that repair: in all ways, trained before the cut, between cuts or by a
+# teacher, and with gradients that are cut. A word for the place follows, and one for what is tried there; a table joins
+# those of a place.
+REPAIRING = ("study_repairs_", "study_trained_", "study_clipped_")
 # Those that the document shows, of each experiment.
 FIGURES = {
     "study_flowers": ("flowers-squeezenet-global", "flowers-squeezenet-layer"),
     "study_googlenet": ("flowers-googlenet-global", "flowers-googlenet-layer"),
-    "study_digits": ("digits-vgg_digits-global", "digits-vgg_digits-layer"),
+    "study_digits": ("few_digits-vgg_digits-global", "few_digits-vgg_digits-layer"),
 }
 
 
@@ -60,13 +67,86 @@ def configuration() -> config.Config:
     return config.load(merged)
 
 
+class Measured(NamedTuple):
+    """What the tables need of a cell that has ended.
+
+    Attributes
+    ----------
+    status : str
+        finished, or why it has no accuracy.
+    val_accuracy : float or None
+    correct : (n,) bool
+        Whether each test image was recognised; none unless the cell is finished.
+    params : int
+        How many parameters it has.
+    device : str
+        What it was trained on.
+    torch : str
+        The version that it was trained with.
+    """
+
+    status: str
+    val_accuracy: float | None
+    correct: np.ndarray
+    params: int
+    device: str
+    torch: str
+
+
+COLUMNS = ("cell", "status", "val_accuracy", "test_images", "correct", "params", "device", "torch")
+
+
 @functools.cache
+def measured() -> dict[str, Measured]:
+    """Every cell that is kept in :data:`CELLS` or stands in :data:`RESULTS`, by its path; the latter are newer."""
+    found = read_cells()
+    for metrics in sorted((RESULTS / "cells").rglob("metrics.json")):
+        found[str(metrics.parent.relative_to(RESULTS / "cells"))] = stored(metrics.parent)
+    return found
+
+
+def stored(folder: Path) -> Measured:
+    """What a cell's folder in the results says."""
+    metrics = read_json(folder / "metrics.json")
+    right = np.zeros(0, bool)
+    if metrics["status"] == outcomes.FINISHED:
+        predictions = tables.read_table(folder / "predictions.parquet", "predictions")
+        right = predictions["correct"].to_numpy(zero_copy_only=False)
+    version = metrics["versions"]["torch"].partition("+")[0]
+    return Measured(metrics["status"], metrics["val_accuracy"], right, metrics["params"], metrics["device"], version)
+
+
+def read_cells() -> dict[str, Measured]:
+    """What :data:`CELLS` keeps."""
+    if not CELLS.exists():
+        return {}
+    found = {}
+    kept = pd.read_csv(
+        CELLS, dtype={"correct": str, "torch": str}, na_values={"val_accuracy": ""}, keep_default_na=False
+    )
+    for row in kept.itertuples():
+        bits = np.frombuffer(base64.b64decode(row.correct), np.uint8)
+        right = np.unpackbits(bits, count=row.test_images).astype(bool)
+        val_accuracy = None if np.isnan(row.val_accuracy) else row.val_accuracy
+        found[row.cell] = Measured(row.status, val_accuracy, right, row.params, row.device, row.torch)
+    return found
+
+
+def write_cells(found: Mapping[str, Measured], wanted: Container[str]) -> None:
+    """Keep those that are wanted, in the order of their paths; what was right as bits in base64."""
+    lines = []
+    for path, each in sorted(found.items()):
+        if path in wanted:
+            bits = base64.b64encode(np.packbits(each.correct).tobytes()).decode()
+            trained = (each.params, each.device, each.torch)
+            lines.append((path, each.status, each.val_accuracy, each.correct.size, bits, *trained))
+    pd.DataFrame(lines, columns=COLUMNS).to_csv(CELLS, index=False, lineterminator="\n")
+
+
 def correct(cell: grid.Cell) -> np.ndarray | None:
     """(n,) bool, whether each test image was recognised; None unless the cell is finished."""
-    folder = RESULTS / "cells" / cell.path
-    if not (folder / "metrics.json").exists() or read_json(folder / "metrics.json")["status"] != "finished":
-        return None
-    return tables.read_table(folder / "predictions.parquet", "predictions")["correct"].to_numpy(zero_copy_only=False)
+    found = measured().get(cell.path)
+    return found.correct if found and found.status == outcomes.FINISHED else None
 
 
 def rows(cells: list[grid.Cell]) -> dict[grid.Cell, list[grid.Cell]]:
@@ -133,11 +213,11 @@ def recipes(settings: config.Config, name: str) -> pd.DataFrame:
     """Each recipe that an experiment's unpruned networks were trained with, and their validation accuracy."""
     lines = []
     for row, cells in rows(grid.cells(settings.experiments[name].model_dump())).items():
-        found = [read_json(path) for cell in cells if (path := RESULTS / "cells" / cell.path / "metrics.json").exists()]
+        found = [measured()[cell.path] for cell in cells if cell.path in measured()]
         if row.criterion != grid.UNPRUNED or not found:
             continue
         recipe = settings.recipe(row.dataset, row.backbone)
-        judged = [metrics["val_accuracy"] for metrics in found if metrics["status"] == "finished"]
+        judged = [each.val_accuracy for each in found if each.status == outcomes.FINISHED]
         lines.append(
             {
                 "backbone": row.backbone,
@@ -174,7 +254,7 @@ def drops(settings: config.Config, *names: str) -> pd.DataFrame:
 def claims(settings: config.Config) -> pd.DataFrame:
     """Of each place the network at the claim's ratio that validation finds best, and whether the claim holds for it."""
     places: dict[tuple[str, str], dict[grid.Cell, list[grid.Cell]]] = {}
-    for name in (name for name in settings.experiments if name.startswith(REPAIRS)):
+    for name in (name for name in settings.experiments if name.startswith(REPAIRING)):
         for row, cells in rows(grid.cells(settings.experiments[name].model_dump())).items():
             if row.ratio == verdict.CLAIM_RATIO and all(correct(each) is not None for each in cells):
                 places.setdefault((row.dataset, row.backbone), {})[row] = cells
@@ -205,7 +285,9 @@ def claims(settings: config.Config) -> pd.DataFrame:
 
 
 def val_accuracy(cell: grid.Cell) -> float:
-    return read_json(RESULTS / "cells" / cell.path / "metrics.json")["val_accuracy"]
+    found = measured()[cell.path].val_accuracy
+    assert found is not None
+    return found
 
 
 def wins(settings: config.Config, name: str) -> pd.DataFrame:
@@ -322,13 +404,14 @@ def tables_of(settings: config.Config) -> dict[str, Callable[[], pd.DataFrame]]:
     """What makes each table that the document may ask for, by its name."""
     made: dict[str, Callable[[], pd.DataFrame]] = {"stability": stability, "specificity": specificity}
     made["claims"] = functools.partial(claims, settings)
-    for place, names in itertools.groupby(
-        sorted(name for name in settings.experiments if name.startswith(REPAIRS)),
-        lambda name: name.removeprefix(REPAIRS).partition("_")[0],
-    ):
-        together = tuple(names)
-        made[f"{REPAIRS}{place} all"] = functools.partial(drops, settings, *together)
-        made[f"{REPAIRS}{place} whole"] = functools.partial(unpruned, settings, *together)
+    for kind in REPAIRING:
+        for place, names in itertools.groupby(
+            sorted(name for name in settings.experiments if name.startswith(kind)),
+            lambda name, kind=kind: name.removeprefix(kind).partition("_")[0],
+        ):
+            together = tuple(names)
+            made[f"{kind}{place} all"] = functools.partial(drops, settings, *together)
+            made[f"{kind}{place} whole"] = functools.partial(unpruned, settings, *together)
     for name in (name for name in settings.experiments if name.startswith("study_")):
         made[f"{name} unpruned"] = functools.partial(unpruned, settings, name)
         made[f"{name} recipes"] = functools.partial(recipes, settings, name)
@@ -337,12 +420,23 @@ def tables_of(settings: config.Config) -> dict[str, Callable[[], pd.DataFrame]]:
     return made
 
 
+def entries(table: str) -> int:
+    """How many drops a Markdown table has; of one without drops, how many rows."""
+    lines = [[field.strip() for field in line.strip("|").split("|")] for line in table.strip().splitlines()]
+    head, rows = lines[0] if lines else [], lines[2:]
+    drops = [place for place, name in enumerate(head) if name.startswith("drop")]
+    return sum(bool(row[place]) for row in rows for place in drops) if drops else len(rows)
+
+
 def main() -> None:
-    made = tables_of(configuration())
+    settings = configuration()
+    cells = cells_of(settings, *(name for name in settings.experiments if name.startswith("study_")))
+    write_cells(measured(), {each.path for cell in cells for each in (cell, cell.baseline)})
+    made = tables_of(settings)
     text = DOCUMENT.read_text(encoding="utf-8")
 
     def replaced(match: re.Match) -> str:
-        name = match.group(1)
+        name, old = match.groups()
         if name not in made:
             raise SystemExit(f"{DOCUMENT.name} asks for a table {name!r}; there are {', '.join(made)}")
         try:
@@ -350,7 +444,13 @@ def main() -> None:
         except InputError as error:
             print(f"table {name} stays as it is: {error}")
             return match.group(0)
-        return match.group(0) if frame.empty else f"<!-- table {name} -->\n\n{markdown(frame)}\n\n<!-- end -->"
+        if frame.empty:
+            return match.group(0)
+        new = markdown(frame)
+        if entries(new) < entries(old):
+            print(f"table {name} stays as it is: {entries(new)} of its {entries(old)} entries are kept")
+            return match.group(0)
+        return f"<!-- table {name} -->\n\n{new}\n\n<!-- end -->"
 
     DOCUMENT.write_text(TABLE.sub(replaced, text), encoding="utf-8")
 

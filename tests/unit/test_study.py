@@ -1,12 +1,15 @@
 """The tables of the study, on invented cells: what stands in them, and that only finished cells do."""
 
+import dataclasses
 import importlib.util
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from winnow import tables
 from winnow.answers import intervals
@@ -24,6 +27,7 @@ def study(monkeypatch, tmp_path):
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(module, "DOCUMENT", tmp_path / "study.md")
+    monkeypatch.setattr(module, "CELLS", tmp_path / "cells.csv")
     return module
 
 
@@ -34,7 +38,8 @@ def write_cell(results, cell, correct, status="finished", val_accuracy=None):
     rows = {"image": np.arange(count), "label": np.zeros(count, int), "predicted": np.where(correct, 0, 1)}
     rows |= {"probability": np.full(count, 0.5), "correct": correct}
     tables.write_table(folder / "predictions.parquet", rows, "predictions", {})
-    write_json(folder / "metrics.json", {"status": status, "val_accuracy": val_accuracy})
+    trained = {"params": 1000, "device": "Some, CPU", "versions": {"torch": "2.11.0+cpu"}}
+    write_json(folder / "metrics.json", {"status": status, "val_accuracy": val_accuracy, **trained})
 
 
 def test_the_studys_configuration_is_sound(study):
@@ -76,7 +81,7 @@ def test_tables_have_the_drops_of_finished_cells_and_replace_those_that_stood_th
 
 def test_repairs_of_a_place_stand_in_one_table_and_the_claim_is_judged_of_what_validation_finds_best(study):
     settings = study.configuration()
-    names = ("study_repairs_flowers", "study_repairs_flowers_fitted", "study_repairs_flowers_trained")
+    names = ("study_repairs_flowers", "study_repairs_flowers_fitted", "study_trained_flowers")
     cells = dict.fromkeys(cell for name in names for cell in grid.cells(settings.experiments[name].model_dump()))
     generator, shares = np.random.default_rng(0), {}
     for cell in cells:
@@ -87,19 +92,21 @@ def test_repairs_of_a_place_stand_in_one_table_and_the_claim_is_judged_of_what_v
         val_accuracy = 1.0 if failed or cell.ratio == 0.2 else shares[cell]
         answers, status = generator.random(400) < shares[cell], "diverged" if failed else "finished"
         write_cell(study.RESULTS, cell, answers, status, val_accuracy)
-    study.DOCUMENT.write_text(
-        "<!-- table study_repairs_flowers all -->\n<!-- end -->\n<!-- table claims -->\n<!-- end -->\n"
-    )
+    asked = ("study_repairs_flowers all", "study_trained_flowers all", "claims")
+    study.DOCUMENT.write_text("".join(f"<!-- table {name} -->\n<!-- end -->\n" for name in asked))
     study.main()
     text = study.DOCUMENT.read_text()
-    assert "| scope | criterion | repairs | protocol | drop at 0.2 | drop at 0.4 |" in text
-    lines = [line for line in text.splitlines() if line.startswith(("| layer |", "| global |"))]
-    assert len(lines) == 2 * (4 + 3) + 3
-    assert sum(line.startswith("| layer | average_weight | compensated, recalibrated |") for line in lines) == 4
-    failed = "| global | average_weight | compensated | one_shot"
-    assert "(2 of 3 seeds)" in next(line for line in lines if line.startswith(failed))
-    (line,) = [line for line in text.splitlines() if line.startswith("| flowers | squeezenet |")]
-    assert "| 16 | average_weight, layer, compensated_recalibrated_iterative_3 |" in line
+    repaired, trained, claimed = (match[1].strip().splitlines() for match in study.TABLE.findall(text))
+    assert repaired[0] == "| scope | criterion | repairs | drop at 0.2 | drop at 0.4 |"
+    assert len(repaired) == 2 + 2 * 4 + 3
+    assert "(2 of 3 seeds)" in next(line for line in repaired if "| global | average_weight | compensated |" in line)
+    assert trained[0] == "| scope | criterion | protocol | drop at 0.2 | drop at 0.4 |"
+    # One of taylor's is a cell of repairs, too.
+    assert len(trained) == 2 + 2 * 4 + 1
+    (line,) = claimed[2:]
+    assert line.startswith(
+        "| flowers | squeezenet | 16 | average_weight, layer, compensated_recalibrated_iterative_3 |"
+    )
     assert line.endswith("| fails |")
 
 
@@ -117,6 +124,64 @@ def test_a_claim_is_judged_of_what_is_best_with_the_seeds_that_all_have(study):
     assert line["best on validation"] == "average_weight, layer, compensated"
 
 
+def test_what_is_kept_makes_the_same_tables_where_there_are_no_results(study):
+    settings = study.configuration()
+    generator = np.random.default_rng(0)
+    for cell in grid.cells(settings.experiments["study_protocols"].model_dump()):
+        failed = (cell.protocol, cell.seed) == ("distilled", 1)
+        write_cell(study.RESULTS, cell, generator.random(401) < 0.8, "diverged" if failed else "finished", 0.1 + 0.7)
+    # One of another configuration.
+    other = dataclasses.replace(cell, dataset="own")
+    write_cell(study.RESULTS, other, np.ones(3, bool))
+    asked = (
+        "<!-- table study_protocols drops -->\n<!-- end -->\n<!-- table study_protocols unpruned -->\n<!-- end -->\n"
+    )
+    study.DOCUMENT.write_text(asked)
+    study.main()
+    text, kept, found = study.DOCUMENT.read_text(), study.CELLS.read_bytes(), study.measured()
+    assert "(2 of 3 seeds)" in text
+    shutil.rmtree(study.RESULTS)
+    study.measured.cache_clear()
+    study.DOCUMENT.write_text(asked)
+    study.main()
+    assert study.DOCUMENT.read_text() == text
+    assert study.CELLS.read_bytes() == kept
+    assert {other.path, *study.measured()} == set(found)
+    for path, each in study.measured().items():
+        assert np.array_equal(each.correct, found[path].correct)
+        assert each._replace(correct=found[path].correct) == found[path]
+
+
+def test_of_two_words_for_a_cell_that_of_the_results_is_the_newer_one(study):
+    cell, *_ = grid.cells(study.configuration().experiments["study_protocols"].model_dump())
+    write_cell(study.RESULTS, cell, np.zeros(5, bool))
+    study.write_cells(study.measured(), {cell.path})
+    shutil.rmtree(study.RESULTS)
+    write_cell(study.RESULTS, cell, np.ones(5, bool))
+    study.measured.cache_clear()
+    assert study.correct(cell).all()
+
+
+def test_a_table_that_says_more_than_what_is_kept_stays(study, capsys):
+    cells = grid.cells(study.configuration().experiments["study_protocols"].model_dump())
+    for cell in cells:
+        if cell.protocol == "one_shot":
+            write_cell(study.RESULTS, cell, np.ones(5, bool))
+    row = "| protocol | drop at 0.2 |\n| --- | ---: |\n| one_shot | 3.0 |\n"
+    for old, stays in ((row, False), (row + "| distilled | 4.0 |\n", True), (row + "| distilled |  |\n", False)):
+        document = f"<!-- table study_protocols drops -->\n\n{old}\n<!-- end -->\n"
+        study.DOCUMENT.write_text(document)
+        study.main()
+        assert (study.DOCUMENT.read_text() == document) == stays
+        assert ("stays as it is" in capsys.readouterr().out) == stays
+
+
+def test_no_other_configuration_has_data_sets_of_the_studys_names(study):
+    own = yaml.safe_load((ROOT / "docs/study/config.yaml").read_text())["datasets"]
+    for path in (ROOT / "config.yaml", *(ROOT / "config").glob("*.yaml")):
+        assert not own.keys() & yaml.safe_load(path.read_text())["datasets"].keys()
+
+
 def test_recipes_are_held_against_each_other_on_validation_images(study):
     settings = study.configuration()
     cells = grid.cells(settings.experiments["study_recipes"].model_dump())
@@ -129,7 +194,7 @@ def test_recipes_are_held_against_each_other_on_validation_images(study):
 
 
 def test_figures_are_those_of_the_reports(study):
-    drawn = study.RESULTS / "experiments/study_digits/figures/digits-vgg_digits-layer.svg"
+    drawn = study.RESULTS / "experiments/study_digits/figures/few_digits-vgg_digits-layer.svg"
     drawn.parent.mkdir(parents=True)
     drawn.write_text("<svg/>")
     (study.DOCUMENT.parent / "study").mkdir()
@@ -140,7 +205,7 @@ def test_figures_are_those_of_the_reports(study):
 
 def test_nothing_of_the_documents_tables_and_figures_is_made_by_hand(study):
     text = (ROOT / "docs/study.md").read_text()
-    asked = study.TABLE.findall(text)
+    asked = [name for name, _ in study.TABLE.findall(text)]
     assert set(asked) <= set(study.tables_of(study.configuration()))
     assert len(asked) == len(set(asked)) == text.count("<!-- table ") == text.count("<!-- end -->") > 0
     left = study.TABLE.sub("", text)
