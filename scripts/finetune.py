@@ -86,6 +86,7 @@ def main(arguments: argparse.Namespace) -> None:
                     *(cell["seed"], precision, micro_batch, checkpoint),
                     teacher=teacher,
                     epochs_before=len(before.history),
+                    knows=protocols.FITTED in bench.repairs and before.phase == 0,
                 )
                 trained = before.added_to(trained)
                 bench.clock.lap("train")

@@ -427,6 +427,15 @@ def test_a_fitted_last_layer_knows_the_training_images_and_can_be_trained_from(p
     assert all(part.requires_grad for part in network.parameters())
 
 
+def test_a_training_that_spoils_a_fitted_network_ends_with_the_one_that_it_began_with(made, tmp_path):
+    spoiling = RECIPE | {"learning_rate": 3.0, "clip_norm": 1.0}
+    moved = ("--moments", made / "moments.json")
+    for protocol, epochs in (("compensated_recalibrated_fitted", {0}), ("compensated_recalibrated", {1, 2, 3})):
+        network, metrics = cell(made, tmp_path / protocol, protocol, *moved, recipe=spoiling)
+        assert metrics["epoch"] in epochs
+        assert (told(network, made) > 0.8) == (metrics["epoch"] == 0)
+
+
 def test_the_penalty_is_the_one_that_tells_held_out_images_best():
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(60) % 3

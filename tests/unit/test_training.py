@@ -189,6 +189,19 @@ def test_validation_chooses_the_epoch_by_accuracy_then_loss_then_earliest(images
     assert all(torch.equal(trained.state[name], tensor) for name, tensor in states[2].items())
 
 
+@pytest.mark.parametrize(("first", "chosen"), [(0.9, 0), (0.7, 2), (0.4, 2)])
+def test_a_network_that_tells_the_classes_before_it_is_trained_is_chosen_from_too(first, chosen, images, monkeypatch):
+    judged = iter([(first, 1.0), (0.5, 1.0), (0.7, 0.8), (0.6, 0.9)])
+    begun = {name: tensor.clone() for name, tensor in network().state_dict().items()}
+    monkeypatch.setattr(choice, "evaluate", lambda *_: judging.Judgement(*reversed(next(judged)), *[np.zeros(0)] * 2))
+    trained = run(images, knows=True)
+    assert trained.epoch == chosen
+    assert [row["epoch"] for row in trained.history] == [1, 2, 3]
+    if not chosen:
+        assert trained.val_accuracy == first
+        assert all(torch.equal(trained.state[name], tensor) for name, tensor in begun.items())
+
+
 def test_without_validation_images_the_last_epoch_is_taken(images):
     trained = run(images, val=VAL[:0])
     assert (trained.epoch, trained.val_accuracy) == (3, None)
@@ -452,11 +465,11 @@ class Killed(BaseException):
     """What a kill looks like from inside: the run is simply gone."""
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize(("optimizer", "knows"), [("sgd", False), ("adamw", False), ("sgd", True)])
 @pytest.mark.parametrize("after", range(1, 9))
-def test_a_run_resumed_from_any_step_ends_bit_for_bit_the_same(images, tmp_path, after, optimizer):
+def test_a_run_resumed_from_any_step_ends_bit_for_bit_the_same(images, tmp_path, after, optimizer, knows):
     recipe = RECIPE | {"optimizer": optimizer}
-    reference = run(images, recipe)
+    reference = run(images, recipe, knows=knows)
     path = tmp_path / "checkpoint.pt"
 
     class Mortal(Checkpoint):
@@ -469,9 +482,13 @@ def test_a_run_resumed_from_any_step_ends_bit_for_bit_the_same(images, tmp_path,
                 raise Killed
 
     with pytest.raises(Killed):
-        run(images, recipe, checkpoint=Mortal(path, "key", 0.0, lambda line: None))
-    resumed = run(images, recipe, checkpoint=Checkpoint(path, "key", 1e9, lambda line: None))
+        run(images, recipe, checkpoint=Mortal(path, "key", 0.0, lambda line: None), knows=knows)
+    lines = []
+    going_on = Checkpoint(path, "key", 1e9, lambda line: None)
+    resumed = run(images, recipe, checkpoint=going_on, knows=knows, report=lines.append)
     assert resumed.resumed == 1
+    # What it told before it was trained is asked once.
+    assert not [line for line in lines if line.startswith("as it begins")]
     assert same(reference, resumed)
     assert stripped(reference.history) == stripped(resumed.history)
     assert (reference.epoch, reference.val_accuracy) == (resumed.epoch, resumed.val_accuracy)

@@ -131,9 +131,8 @@ def card(model: Exported, name: str) -> str:
         "## How it was made",
         f"{method(cell, model)} Then it was fine-tuned on {images['train']} images: {epochs} epochs, batches "
         f"of {recipe['batch_size']}, {recipe['optimizer']} at learning rate {model['learning_rate']:g}"
-        f"{', which short trainings had found' * (recipe['learning_rate'] == rates.AUTO)}, seed {cell['seed']}; the "
-        f"weights are those of epoch {model['epoch']}. Trained and measured on {provenance['device']} in "
-        f"{provenance['precision']} with "
+        f"{', which short trainings had found' * (recipe['learning_rate'] == rates.AUTO)}, seed {cell['seed']}; "
+        f"{of_epoch(model['epoch'])}. Trained and measured on {provenance['device']} in {provenance['precision']} with "
         f"{', '.join(f'{package} {version}' for package, version in sorted(provenance['versions'].items()))}. "
         "`model.json` has the whole specification, and the width of every layer.",
         "## Use",
@@ -313,6 +312,13 @@ def validation(model: Exported) -> str:
     return (
         f"On the {model['images']['val']} validation images, which chose the epoch: {percent(model['val_accuracy'])}. "
     )
+
+
+def of_epoch(epoch: int) -> str:
+    """Whose weights a network has."""
+    if not epoch:
+        return "the weights are those that it began with, since validation preferred no epoch's to them"
+    return f"the weights are those of epoch {epoch}"
 
 
 def skipped(model: Exported) -> str:

@@ -40,7 +40,7 @@ class Training:
     state : dict of str to Tensor
         The network's tensors after the chosen epoch.
     epoch : int
-        The chosen epoch, counted from 1.
+        The chosen epoch, counted from 1; 0 for the network as it began.
     val_accuracy : float or None
         Of the chosen epoch.
     history : list of dict
@@ -96,6 +96,7 @@ def train(
     *,
     teacher: Teacher | None = None,
     epochs_before: int = 0,
+    knows: bool = False,
 ) -> Training:
     """Train a network; validation chooses the epoch.
 
@@ -125,6 +126,9 @@ def train(
         None to learn from the labels alone.
     epochs_before
         Of earlier phases of the same training. Epochs are counted on from there, the schedule begins anew.
+    knows
+        Whether the network tells the classes already, its last layer being fitted: then it is one of those that
+        validation chooses from, as epoch 0.
 
     Raises
     ------
@@ -147,6 +151,10 @@ def train(
         run = checkpoint.restore(network, optimizer, run)
     run.micro_batch = fewest(micro_batch, run.micro_batch)
     began, taken_up, last = time.perf_counter(), run.epoch, epochs_before + recipe["epochs"]
+    if knows and run.resumed == 0:
+        begins = chooser.look(network, 0, 0, 0.0, run.choice)
+        if begins is not None:
+            report(f"as it begins: val accuracy {begins.accuracy:.4f}")
 
     with random_state(device, run.generator_state), Interruption() as interruption:
         for epoch in range(run.epoch, recipe["epochs"] + 1):
