@@ -428,6 +428,18 @@ def entries(table: str) -> int:
     return sum(bool(row[place]) for row in rows for place in drops) if drops else len(rows)
 
 
+def joined(old: str, new: str) -> str:
+    """Two tables of :func:`claims` as one: of a place the line that chose from more networks, else the newer one."""
+    found: dict[tuple[str, ...], str] = {}
+    networks: dict[tuple[str, ...], int] = {}
+    head, rule, *rows = new.splitlines()
+    for row in old.strip().splitlines()[2:] + rows:
+        *place, count = (field.strip() for field in row.strip("|").split("|")[:3])
+        if int(count) >= networks.get(tuple(place), 0):
+            found[tuple(place)], networks[tuple(place)] = row, int(count)
+    return "\n".join([head, rule, *found.values()])
+
+
 def main() -> None:
     settings = configuration()
     cells = cells_of(settings, *(name for name in settings.experiments if name.startswith("study_")))
@@ -447,6 +459,8 @@ def main() -> None:
         if frame.empty:
             return match.group(0)
         new = markdown(frame)
+        if name == "claims":
+            new = joined(old, new)
         if entries(new) < entries(old):
             print(f"table {name} stays as it is: {entries(new)} of its {entries(old)} entries are kept")
             return match.group(0)

@@ -182,6 +182,17 @@ def test_no_other_configuration_has_data_sets_of_the_studys_names(study):
         assert not own.keys() & yaml.safe_load(path.read_text())["datasets"].keys()
 
 
+def test_of_each_place_the_claim_is_that_of_most_networks(study):
+    head = "| data set | backbone | networks | drop |\n| --- | --- | ---: | ---: |\n"
+    old, new = (
+        "| a | x | 3 | 1 |\n| b | x | 2 | 2 |\n| c | x | 2 | 3 |",
+        "| b | x | 2 | 4 |\n| c | x | 1 | 5 |\n| c | y | 1 | 6 |",
+    )
+    rows = study.joined("\n\n" + head + old + "\n\n", head + new).removeprefix(head).splitlines()
+    assert rows == ["| a | x | 3 | 1 |", "| b | x | 2 | 4 |", "| c | x | 2 | 3 |", "| c | y | 1 | 6 |"]
+    assert study.joined("\n", head + new) == head + new
+
+
 def test_recipes_are_held_against_each_other_on_validation_images(study):
     settings = study.configuration()
     cells = grid.cells(settings.experiments["study_recipes"].model_dump())
