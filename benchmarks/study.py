@@ -5,10 +5,11 @@
     python benchmarks/study.py --needs       names the files that the tables need beside the experiments
 
 What results/ has of the study's cells goes to docs/study/cells.csv first, a line a cell: so a study of hours may be run
-in parts and on several machines. Tables stand in docs/study.md between `<!-- table NAME -->` and `<!-- end -->`, and
-are replaced there, but for one of which less is kept than it says. Figures are those of the experiments' reports,
-copied to docs/study/. A drop is the unpruned network's test accuracy less the pruned one's, in points, paired by seed
-and image, with its 95 % interval (winnow.answers.intervals).
+in parts and on several machines, each with results of its own, which are taken for newer than the lines. Tables stand
+in docs/study.md between `<!-- table NAME -->` and `<!-- end -->`, and are replaced there, but for one that says what is
+not kept: who wants it smaller empties it. Figures are those of the experiments' reports, copied to docs/study/. A drop
+is the unpruned network's test accuracy less the pruned one's, in points, paired by seed and image, with its 95 %
+interval (winnow.answers.intervals).
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import base64
 import dataclasses
 import functools
 import itertools
+import math
 import re
 import shutil
 import sys
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,6 +54,12 @@ RANKED = ("apoz", "mean_activation")
 # teacher, and with gradients that are cut. A word for the place follows, and one for what is tried there; a table joins
 # those of a place.
 REPAIRING = ("study_repairs_", "study_trained_", "study_clipped_")
+# What columns of a table without drops say of a row's networks; the others say which they are.
+FOUND = {
+    *("seeds", "accuracy %", "by seed", "95 % interval over images", "validation accuracy %"),
+    *("kept units in common %", "by chance %", "global", "global_normalized", "layer", "all"),
+}
+SEEDS = re.compile(r"\((\d+) of \d+ seeds\)")
 # Those that the document shows, of each experiment.
 FIGURES = {
     "study_flowers": ("flowers-squeezenet-global", "flowers-squeezenet-layer"),
@@ -68,7 +76,7 @@ def configuration() -> config.Config:
 
 
 class Measured(NamedTuple):
-    """What the tables need of a cell that has ended.
+    """What is kept of a cell that has ended: what the tables need, and where it comes from.
 
     Attributes
     ----------
@@ -97,11 +105,20 @@ COLUMNS = ("cell", "status", "val_accuracy", "test_images", "correct", "params",
 
 
 @functools.cache
+def asked() -> set[str]:
+    """The paths of all cells of the study."""
+    settings = configuration()
+    cells = cells_of(settings, *(name for name in settings.experiments if name.startswith("study_")))
+    return {each.path for cell in cells for each in (cell, cell.baseline)}
+
+
+@functools.cache
 def measured() -> dict[str, Measured]:
-    """Every cell that is kept in :data:`CELLS` or stands in :data:`RESULTS`, by its path; the latter are newer."""
-    found = read_cells()
-    for metrics in sorted((RESULTS / "cells").rglob("metrics.json")):
-        found[str(metrics.parent.relative_to(RESULTS / "cells"))] = stored(metrics.parent)
+    """Every cell of the study that :data:`CELLS` keeps or :data:`RESULTS` has, by its path; the latter are newer."""
+    found = {path: each for path, each in read_cells().items() if path in asked()}
+    for path in asked():
+        if (RESULTS / "cells" / path / "metrics.json").exists():
+            found[path] = stored(RESULTS / "cells" / path)
     return found
 
 
@@ -132,14 +149,15 @@ def read_cells() -> dict[str, Measured]:
     return found
 
 
-def write_cells(found: Mapping[str, Measured], wanted: Container[str]) -> None:
-    """Keep those that are wanted, in the order of their paths; what was right as bits in base64."""
+def write_cells(found: Mapping[str, Measured]) -> None:
+    """Keep cells, in the order of their paths; what was right as bits in base64."""
     lines = []
     for path, each in sorted(found.items()):
-        if path in wanted:
-            bits = base64.b64encode(np.packbits(each.correct).tobytes()).decode()
-            trained = (each.params, each.device, each.torch)
-            lines.append((path, each.status, each.val_accuracy, each.correct.size, bits, *trained))
+        bits = base64.b64encode(np.packbits(each.correct).tobytes()).decode()
+        trained = (each.params, each.device, each.torch)
+        lines.append((path, each.status, each.val_accuracy, each.correct.size, bits, *trained))
+    if gone := read_cells().keys() - found.keys():
+        print(f"{CELLS.name}: {len(gone)} lines go, of cells that no experiment asks for, such as {min(gone)}")
     pd.DataFrame(lines, columns=COLUMNS).to_csv(CELLS, index=False, lineterminator="\n")
 
 
@@ -291,7 +309,11 @@ def val_accuracy(cell: grid.Cell) -> float:
 
 
 def wins(settings: config.Config, name: str) -> pd.DataFrame:
-    """How often each criterion has the smallest drop among the data-driven ones, over scopes, ratios and seeds."""
+    """How often each criterion has the smallest drop among the data-driven ones, over scopes, ratios and seeds; nothing
+    before all cells are there, since those that are missing may have won.
+    """
+    if not all(cell.path in measured() for cell in cells_of(settings, name)):
+        return pd.DataFrame()
     best: dict[tuple, list[tuple[float, str]]] = {}
     for cell in grid.cells(settings.experiments[name].model_dump()):
         if cell.criterion == grid.UNPRUNED or grid.is_control(cell.criterion) or correct(cell) is None:
@@ -420,12 +442,41 @@ def tables_of(settings: config.Config) -> dict[str, Callable[[], pd.DataFrame]]:
     return made
 
 
-def entries(table: str) -> int:
-    """How many drops a Markdown table has; of one without drops, how many rows."""
-    lines = [[field.strip() for field in line.strip("|").split("|")] for line in table.strip().splitlines()]
-    head, rows = lines[0] if lines else [], lines[2:]
-    drops = [place for place, name in enumerate(head) if name.startswith("drop")]
-    return sum(bool(row[place]) for row in rows for place in drops) if drops else len(rows)
+class Entry(NamedTuple):
+    """What a table says of some networks: of which, by the names of columns, in which column, and of how many seeds."""
+
+    networks: dict[str, str]
+    column: str
+    seeds: float
+
+    def within(self, others: Sequence[Entry]) -> bool:
+        """Whether one of ``others`` says it, of no fewer seeds. What has no column is the same in all of a table."""
+        return any(
+            other.column == self.column
+            and other.seeds >= self.seeds
+            and all(other.networks.get(name, value) == value for name, value in self.networks.items())
+            for other in others
+        )
+
+
+def entries(table: str) -> list[Entry]:
+    """A Markdown table's drops; of one without drops, its rows."""
+    head, *lines = [[field.strip() for field in line.strip("|").split("|")] for line in table.strip().splitlines()] or [
+        []
+    ]
+    found = []
+    for line in lines[1:]:
+        row = dict(zip(head, line, strict=True))
+        drops = {name: row.pop(name) for name in head if name.startswith("drop")}
+        if drops:
+            for column, text in drops.items():
+                part = SEEDS.search(text)
+                if text:
+                    found.append(Entry(row, column, int(part[1]) if part else math.inf))
+        else:
+            networks = {name: text for name, text in row.items() if name not in FOUND}
+            found.append(Entry(networks, "", float(row.get("seeds", math.inf))))
+    return found
 
 
 def joined(old: str, new: str) -> str:
@@ -441,10 +492,8 @@ def joined(old: str, new: str) -> str:
 
 
 def main() -> None:
-    settings = configuration()
-    cells = cells_of(settings, *(name for name in settings.experiments if name.startswith("study_")))
-    write_cells(measured(), {each.path for cell in cells for each in (cell, cell.baseline)})
-    made = tables_of(settings)
+    write_cells(measured())
+    made = tables_of(configuration())
     text = DOCUMENT.read_text(encoding="utf-8")
 
     def replaced(match: re.Match) -> str:
@@ -453,18 +502,20 @@ def main() -> None:
             raise SystemExit(f"{DOCUMENT.name} asks for a table {name!r}; there are {', '.join(made)}")
         try:
             frame = made[name]()
+            reason = "none of it is kept"
         except InputError as error:
-            print(f"table {name} stays as it is: {error}")
-            return match.group(0)
-        if frame.empty:
-            return match.group(0)
-        new = markdown(frame)
-        if name == "claims":
-            new = joined(old, new)
-        if entries(new) < entries(old):
-            print(f"table {name} stays as it is: {entries(new)} of its {entries(old)} entries are kept")
-            return match.group(0)
-        return f"<!-- table {name} -->\n\n{new}\n\n<!-- end -->"
+            frame, reason = pd.DataFrame(), str(error)
+        if not frame.empty:
+            new = markdown(frame)
+            if name == "claims":
+                new = joined(old, new)
+            else:
+                before, after = entries(old), entries(new)
+                reason = f"{sum(each.within(after) for each in before)} of its {len(before)} entries are kept"
+            if name == "claims" or all(each.within(after) for each in before):
+                return f"<!-- table {name} -->\n\n{new}\n\n<!-- end -->"
+        print(f"table {name} stays as it is: {reason}")
+        return match.group(0)
 
     DOCUMENT.write_text(TABLE.sub(replaced, text), encoding="utf-8")
 

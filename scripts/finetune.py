@@ -86,7 +86,7 @@ def main(arguments: argparse.Namespace) -> None:
                     *(cell["seed"], precision, micro_batch, checkpoint),
                     teacher=teacher,
                     epochs_before=len(before.history),
-                    knows=protocols.FITTED in bench.repairs and before.phase == 0,
+                    knows=protocols.FITTED in bench.repairs and not alternates,
                 )
                 trained = before.added_to(trained)
                 bench.clock.lap("train")

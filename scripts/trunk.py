@@ -19,7 +19,7 @@ from winnow import cli, tables
 from winnow.files import InputError
 from winnow.importance import budgets, masks
 from winnow.networks import units
-from winnow.training import cells, judging, loop, trunks
+from winnow.training import cells, judging, loop, protocols, trunks
 from winnow.training.precision import precision_for
 
 
@@ -38,7 +38,8 @@ def main(arguments: argparse.Namespace) -> None:
         clock.lap("load")
         try:
             return loop.train(
-                network, images, *bench.rows(), recipe, trunk["seed"], precision, micro_batch, checkpoint
+                *(network, images, *bench.rows(), recipe, trunk["seed"], precision, micro_batch, checkpoint),
+                knows=protocols.FITTED in bench.repairs,
             ), None
         except judging.Diverged as divergence:
             return None, str(divergence)

@@ -19,7 +19,7 @@ from winnow.importance import compensation, moments, passes, recalibration, regr
 from winnow.networks import backbones, channels, consumers, couplings, models, surgery
 from winnow.networks.backbones import Backbone
 from winnow.tables import read_table
-from winnow.training import cells, phases, protocols, repair
+from winnow.training import cells, phases, protocols, repair, trunks
 from winnow.workflow import grid
 
 from . import programs
@@ -434,6 +434,11 @@ def test_a_training_that_spoils_a_fitted_network_ends_with_the_one_that_it_began
         network, metrics = cell(made, tmp_path / protocol, protocol, *moved, recipe=spoiling)
         assert metrics["epoch"] in epochs
         assert (told(network, made) > 0.8) == (metrics["epoch"] == 0)
+    for name, epochs in (("fitted_fine_tune_first", {0}), ("compensated_fine_tune_first", {1, 2, 3})):
+        found = grid.Cell("d", "b", "average_weight", "layer", 0.5, None, "inherited", 3, name)
+        spec, *arguments = trunk_job(made, tmp_path / name, found, spoiling)
+        programs.run("trunk", spec, *arguments, *moved)
+        assert read_json(tmp_path / name / trunks.MANIFEST)["epoch"] in epochs
 
 
 def test_the_penalty_is_the_one_that_tells_held_out_images_best():

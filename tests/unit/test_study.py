@@ -124,15 +124,17 @@ def test_a_claim_is_judged_of_what_is_best_with_the_seeds_that_all_have(study):
     assert line["best on validation"] == "average_weight, layer, compensated"
 
 
-def test_what_is_kept_makes_the_same_tables_where_there_are_no_results(study):
+def test_what_is_kept_makes_the_same_tables_where_there_are_no_results(study, capsys):
     settings = study.configuration()
     generator = np.random.default_rng(0)
     for cell in grid.cells(settings.experiments["study_protocols"].model_dump()):
         failed = (cell.protocol, cell.seed) == ("distilled", 1)
         write_cell(study.RESULTS, cell, generator.random(401) < 0.8, "diverged" if failed else "finished", 0.1 + 0.7)
-    # One of another configuration.
-    other = dataclasses.replace(cell, dataset="own")
-    write_cell(study.RESULTS, other, np.ones(3, bool))
+    # One of another configuration, and one that was kept once.
+    other = study.RESULTS / "cells" / dataclasses.replace(cell, dataset="own").path
+    other.mkdir(parents=True)
+    (other / "metrics.json").write_text("damaged")
+    study.write_cells({"gone/squeezenet": study.Measured("finished", 0.5, np.ones(9, bool), 7, "CPU", "2.11.0")})
     asked = (
         "<!-- table study_protocols drops -->\n<!-- end -->\n<!-- table study_protocols unpruned -->\n<!-- end -->\n"
     )
@@ -140,13 +142,14 @@ def test_what_is_kept_makes_the_same_tables_where_there_are_no_results(study):
     study.main()
     text, kept, found = study.DOCUMENT.read_text(), study.CELLS.read_bytes(), study.measured()
     assert "(2 of 3 seeds)" in text
+    assert "1 lines go, of cells that no experiment asks for, such as gone/squeezenet" in capsys.readouterr().out
     shutil.rmtree(study.RESULTS)
     study.measured.cache_clear()
     study.DOCUMENT.write_text(asked)
     study.main()
     assert study.DOCUMENT.read_text() == text
     assert study.CELLS.read_bytes() == kept
-    assert {other.path, *study.measured()} == set(found)
+    assert set(study.measured()) == set(found)
     for path, each in study.measured().items():
         assert np.array_equal(each.correct, found[path].correct)
         assert each._replace(correct=found[path].correct) == found[path]
@@ -155,25 +158,50 @@ def test_what_is_kept_makes_the_same_tables_where_there_are_no_results(study):
 def test_of_two_words_for_a_cell_that_of_the_results_is_the_newer_one(study):
     cell, *_ = grid.cells(study.configuration().experiments["study_protocols"].model_dump())
     write_cell(study.RESULTS, cell, np.zeros(5, bool))
-    study.write_cells(study.measured(), {cell.path})
+    study.write_cells(study.measured())
     shutil.rmtree(study.RESULTS)
     write_cell(study.RESULTS, cell, np.ones(5, bool))
     study.measured.cache_clear()
     assert study.correct(cell).all()
 
 
-def test_a_table_that_says_more_than_what_is_kept_stays(study, capsys):
-    cells = grid.cells(study.configuration().experiments["study_protocols"].model_dump())
-    for cell in cells:
-        if cell.protocol == "one_shot":
+ROWS = "| protocol | drop at 0.2 |\n| --- | ---: |\n"
+ONE_SHOT = "| one_shot | 3.0 [2.0, 4.0]{} |\n"
+UNPRUNED = "| data set | backbone | seeds |\n| --- | --- | ---: |\n| flowers | squeezenet | {} |\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "stays"),
+    [
+        ("drops", ROWS + ONE_SHOT.format(""), True),
+        ("drops", ROWS + ONE_SHOT.format(" (2 of 3 seeds)"), False),
+        ("drops", ROWS + ONE_SHOT.format(" (3 of 5 seeds)"), True),
+        ("drops", ROWS + "| iterative_3 | 4.0 |\n", True),
+        ("drops", ROWS + ONE_SHOT.format(" (1 of 3 seeds)") + "| iterative_3 | 4.0 |\n", True),
+        ("drops", ROWS + ONE_SHOT.format(" (1 of 3 seeds)") + "| iterative_3 |  |\n", False),
+        # Where all rows were of one protocol nothing says which.
+        ("drops", "| drop at 0.2 |\n| ---: |\n| 4.0 (1 of 3 seeds) |\n", False),
+        ("drops", "| drop at 0.4 |\n| ---: |\n| 4.0 |\n", True),
+        ("unpruned", UNPRUNED.format(2), False),
+        ("unpruned", UNPRUNED.format(3), True),
+        ("unpruned", "", False),
+    ],
+)
+def test_a_table_that_says_more_than_what_is_kept_stays(name, old, stays, study, capsys):
+    for cell in grid.cells(study.configuration().experiments["study_protocols"].model_dump()):
+        if cell.protocol in ("one_shot", "fine_tune_first") and cell.seed < 2:
             write_cell(study.RESULTS, cell, np.ones(5, bool))
-    row = "| protocol | drop at 0.2 |\n| --- | ---: |\n| one_shot | 3.0 |\n"
-    for old, stays in ((row, False), (row + "| distilled | 4.0 |\n", True), (row + "| distilled |  |\n", False)):
-        document = f"<!-- table study_protocols drops -->\n\n{old}\n<!-- end -->\n"
-        study.DOCUMENT.write_text(document)
-        study.main()
-        assert (study.DOCUMENT.read_text() == document) == stays
-        assert ("stays as it is" in capsys.readouterr().out) == stays
+    document = f"<!-- table study_protocols {name} -->\n\n{old}\n<!-- end -->\n"
+    study.DOCUMENT.write_text(document)
+    study.main()
+    assert (study.DOCUMENT.read_text() == document) == stays
+    assert ("stays as it is" in capsys.readouterr().out) == stays
+
+
+def test_a_table_of_which_nothing_is_kept_is_named(study, capsys):
+    study.DOCUMENT.write_text("<!-- table study_protocols drops -->\n<!-- end -->\n")
+    study.main()
+    assert "table study_protocols drops stays as it is: none of it is kept" in capsys.readouterr().out
 
 
 def test_no_other_configuration_has_data_sets_of_the_studys_names(study):

@@ -22,7 +22,7 @@ class Choice:
     state : dict of str to Tensor
         The network's tensors after it.
     epoch : int
-        Counted from 1; 0 before the first is chosen.
+        Counted from 1; 0 before the first is chosen, and for the network as it began.
     merit : (float, float) or None
         Its accuracy and negative loss on the validation images; None without such images.
     seconds : float

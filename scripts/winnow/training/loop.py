@@ -150,11 +150,11 @@ def train(
     if checkpoint is not None:
         run = checkpoint.restore(network, optimizer, run)
     run.micro_batch = fewest(micro_batch, run.micro_batch)
-    began, taken_up, last = time.perf_counter(), run.epoch, epochs_before + recipe["epochs"]
     if knows and run.resumed == 0:
         begins = chooser.look(network, 0, 0, 0.0, run.choice)
         if begins is not None:
             report(f"as it begins: val accuracy {begins.accuracy:.4f}")
+    began, taken_up, last = time.perf_counter(), run.epoch, epochs_before + recipe["epochs"]
 
     with random_state(device, run.generator_state), Interruption() as interruption:
         for epoch in range(run.epoch, recipe["epochs"] + 1):
