@@ -263,10 +263,10 @@ def drops(settings: config.Config, *names: str) -> pd.DataFrame:
     ratios = [column for column in frame if column.startswith("drop")]
     # Of a ratio that nothing is known of yet there is no column.
     frame = frame.drop(columns=[column for column in ratios if not frame[column].fillna("").any()])
-    ratios = [column for column in ratios if column in frame]
+    ratios = sorted((column for column in ratios if column in frame), key=lambda column: float(column.split()[-1]))
     frame = frame[(frame[ratios].fillna("") != "").any(axis=1)]
     constant = [column for column in frame if column not in ratios and frame[column].nunique() == 1]
-    return frame.drop(columns=constant).fillna("")
+    return frame[[column for column in frame if column not in (*constant, *ratios)] + ratios].fillna("")
 
 
 def claims(settings: config.Config) -> pd.DataFrame:

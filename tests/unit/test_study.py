@@ -110,6 +110,13 @@ def test_repairs_of_a_place_stand_in_one_table_and_the_claim_is_judged_of_what_v
     assert line.endswith("| fails |")
 
 
+def test_ratios_stand_in_their_order_whichever_experiment_comes_first(study):
+    settings, names = study.configuration(), ("study_clipped_cats", "study_clipped_cats_fitted")
+    for cell in study.cells_of(settings, *names):
+        write_cell(study.RESULTS, cell, np.ones(4, bool))
+    assert list(study.drops(settings, *names))[-2:] == ["drop at 0.2", "drop at 0.4"]
+
+
 def test_a_claim_is_judged_of_what_is_best_with_the_seeds_that_all_have(study):
     settings = study.configuration()
     names = ("study_repairs_cats", "study_repairs_cats_scopes")
