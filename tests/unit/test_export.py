@@ -316,7 +316,9 @@ def test_the_card_says_when_filters_went_and_who_taught(protocol, says):
 def test_the_card_says_whose_weights_a_network_has(made):
     model = read_json(made / "export" / "model.json")
     assert "; the weights are those of epoch 4. Trained" in cards.card(model | {"epoch": 4}, "x")
-    assert "those that it began with, since validation preferred no epoch's" in cards.card(model | {"epoch": 0}, "x")
+    assert "those that it began with, since validation found every epoch's worse" in cards.card(
+        model | {"epoch": 0}, "x"
+    )
 
 
 def test_the_card_counts_the_epochs_that_were_trained(made):

@@ -189,8 +189,9 @@ def test_validation_chooses_the_epoch_by_accuracy_then_loss_then_earliest(images
     assert all(torch.equal(trained.state[name], tensor) for name, tensor in states[2].items())
 
 
-@pytest.mark.parametrize(("first", "chosen"), [(0.9, 0), (0.7, 2), (0.4, 2)])
-def test_a_network_that_tells_the_classes_before_it_is_trained_is_chosen_from_too(first, chosen, images, monkeypatch):
+# Of 10 images 0.5, 0.7 and 0.6 are told after the epochs; a standard error of 8 is 1.3, of 9 less than one, which counts.
+@pytest.mark.parametrize(("first", "chosen"), [(0.9, 0), (0.8, 2), (0.7, 2), (0.4, 2)])
+def test_a_network_that_tells_the_classes_stays_if_every_epoch_is_surely_worse(first, chosen, images, monkeypatch):
     judged = iter([(first, 1.0), (0.5, 1.0), (0.7, 0.8), (0.6, 0.9)])
     begun = {name: tensor.clone() for name, tensor in network().state_dict().items()}
     monkeypatch.setattr(choice, "evaluate", lambda *_: judging.Judgement(*reversed(next(judged)), *[np.zeros(0)] * 2))

@@ -317,7 +317,7 @@ def validation(model: Exported) -> str:
 def of_epoch(epoch: int) -> str:
     """Whose weights a network has."""
     if not epoch:
-        return "the weights are those that it began with, since validation preferred no epoch's to them"
+        return "the weights are those that it began with, since validation found every epoch's worse"
     return f"the weights are those of epoch {epoch}"
 
 

@@ -1,4 +1,8 @@
-"""Which epoch's weights are taken: validation chooses, by accuracy, then by loss, then the earliest."""
+"""Which epoch's weights are taken: validation chooses, by accuracy, then by loss, then the earliest.
+
+Those that a network began with, where they are asked about, are no epoch's: they stay only if validation tells that
+every epoch's are worse. Where it can't tell, training is expected to have helped.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from torch import nn
 
 from winnow.data.images import Images
 from winnow.training.judging import Judgement, evaluate, require_finite
+from winnow.training.rates import indistinct
 
 
 @dataclasses.dataclass
@@ -38,12 +43,19 @@ class Choice:
     def val_accuracy(self) -> float | None:
         return self.merit[0] if self.merit else None
 
-    def take(self, network: nn.Module, epoch: int, judged: Judgement | None) -> None:
-        """Take an epoch's weights if they are the best so far; those of an epoch that nobody judged are."""
+    def take(self, network: nn.Module, epoch: int, judged: Judgement | None, images: int) -> None:
+        """Take an epoch's weights if they are the best so far, by so many images; those that nobody judged are."""
         merit = (judged.accuracy, -judged.loss) if judged else None
-        if merit is None or self.merit is None or merit > self.merit:
+        if merit is None or self.merit is None or self._gives_way(self.merit, merit, images):
             self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
             self.epoch, self.merit = epoch, merit
+
+    def _gives_way(self, best: tuple[float, float], merit: tuple[float, float], images: int) -> bool:
+        if self.epoch:
+            return merit > best
+        # Counts, since a mean over images is off by its last bit.
+        right = round(best[0] * images)
+        return round(merit[0] * images) >= right - indistinct(right, images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +94,7 @@ class Chooser:
         last = epoch == self.epochs
         if not self.rows.size:
             if last:
-                choice.take(network, number, None)
+                choice.take(network, number, None, 0)
             return None
         if not last and epoch % self.every:
             return None
@@ -92,5 +104,5 @@ class Chooser:
         # Weights that the epoch's last step threw away are not in its loss.
         require_finite(judged.loss, "validation loss", f"after epoch {number} at learning rate {rate:g}")
         choice.seconds += time.perf_counter() - start
-        choice.take(network, number, judged)
+        choice.take(network, number, judged, self.rows.size)
         return judged

@@ -127,8 +127,8 @@ def train(
     epochs_before
         Of earlier phases of the same training. Epochs are counted on from there, the schedule begins anew.
     knows
-        Whether the network tells the classes already, its last layer being fitted: then it is one of those that
-        validation chooses from, as epoch 0.
+        Whether the network tells the classes already, its last layer being fitted: then it is taken, as epoch 0, if
+        validation tells that every epoch's is worse.
 
     Raises
     ------
