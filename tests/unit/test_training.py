@@ -189,7 +189,7 @@ def test_validation_chooses_the_epoch_by_accuracy_then_loss_then_earliest(images
     assert all(torch.equal(trained.state[name], tensor) for name, tensor in states[2].items())
 
 
-# Of 10 images 5, 7 and 6 are told after the epochs. A standard error of 8 is 1.3; of 9 it is less than one, which counts.
+# Of 10 images 5, 7 and 6 are told after the epochs. A standard error of 8 is 1.3; of 9 less than one, which counts.
 @pytest.mark.parametrize(("first", "chosen"), [(0.9, 0), (0.8, 2), (0.7, 2), (0.4, 2)])
 def test_a_network_that_tells_the_classes_stays_if_every_epoch_is_surely_worse(first, chosen, images, monkeypatch):
     judged = iter([(first, 1.0), (0.5, 1.0), (0.7, 0.8), (0.6, 0.9)])
