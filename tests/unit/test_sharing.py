@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -156,7 +157,17 @@ def test_a_holder_that_nobody_needs_any_more_ends(ask, folder, monkeypatch):
     assert ask.filled == ["a", "a"]
 
 
-def test_a_holder_that_cannot_be_had_is_an_error(ask, monkeypatch):
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_holder_that_cannot_be_had_is_an_error(at_once, ask, monkeypatch):
+    popen = subprocess.Popen
+
+    def ended(*arguments, **options):
+        started = popen(*arguments, **options)
+        if at_once:
+            started.wait()
+        return started
+
+    monkeypatch.setattr(subprocess, "Popen", ended)
     monkeypatch.setattr(sys, "path", [])
     with pytest.raises(ConnectionError, match="does not answer"):
         ask()

@@ -128,7 +128,8 @@ def _connected(path: Path) -> socket.socket:
                 listener.bind(address)
                 listener.listen()
                 _start(path, listener.fileno())
-            connection.connect(address)
+                # As long as it listens here, too: a holder that ends at once is one that does not answer.
+                connection.connect(address)
         return connection
 
 
